@@ -1,0 +1,1 @@
+"""Bugs as artifacts: patches, test runs, validation, grading, sealing, corpus."""

@@ -1,0 +1,1 @@
+"""Reinforcement learning on training samples; knows nothing of roles, bugs or sandboxes."""

@@ -1,0 +1,1 @@
+"""Target repositories: where they come from, how they are prepared, and what is in them."""

@@ -1,0 +1,1 @@
+"""The two roles that the one policy plays, and their rewards."""

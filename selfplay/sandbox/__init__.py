@@ -1,0 +1,1 @@
+"""Where untrusted code runs: no network, fresh snapshot, bounded, and gone afterwards."""

@@ -1,0 +1,92 @@
+"""What a sandbox is: one protocol, two production backends (bubblewrap, docker), one unsafe one.
+
+A sandbox runs one command on a fresh snapshot of a repository: the original tree below, one
+`Layer` of changed files above, writes thrown away. Untrusted code runs nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from selfplay.types import Layer
+
+WORKDIR = "/testbed"
+"""Where the repository's root lies inside every sandbox; also the command's working directory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """A prepared repository as a sandbox sees it. Everything is read-only inside.
+
+    tree     host directory with the original source tree (no .git), seen at `WORKDIR`
+    mounts   further read-only host paths -> path inside (interpreter, installed packages)
+    path     value of PATH inside
+    image    Docker image that carries the environment instead of `mounts`, or None
+    digest   content hash of all of the above: the key of every cache
+    """
+
+    tree: Path
+    mounts: Mapping[str, str]
+    path: str
+    digest: str
+    image: str | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """Bounds on one run. Sizes in bytes."""
+
+    timeout_s: float = 90.0
+    memory: int = 4 << 30
+    num_processes: int = 256
+    file_size: int = 256 << 20
+    output: int = 32 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One command. `inputs` are extra read-only files at /in/NAME; files that the command leaves
+    in /out come back in `RunResult.files` (at most 64 files, `Quota.output` bytes in all)."""
+
+    environment: Environment
+    argv: tuple[str, ...]
+    layer: Layer = field(default_factory=dict)
+    stdin: bytes = b""
+    inputs: Mapping[str, bytes] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+    quota: Quota = Quota()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """How a command ended. `output` is stdout and stderr combined, in order, cut at
+    `Quota.output` (then `output_truncated`); `exit_code` is None when `timed_out`."""
+
+    exit_code: int | None
+    timed_out: bool
+    output: bytes
+    output_truncated: bool
+    duration_s: float
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class Sandbox(Protocol):
+    """Runs jobs; thread-safe: many jobs may run at once.
+
+    Raises `SandboxError` when the sandbox itself fails (never for what the command does), so that
+    an infrastructure fault cannot be mistaken for a verdict.
+    """
+
+    name: str
+
+    def run(self, job: Job) -> RunResult:
+        """Run one command on a fresh snapshot and return when its whole process tree is gone."""
+        ...
+
+    def close(self) -> None:
+        """Release everything that the sandbox holds. Idempotent."""
+        ...

@@ -1,0 +1,203 @@
+"""The records that flow through the system, in the order in which they come to be.
+
+    RepoSpec -> InjectionTask -> Episode -> BugArtifact -> ValidationReport -> SolveTask x n
+    -> Episode x n -> GradeReport x n -> rewards -> peer groups -> advantages -> TrainingSample
+
+All records are frozen, slotted and keyword-only. Nothing here imports torch, vllm or docker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Role = Literal["injector", "solver"]
+Strategy = Literal["direct", "removal", "history"]
+TestStatus = Literal["passed", "failed"]
+TestTable = Mapping[str, TestStatus]
+"""{test id: "passed" | "failed"}, as the parser of an artifact prints it. Absent means missing."""
+
+CheckStatus = Literal["pass", "fail", "undecided", "not_run"]
+Verdict = Literal["valid", "invalid", "undecided"]
+EpisodeStatus = Literal["completed", "truncated", "errored"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileChange:
+    """One changed file of a `Layer`: new content, or `None` when the layer deletes the file."""
+
+    content: bytes | None
+    executable: bool = False
+
+
+Layer = Mapping[str, FileChange]
+"""A state of the code: POSIX path relative to the repository's root -> change against the original
+tree. Layers are composed by `{**below, **above}`; the original tree itself is never written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seed:
+    """Where a bug is wanted: a function of a file, and for the history strategy a past commit."""
+
+    path: str
+    function: str
+    commit: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Control parameters of one injection (ssr.md section 3); defaults are those of `validate`."""
+
+    min_passing_tests: int = 5
+    min_changed_files: int = 1
+    min_failing_tests: int = 1
+    script_timeout_s: float = 90.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InjectionTask:
+    """What the controller asks of the injector. `group_id` names its peer group."""
+
+    task_id: str
+    repo: str
+    strategy: Strategy
+    seed: Seed
+    limits: Limits = Limits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BugArtifact:
+    """The five files of a bug (ssr.md section 2), as text (UTF-8 with surrogateescape)."""
+
+    test_script: str
+    test_files: tuple[str, ...]
+    test_parser: str
+    bug_patch: str
+    weakening_patch: str
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """The outcome of one consistency check; `reason` is a short stable code, `detail` is prose."""
+
+    name: str
+    status: CheckStatus
+    reason: str = ""
+    detail: str = ""
+    duration_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationReport:
+    """The consistency validation of one artifact (ssr.md section 4), in interface order."""
+
+    verdict: Verdict
+    checks: tuple[Check, ...]
+    fail_to_pass: tuple[str, ...] = ()
+    pass_to_pass: tuple[str, ...] = ()
+    flaky: tuple[str, ...] = ()
+    num_runs: int = 0
+    failure_output: str = ""
+    """Tail of the oracle tests' output on the buggy tree: what a solver running them would see."""
+
+    @property
+    def reason(self) -> str:
+        """Reason code of the check that decided against the artifact, "" when valid."""
+        return next((c.reason for c in self.checks if c.status in ("fail", "undecided")), "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SolveTask:
+    """A validated artifact as the solver's task; test ids as in SWE-bench."""
+
+    bug_id: str
+    repo: str
+    artifact: BugArtifact
+    fail_to_pass: tuple[str, ...]
+    pass_to_pass: tuple[str, ...]
+    problem_statement: str = ""
+    failure_output: str = ""
+    limits: Limits = Limits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GradeReport:
+    """The verdict on one fix patch (ssr.md section 5)."""
+
+    resolved: bool
+    reward: int
+    fail_to_pass: Mapping[str, str]
+    pass_to_pass: Mapping[str, str]
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What the policy sampled for one prompt: `len(token_ids) == len(logprobs)`.
+
+    The end-of-turn token is part of `token_ids` when it was sampled (finish_reason "stop").
+    """
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    text: str
+    finish_reason: Literal["stop", "length"]
+    policy_version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trajectory:
+    """Aligned per-token lists of one episode; the prompt's tokens have loss mask 0, logprob 0."""
+
+    token_ids: tuple[int, ...]
+    loss_mask: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    policy_version: int
+
+    def __post_init__(self) -> None:
+        assert len(self.token_ids) == len(self.loss_mask) == len(self.logprobs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Episode:
+    """One attempt of one role.
+
+    Completed and truncated episodes have a reward; errored ones (infrastructure) have none and
+    stay out of loss and baseline. `group_id` names the peers that share a baseline: the solver's
+    attempts on one bug, or the injector's episodes of one repository, strategy and step.
+    """
+
+    episode_id: str
+    group_id: str
+    role: Role
+    repo: str
+    task_id: str
+    bug_id: str | None
+    status: EpisodeStatus
+    reward: float | None
+    reason: str
+    trajectory: Trajectory | None
+    answer: str
+    policy_version: int
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSample:
+    """What the learner sees: aligned tokens, loss mask, rollout logprobs and advantages.
+
+    `advantages[i]` belongs to the prediction of `token_ids[i]`; it is read only where
+    `loss_mask[i] == 1`. Samples with equal leading tokens of mask 0 share that prefix when packed.
+    """
+
+    token_ids: tuple[int, ...]
+    loss_mask: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    advantages: tuple[float, ...]
+    policy_version: int
+
+    def __post_init__(self) -> None:
+        num = len(self.token_ids)
+        assert num == len(self.loss_mask) == len(self.logprobs) == len(self.advantages)
