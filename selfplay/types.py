@@ -201,3 +201,19 @@ class TrainingSample:
     def __post_init__(self) -> None:
         num = len(self.token_ids)
         assert num == len(self.loss_mask) == len(self.logprobs) == len(self.advantages)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerGroup:
+    """Episodes that share a baseline, as the learner sees them; errored ones are already out.
+
+    `weight` scales the advantages of the whole group (the loss weight of its role).
+    """
+
+    group_id: str
+    trajectories: tuple[Trajectory, ...]
+    rewards: tuple[float, ...]
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        assert len(self.trajectories) == len(self.rewards)

