@@ -1,0 +1,68 @@
+"""`selfplay corpus verify`: replay an export; every bug must pass the round trip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from selfplay.bugs.grading import grade
+from selfplay.bugs.suite import read_suite
+from selfplay.bugs.testing import TestRunner
+from selfplay.commands.compose import prepare_repos, sandbox_pool
+from selfplay.commands.output import print_json, print_table
+from selfplay.config import ExportConfig, load_config
+from selfplay.errors import InfrastructureError
+from selfplay.export.verify import RoundTrip, verify_task
+from selfplay.types import GradeReport, SolveTask
+
+HELP = """
+keys: out=DIR (a swebench export, or a suite file), num_tasks=N, sandbox=..., json=true
+Each bug: gold patch +1, empty patch -1, test-deleting patch -1. Exit code 0 when all pass.
+"""
+
+
+def run(overrides: Sequence[str]) -> int:
+    """Verify; 0 all pass, 1 some fail, 3 some could not be decided."""
+    config = load_config(ExportConfig, "corpus", ["run=-", *overrides])
+    path = Path(config.out)
+    tasks = [t.solve_task for t in read_suite(path / "suite.jsonl" if path.is_dir() else path)]
+    tasks = tasks[: config.num_tasks]
+    with sandbox_pool(config.sandbox) as pool:
+        repos = prepare_repos(list(dict.fromkeys(t.repo for t in tasks)), config.repos, pool)
+        runners = {n: TestRunner(pool.sandbox, r.environment) for n, r in repos.items()}
+
+        def check(task: SolveTask) -> RoundTrip | str:
+            def judge(solve: SolveTask, patch: str) -> GradeReport:
+                return grade(solve, patch, runners[solve.repo])
+
+            try:
+                return verify_task(task, repos[task.repo].environment.tree, judge)
+            except InfrastructureError as error:
+                return str(error)
+
+        results = pool.map(check, tasks)
+    undecided = sum(isinstance(r, str) for r in results)
+    passed = sum(isinstance(r, RoundTrip) and r.passed for r in results)
+    if config.json:
+        print_json(
+            {
+                "num_tasks": len(tasks),
+                "passed": passed,
+                "undecided": undecided,
+                "failures": [
+                    {"instance_id": t.bug_id, "problem": r if isinstance(r, str) else r.problem}
+                    for t, r in zip(tasks, results, strict=True)
+                    if isinstance(r, str) or not r.passed
+                ],
+            }
+        )
+    else:
+        rows = [
+            (t.bug_id, t.repo, "undecided" if isinstance(r, str) else r.passed,
+             r if isinstance(r, str) else r.problem)
+            for t, r in zip(tasks, results, strict=True)
+        ]  # fmt: skip
+        print_table(f"{passed} of {len(tasks)} pass", ("bug", "repo", "pass", "problem"), rows)
+    if undecided:
+        return 3
+    return 0 if passed == len(tasks) else 1

@@ -1,0 +1,80 @@
+"""`selfplay evaluate`: the solver on a suite of held-out bugs, one line a task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from selfplay.bugs.corpus import Corpus
+from selfplay.bugs.suite import read_suite
+from selfplay.commands.compose import make_stage, open_policy, prepare_repos, sandbox_pool
+from selfplay.commands.output import print_json, print_table
+from selfplay.config import EvaluateConfig, load_config
+from selfplay.curriculum.arena import Sampling
+from selfplay.curriculum.evaluation import evaluate
+from selfplay.errors import UserError
+from selfplay.types import SolveTask
+
+HELP = """
+keys: suite=PATH (a suite file, or a run directory: its own corpus), policy=transformers|base|
+      scripted, checkpoint=PATH (a run directory or an exported weights directory),
+      num_samples=8, num_tasks=N, out=FILE, seed=N, sandbox=..., json=true
+Prints resolved counts for each task, pass@1 and pass@n with 95 % bootstrap intervals.
+"""
+
+
+def run(overrides: Sequence[str]) -> int:
+    """Evaluate; exit code 0 when every task was judged, 3 when all failed on infrastructure."""
+    config = load_config(EvaluateConfig, "evaluate", overrides)
+    tasks = read_tasks(Path(config.suite))[: config.num_tasks]
+    if not tasks:
+        raise UserError(f"suite={config.suite}: holds no task")
+    names = list(dict.fromkeys(task.repo for task in tasks))
+    if config.checkpoint:
+        config.policy.adapter = config.checkpoint
+    sampling = Sampling(
+        temperature=config.policy.temperature,
+        top_p=config.policy.top_p,
+        max_new_tokens=config.policy.max_new_tokens,
+        seed=config.seed,
+    )
+    with sandbox_pool(config.sandbox) as pool:
+        repos = prepare_repos(names, config.repos, pool)
+        stage = make_stage(open_policy(config.policy), repos, pool, config.scaffold, sampling)
+        with tqdm(total=len(tasks), unit="task", desc="evaluate") as bar:
+            result = evaluate(
+                stage, tasks, config.num_samples, lambda done, total: bar.update(done - bar.n)
+            )
+    document = result.to_json()
+    if config.out:
+        Path(config.out).parent.mkdir(parents=True, exist_ok=True)
+        Path(config.out).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    if config.json:
+        print_json(document)
+    else:
+        n = result.num_samples
+        rows = [(s.instance_id, s.repo, f"{s.num_resolved}/{s.num_judged}") for s in result.scores]
+        print_table(str(config.suite), ("task", "repo", "resolved"), rows)
+        print_table(
+            "summary",
+            ("metric", "value", "95 % interval"),
+            [
+                (name, f"{value.mean:.1%}", f"{value.low:.1%} to {value.high:.1%}")
+                for name, value in (("pass@1", result.pass_at_1), (f"pass@{n}", result.pass_at_n))
+            ],
+        )
+    return 0 if any(s.num_judged for s in result.scores) else 3
+
+
+def read_tasks(path: Path) -> list[SolveTask]:
+    """Tasks of a suite file, or of the corpus of a run directory."""
+    if path.is_dir():
+        file = path / "corpus.sqlite"
+        if not file.is_file():
+            raise UserError(f"suite={path}: a directory without corpus.sqlite is no run directory")
+        with Corpus(file, read_only=True) as corpus:
+            return [bug.task for bug in corpus.bugs()]
+    return [task.solve_task for task in read_suite(path)]

@@ -1,0 +1,41 @@
+"""`selfplay export`: the corpus of a run as a SWE-bench suite or as SFT traces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from selfplay.commands.compose import repos_dir
+from selfplay.commands.output import print_json, say
+from selfplay.config import ExportConfig, load_config
+from selfplay.errors import UserError
+from selfplay.export.swebench import export_swebench
+from selfplay.export.traces import export_traces
+
+HELP = """
+keys: run=DIR (a run directory) format=swebench|sft out=DIR, json=true
+swebench  out/suite.jsonl (SWE-bench's field names) and out/artifacts/<bug id>/
+sft       out/traces.jsonl: solved and valid episodes as chat messages, with token ids
+`selfplay corpus verify out=DIR` replays a swebench export.
+"""
+
+
+def run(overrides: Sequence[str]) -> int:
+    """Export; 0 when something was written, 1 when the corpus is empty."""
+    config = load_config(ExportConfig, "export", overrides)
+    run_dir, out = Path(config.run), Path(config.out)
+    if not (run_dir / "corpus.sqlite").is_file():
+        raise UserError(f"run={run_dir}: no corpus.sqlite there; name a directory under runs/")
+    if config.format == "swebench":
+        number = export_swebench(run_dir, out, repos_dir(config.repos))
+    elif config.format == "sft":
+        number = export_traces(run_dir, out)
+    elif config.format in ("swesmith", "harbor"):
+        raise UserError(f"format={config.format}: arrives with a later version; use swebench or sft")
+    else:
+        raise UserError(f"format={config.format!r} is unknown; one of: swebench, sft")
+    if config.json:
+        print_json({"format": config.format, "out": str(out), "num_records": number})
+    else:
+        say(f"{number} records written to {out}")
+    return 0 if number else 1

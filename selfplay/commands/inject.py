@@ -1,0 +1,111 @@
+"""`selfplay inject`: N injection episodes on one repository, the verdict of each shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from selfplay.bugs.artifact import write_artifact
+from selfplay.bugs.corpus import Corpus
+from selfplay.commands.compose import make_stage, open_policy, prepare_repos, sandbox_pool
+from selfplay.commands.output import print_json, print_table, say
+from selfplay.config import InjectConfig, load_config
+from selfplay.curriculum.arena import Sampling, Stage
+from selfplay.curriculum.injecting import inject, solve_task
+from selfplay.curriculum.procedural import validated_bugs
+from selfplay.curriculum.sampler import SeedSampler
+from selfplay.errors import UserError
+from selfplay.types import BugArtifact, InjectionTask, SolveTask, ValidationReport
+
+HELP = """
+keys: repo=NAME_OR_PATH n=N, out=DIR (corpus.sqlite and artifacts/ are added to), seed=N,
+      source=policy|procedural (operators on the syntax tree instead of the model),
+      policy=..., injector=direct|removal|mixed, sandbox=..., json=true
+Exit code 0 when at least one bug is valid, else 1.
+"""
+
+
+def run(overrides: Sequence[str]) -> int:
+    """Inject, validate, keep; print one line an episode."""
+    config = load_config(InjectConfig, "inject", overrides)
+    if config.source not in ("policy", "procedural"):
+        raise UserError(f"source={config.source!r}: must be policy or procedural")
+    if config.n < 1:
+        raise UserError(f"n={config.n}: must be at least 1")
+    if config.source == "procedural":
+        config.policy.engine = "scripted"
+    sampling = Sampling(
+        temperature=config.policy.temperature,
+        top_p=config.policy.top_p,
+        max_new_tokens=config.policy.max_new_tokens,
+        seed=config.seed,
+    )
+    out = Path(config.out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out={out}: cannot be written ({error.strerror})") from None
+    rows: list[dict[str, Any]] = []
+    with sandbox_pool(config.sandbox) as pool, Corpus(out / "corpus.sqlite") as corpus:
+        repos = prepare_repos([config.repo], config.repos, pool)
+        stage = make_stage(open_policy(config.policy), repos, pool, config.scaffold, sampling)
+        found = by_policy(config, stage) if config.source == "policy" else by_operators(config, stage)
+        for task, artifact, report, reason in found:
+            row = {
+                "function": f"{task.seed.path}::{task.seed.function}",
+                "strategy": task.strategy,
+                "verdict": report.verdict if report else "invalid",
+                "reason": reason,
+                "fail_to_pass": len(report.fail_to_pass) if report else 0,
+                "bug_id": "",
+            }
+            if artifact and report and report.verdict == "valid":
+                solve = solve_task(task.repo, artifact, report, task)
+                keep(corpus, out, solve, task, config.source)
+                row["bug_id"] = solve.bug_id
+            rows.append(row)
+        say(f"{corpus.num_bugs()} bugs in {out / 'corpus.sqlite'}")
+    if config.json:
+        print_json(rows)
+    else:
+        print_table(f"inject {config.repo}", list(rows[0]), [list(r.values()) for r in rows])
+    return 0 if any(row["bug_id"] for row in rows) else 1
+
+
+Found = tuple[InjectionTask, BugArtifact | None, ValidationReport | None, str]
+
+
+def by_policy(config: InjectConfig, stage: Stage) -> list[Found]:
+    """One episode for each of `n` seeds."""
+    config.curriculum.num_groups, config.curriculum.seeds_per_group = 1, config.n
+    sampler = SeedSampler(
+        stage.arenas,
+        curriculum=config.curriculum,
+        injector=config.injector,
+        scaffold=config.scaffold,
+        seed=config.seed,
+    )
+    planned = sampler.draw(0, {})
+    if not planned:
+        raise UserError(f"repo={config.repo}: no function is short enough and reached by a test")
+    return [
+        (i.task, i.outcome.artifact, i.outcome.report, i.outcome.reason)
+        for i in inject(stage, [p.task for p in planned], 1)
+    ]
+
+
+def by_operators(config: InjectConfig, stage: Stage) -> list[Found]:
+    """`n` procedural bugs, valid or not."""
+    arena = next(iter(stage.arenas.values()))
+    return [
+        (bug.task, bug.artifact, bug.report, bug.reason)
+        for bug in validated_bugs(arena, stage.pool, num_tries=config.n, seed=config.seed)
+    ]
+
+
+def keep(corpus: Corpus, out: Path, solve: SolveTask, task: InjectionTask, source: str) -> None:
+    """Artifact directory first, then the corpus row that names it."""
+    write_artifact(solve.artifact, out / "artifacts" / solve.bug_id)
+    origin = "model" if source == "policy" else "procedural"
+    corpus.add_bug(solve, origin=origin, strategy=task.strategy, seed=task.seed, step=0)

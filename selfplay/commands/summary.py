@@ -1,0 +1,104 @@
+"""`summary.json` and the table that a person reads at the end of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from selfplay.bugs.corpus import Corpus
+from selfplay.commands.output import print_table
+from selfplay.config import TrainConfig
+from selfplay.run_dir import RunDir
+from selfplay.statistics import paired_difference
+
+
+def summarise(
+    config: TrainConfig, run_dir: RunDir, corpus: Corpus, *, wall_s: float
+) -> dict[str, Any]:
+    """Write and return `summary.json` (keys of interface.md; the rest under `details`)."""
+    rows = run_dir.read_metrics()
+    quarter = max(1, len(rows) // 4)
+    before, after = run_dir.read_json("eval_before.json"), run_dir.read_json("eval_after.json")
+    summary: dict[str, Any] = {
+        "steps": len(rows),
+        "solve_rate_first": _rate(rows[:quarter], "num_resolved", "num_attempts"),
+        "solve_rate_last": _rate(rows[-quarter:], "num_resolved", "num_attempts"),
+        "valid_rate_first": _rate(rows[:quarter], "num_valid", "num_injections"),
+        "valid_rate_last": _rate(rows[-quarter:], "num_valid", "num_injections"),
+        "eval_before": _head(before),
+        "eval_after": _head(after),
+        "num_valid_bugs": corpus.num_bugs(),
+        "wall_s": round(wall_s, 1),
+        "details": {
+            "bugs_by_repo": corpus.counts_by("repo"),
+            "bugs_by_strategy": corpus.counts_by("strategy"),
+            "optimizer_steps": sum(row.get("groups_trained", 0) > 0 for row in rows),
+            "groups_with_variance": sum(row.get("groups_trained", 0) for row in rows),
+            "solver_groups_with_variance": _mean(rows, "solver/groups_with_variance"),
+            "injector_groups_with_variance": _mean(rows, "injector/groups_with_variance"),
+            "errored_episodes": sum(row.get("num_errored", 0) for row in rows),
+            "pass@1_change": _change(before, after),
+            "seed": config.seed,
+        },
+    }
+    run_dir.write_summary(summary)
+    return summary
+
+
+def print_summary(summary: dict[str, Any], run_dir: RunDir) -> None:
+    """What a person wants to know, in one table."""
+    details = summary["details"]
+    rows: list[tuple[str, object, object]] = [
+        ("solve rate (first / last quarter)", _pc(summary["solve_rate_first"]),
+         _pc(summary["solve_rate_last"])),
+        ("valid rate (first / last quarter)", _pc(summary["valid_rate_first"]),
+         _pc(summary["valid_rate_last"])),
+    ]  # fmt: skip
+    before, after = summary["eval_before"], summary["eval_after"]
+    if before and after:
+        for key in (k for k in before if k.startswith("pass@")):
+            rows.append((f"held-out {key}", _interval(before[key]), _interval(after[key])))
+    change = details["pass@1_change"]
+    if change:
+        rows.append(("held-out pass@1, paired change", "", _interval(change)))
+    bugs = ", ".join(f"{repo} {n}" for repo, n in details["bugs_by_repo"].items())
+    rows += [
+        ("valid bugs found by the model", "", f"{summary['num_valid_bugs']} ({bugs})"),
+        ("steps / optimizer steps", "", f"{summary['steps']} / {details['optimizer_steps']}"),
+        ("wall time, minutes", "", f"{summary['wall_s'] / 60:.1f}"),
+        ("run directory", "", str(run_dir.path)),
+    ]
+    print_table(f"selfplay: {run_dir.path.name}", ("", "before", "after"), rows)
+
+
+def _rate(rows: list[dict[str, Any]], above: str, below: str) -> float | None:
+    total = sum(row.get(below, 0) for row in rows)
+    return sum(row.get(above, 0) for row in rows) / total if total else None
+
+
+def _mean(rows: list[dict[str, Any]], key: str) -> float | None:
+    values = [row[key] for row in rows if key in row]
+    return sum(values) / len(values) if values else None
+
+
+def _head(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
+    if evaluation is None:
+        return None
+    return {k: v for k, v in evaluation.items() if k not in ("tasks", "reasons")}
+
+
+def _change(before: dict[str, Any] | None, after: dict[str, Any] | None) -> dict[str, Any] | None:
+    if before is None or after is None:
+        return None
+    old = {t["instance_id"]: (t["n"], t["resolved"]) for t in before["tasks"]}
+    new = {t["instance_id"]: (t["n"], t["resolved"]) for t in after["tasks"]}
+    shared = [name for name in old if name in new and old[name][0] and new[name][0]]
+    interval = paired_difference([old[n] for n in shared], [new[n] for n in shared])
+    return interval.to_json()
+
+
+def _pc(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def _interval(value: dict[str, float]) -> str:
+    return f"{value['mean']:.1%} [{value['low']:.1%}, {value['high']:.1%}]"

@@ -1,0 +1,203 @@
+"""`selfplay train`: assemble a run from its configuration, play it, and sum it up."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selfplay.bugs.corpus import Corpus
+from selfplay.bugs.suite import read_suite
+from selfplay.commands.compose import Engine, make_stage, open_policy, prepare_repos, sandbox_pool
+from selfplay.commands.output import print_json, say
+from selfplay.commands.selfcheck import self_check
+from selfplay.commands.summary import print_summary, summarise
+from selfplay.commands.watch import RunWatcher
+from selfplay.config import TrainConfig, load_config, to_yaml
+from selfplay.curriculum.arena import Sampling, Stage
+from selfplay.curriculum.controller import Controller, ReplayRule, keep_attempts, keep_bug
+from selfplay.curriculum.evaluation import evaluate
+from selfplay.curriculum.round import RoundPlayer
+from selfplay.curriculum.sampler import SeedSampler
+from selfplay.errors import UserError
+from selfplay.metrics import MetricsLog
+from selfplay.repo.prepare import PreparedRepo
+from selfplay.roles.rewards import make_injector_reward
+from selfplay.run_dir import RunDir
+from selfplay.sandbox.pool import SandboxPool
+from selfplay.seeds import derive_rng
+from selfplay.types import SolveTask
+
+HELP = """
+keys: experiment=NAME (conf/experiment/), name=RUN, steps=N, seed=N, resume=auto|never,
+      policy=transformers|base|scripted, repos.train=[a,b], reward=solve_rate|consistency|band|power,
+      learner=lora|full|none, evaluation.suite=PATH, json=true, and every other key of conf/
+The run is written to runs/<name>/; the same command continues it after any interruption.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """The pieces of a run, once everything could be opened."""
+
+    stage: Stage
+    learner: Any | None
+    first_step: int
+
+
+def run(overrides: Sequence[str]) -> int:
+    """Train to the last step; exit code 0 and a `summary.json` at the end."""
+    config = load_config(TrainConfig, "train", overrides)
+    if config.resume not in ("auto", "never"):
+        raise UserError(f"resume={config.resume!r}: must be auto or never")
+    began = time.monotonic()
+    with ExitStack() as stack:
+        run_dir = stack.enter_context(
+            RunDir(Path(config.runs_dir) / config.name, resume=config.resume == "auto")
+        )
+        run_dir.write_config(to_yaml(config))
+        watcher = stack.enter_context(RunWatcher(config.name, config.steps))
+        pool = stack.enter_context(sandbox_pool(config.sandbox))
+        tasks, held_out = load_tasks(config)
+        repos = prepare_repos(config.repos.train, config.repos, pool)
+        overlap = sorted(set(held_out) & set(repos))
+        if overlap:
+            raise UserError(
+                f"evaluation.suite={config.evaluation.suite}: holds bugs of {', '.join(overlap)}, "
+                "which repos.train names too; evaluate on repositories that the run never trains on"
+            )
+        repos |= prepare_repos(held_out, config.repos, pool) if held_out else {}
+        opened = open_run(config, run_dir, repos, pool)
+        say("self-check: one generation, one sandbox command, one bug graded both ways")
+        self_check(opened.stage, config.repos.train[0])
+        corpus = stack.enter_context(Corpus(run_dir.corpus))
+        evaluated(config, run_dir, opened.stage, tasks, "before", watcher)
+        controller = make_controller(config, run_dir, corpus, opened, watcher)
+        controller.run(opened.first_step, config.steps)
+        evaluated(config, run_dir, opened.stage, tasks, "after", watcher)
+        summary = summarise(config, run_dir, corpus, wall_s=run_dir.add_wall(began))
+    if config.json:
+        print_json(summary)
+    else:
+        print_summary(summary, run_dir)
+    return 0
+
+
+def load_tasks(config: TrainConfig) -> tuple[list[SolveTask], list[str]]:
+    """Held-out tasks, and the names of their repositories."""
+    if config.evaluation.suite is None:
+        return [], []
+    suite = read_suite(Path(config.evaluation.suite))
+    tasks = [task.solve_task for task in suite][: config.evaluation.num_tasks]
+    return tasks, list(dict.fromkeys(task.repo for task in tasks))
+
+
+def open_run(
+    config: TrainConfig, run_dir: RunDir, repos: dict[str, PreparedRepo], pool: SandboxPool
+) -> Opened:
+    """Policy, learner and stage, restored from the newest whole checkpoint."""
+    learner: Any | None = None
+    first_step = 0
+    if config.learner.enabled:
+        if config.policy.engine == "scripted":
+            raise UserError("policy=scripted has no weights to train; add learner=none")
+        from selfplay.learner.grpo import open_learner
+
+        learner = open_learner(config.policy, config.learner, config.seed)
+        engine = Engine(policy=learner.policy, model=None)
+        first_step = learner.restore(run_dir)
+    else:
+        engine = open_policy(config.policy)
+        first_step = run_dir.next_step()
+    if first_step:
+        say(f"resuming {run_dir.path} at step {first_step}")
+    sampling = Sampling(
+        temperature=config.policy.temperature,
+        top_p=config.policy.top_p,
+        max_new_tokens=config.policy.max_new_tokens,
+        seed=config.seed,
+    )
+    stage = make_stage(engine, repos, pool, config.scaffold, sampling)
+    return Opened(stage=stage, learner=learner, first_step=first_step)
+
+
+def make_controller(
+    config: TrainConfig, run_dir: RunDir, corpus: Corpus, opened: Opened, watcher: RunWatcher
+) -> Controller:
+    """Sampler, rounds and controller over the training repositories."""
+    stage, shape = opened.stage, config.curriculum
+    arenas = {name: a for name, a in stage.arenas.items() if name in trained_names(config, stage)}
+    sampler = SeedSampler(
+        arenas,
+        curriculum=shape,
+        injector=config.injector,
+        scaffold=config.scaffold,
+        seed=config.seed,
+    )
+    player = RoundPlayer(
+        stage,
+        injector_reward=make_injector_reward(config.reward),
+        samples_per_seed=shape.samples_per_seed,
+        group_size=shape.group_size,
+        role_weights={
+            "injector": config.learner.injector_weight,
+            "solver": config.learner.solver_weight,
+        },
+        keep_bug=functools.partial(keep_bug, corpus, run_dir),
+        keep_attempts=functools.partial(keep_attempts, corpus),
+    )
+    metrics = MetricsLog(run_dir, tensorboard=config.metrics.tensorboard)
+    metrics.truncate_after(opened.first_step - 1)
+    return Controller(
+        run_dir=run_dir,
+        corpus=corpus,
+        sampler=sampler,
+        player=player,
+        learner=opened.learner,
+        metrics=metrics,
+        watcher=watcher,
+        replay=ReplayRule(
+            min_groups=shape.min_solve_groups, low=shape.replay_low, high=shape.replay_high
+        ),
+        max_idle_steps=shape.max_idle_steps,
+        seed=config.seed,
+    )
+
+
+def trained_names(config: TrainConfig, stage: Stage) -> set[str]:
+    """Names of the training repositories (a path in `repos.train` is known by its spec's name)."""
+    _, held_out = load_tasks(config)
+    return set(stage.arenas) - set(held_out)
+
+
+def evaluated(
+    config: TrainConfig,
+    run_dir: RunDir,
+    stage: Stage,
+    tasks: Sequence[SolveTask],
+    when: str,
+    watcher: RunWatcher,
+) -> None:
+    """Evaluate once; a resumed run takes the stored result."""
+    if not tasks or run_dir.read_json(f"eval_{when}.json") is not None:
+        return
+    sampling = Sampling(
+        temperature=config.evaluation.temperature,
+        top_p=config.evaluation.top_p,
+        max_new_tokens=config.policy.max_new_tokens,
+        seed=derive_rng(config.seed, "evaluation").getrandbits(32),
+    )
+    held_out = Stage(
+        policy=stage.policy, arenas=stage.arenas, pool=stage.pool, sampling=sampling
+    )
+    result = evaluate(
+        held_out,
+        tasks,
+        config.evaluation.num_samples,
+        lambda done, total: watcher.evaluating(when, done, total),
+    )
+    run_dir.write_json(f"eval_{when}.json", result.to_json())

@@ -1,0 +1,61 @@
+"""The progress bar of a run: phase, valid rate, solve rate, tokens/s. Never stops a run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+
+from tqdm import tqdm
+
+
+class RunWatcher:
+    """A tqdm bar on stderr over the steps of a run."""
+
+    def __init__(self, name: str, steps: int) -> None:
+        self._name = name
+        self._steps = steps
+        self._bar: tqdm[None] | None = None
+        self._last: dict[str, str] = {}
+        self._began = time.monotonic()
+
+    def __enter__(self) -> RunWatcher:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def phase(self, step: int, name: str) -> None:
+        """A phase of a step begins."""
+        bar = self._open(step)
+        bar.set_description_str(f"{self._name} step {step + 1}/{self._steps} {name:<6}")
+
+    def step_done(self, step: int, row: Mapping[str, float]) -> None:
+        """A step is on disk; show its figures."""
+        bar = self._open(step)
+        tokens = row.get("num_tokens", 0.0) / max(1e-9, row.get("step_s", 0.0))
+        bar.set_postfix_str(
+            f"valid {row.get('valid_rate', 0.0):.0%}, solved {row.get('solve_rate', 0.0):.0%}, "
+            f"{tokens:.0f} tok/s"
+        )
+        bar.update(1)
+
+    def evaluating(self, when: str, done: int, total: int) -> None:
+        """An evaluation before or after training moves on."""
+        if self._bar is not None:
+            self._bar.set_description_str(f"{self._name} evaluate {when} {done}/{total}")
+        else:
+            tqdm.write(f"selfplay: evaluate {when} training: {done}/{total} tasks")
+
+    def _open(self, step: int) -> tqdm[None]:
+        if self._bar is None:
+            self._bar = tqdm(
+                total=self._steps, initial=step, unit="step", dynamic_ncols=True, mininterval=0.5
+            )
+        return self._bar
