@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Installs what the tests need and runs the whole suite: ruff, mypy, pytest.
+# As root on Debian it installs and starts the Docker engine too. Arguments go to pytest.
+# With CI=true a test that cannot run here is a failure; otherwise it is listed as not run.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+as_root_on_debian() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }
+
+if as_root_on_debian; then
+    missing=()
+    command -v git >/dev/null || missing+=(git)
+    command -v dockerd >/dev/null || missing+=(docker.io)
+    if [ ${#missing[@]} -gt 0 ]; then
+        say "installing with apt-get: ${missing[*]} (tests of the Docker sandbox need the engine)"
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
+    fi
+    if ! docker info >/dev/null 2>&1; then
+        say "starting dockerd"
+        setsid nohup dockerd >/tmp/selfplay-dockerd.log 2>&1 </dev/null &
+        for _ in $(seq 60); do docker info >/dev/null 2>&1 && break; sleep 0.5; done
+        docker info >/dev/null 2>&1 || say "dockerd did not start; see /tmp/selfplay-dockerd.log"
+    fi
+fi
+
+make_venv "${SELFPLAY_VENV:-.venv}"
+install_selfplay cpu,dev
+
+"$PY" -m ruff check .
+"$PY" -m ruff format --check .
+"$PY" -m mypy
+exec "$PY" -m pytest "$@"
