@@ -1,0 +1,8 @@
+"""Procedural injector: operators on the syntax tree that edit as few characters as possible.
+
+It feeds the warm start and baselines; it never stands in for the model in a training run.
+"""
+
+from selfplay.bugs.procedural.propose import KINDS, OPERATORS, REMOVAL_KINDS, Mutation, propose
+
+__all__ = ["KINDS", "OPERATORS", "REMOVAL_KINDS", "Mutation", "propose"]

@@ -1,0 +1,143 @@
+"""All small bugs that the operators can plant in one function."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from selfplay.bugs.procedural import expressions as expr
+from selfplay.bugs.procedural import statements as stmt
+from selfplay.bugs.procedural.code import Edit, FunctionCode
+from selfplay.bugs.syntax import code_dump, split_lines
+
+if TYPE_CHECKING:
+    from selfplay.repo.functions import FunctionInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operator:
+    """One way of breaking code. `kind` is the word that asks a model for such a bug; `removal`
+    operators take code away and serve the removal strategy."""
+
+    name: str
+    kind: str
+    edits: Callable[[FunctionCode], Iterator[Edit | None]]
+    removal: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutation:
+    """One proposed bug: the whole new file, and the first line (1-based) that differs."""
+
+    operator: str
+    kind: str
+    removal: bool
+    line: int
+    source: str
+
+
+OPERATORS: tuple[Operator, ...] = (
+    Operator(name="swap_comparison", kind="condition", edits=expr.swap_comparison),
+    Operator(name="negate_condition", kind="condition", edits=expr.negate_condition),
+    Operator(name="swap_and_or", kind="condition", edits=expr.swap_and_or),
+    Operator(name="swap_branches", kind="condition", edits=expr.swap_branches),
+    Operator(name="off_by_one", kind="number", edits=expr.off_by_one),
+    Operator(name="flip_constant", kind="constant", edits=expr.flip_constant),
+    Operator(name="change_default", kind="default", edits=expr.change_default),
+    Operator(name="swap_arithmetic", kind="arithmetic", edits=expr.swap_arithmetic),
+    Operator(name="drop_sign", kind="arithmetic", edits=expr.drop_sign),
+    Operator(name="swap_augmented", kind="arithmetic", edits=stmt.swap_augmented),
+    Operator(name="wrong_name", kind="name", edits=expr.wrong_name),
+    Operator(name="wrong_attribute", kind="name", edits=expr.wrong_attribute),
+    Operator(name="wrong_call", kind="call", edits=expr.wrong_call),
+    Operator(name="swap_arguments", kind="call", edits=expr.swap_arguments),
+    Operator(name="unwrap_call", kind="call", edits=expr.unwrap_call),
+    Operator(name="swap_elements", kind="order", edits=expr.swap_elements),
+    Operator(name="swap_statements", kind="order", edits=stmt.swap_statements),
+    Operator(name="change_index", kind="index", edits=expr.change_index),
+    Operator(name="change_string", kind="string", edits=expr.change_string),
+    Operator(name="wrong_return", kind="return", edits=stmt.wrong_return),
+    Operator(name="early_return", kind="return", edits=stmt.early_return),
+    Operator(name="swap_loop_flow", kind="loop", edits=stmt.swap_loop_flow),
+    Operator(name="change_loop", kind="loop", edits=stmt.change_loop),
+    Operator(name="indent_return", kind="loop", edits=stmt.indent_return),
+    Operator(name="wrong_exception", kind="exception", edits=stmt.wrong_exception),
+    Operator(name="reraise", kind="exception", edits=stmt.reraise),
+    Operator(name="drop_statement", kind="statement", edits=stmt.drop_statement, removal=True),
+    Operator(name="remove_guard", kind="branch", edits=stmt.remove_guard, removal=True),
+    Operator(name="unwrap_block", kind="branch", edits=stmt.unwrap_block, removal=True),
+    Operator(name="remove_else", kind="branch", edits=stmt.remove_else, removal=True),
+    Operator(name="remove_handler", kind="branch", edits=stmt.remove_handler, removal=True),
+    Operator(name="gut_block", kind="body", edits=stmt.gut_block, removal=True),
+    Operator(name="drop_operand", kind="operand", edits=expr.drop_operand, removal=True),
+    Operator(name="drop_argument", kind="argument", edits=expr.drop_argument, removal=True),
+)
+KINDS = tuple(dict.fromkeys(op.kind for op in OPERATORS if not op.removal))
+REMOVAL_KINDS = tuple(dict.fromkeys(op.kind for op in OPERATORS if op.removal))
+
+
+def propose(source: str, function: FunctionInfo) -> list[Mutation]:
+    """Every distinct mutation of one function, operators in order, positions in source order.
+
+    Each result parses, differs from `source` in code (not in comments, docstrings or layout
+    alone), keeps every byte outside the touched tokens, and changes at most `MAX_LINES` lines on
+    either side. [] when the function cannot be parsed on its own.
+    """
+    lines = split_lines(source)
+    first, last = function.start_line - 1, function.end_line
+    before, text, after = ("".join(part) for part in _cut(lines, first, last))
+    code = FunctionCode.cut(text)
+    if code is None:
+        return []
+    seen = {code_dump(code.node)}
+    code = FunctionCode.cut(text)  # code_dump has taken the docstrings away
+    assert code is not None
+    old = lines[first:last]
+    found: list[Mutation] = []
+    for operator in OPERATORS:
+        for edit in operator.edits(code):
+            changed = code.apply(edit) if edit else text
+            tree = FunctionCode.cut(changed) if changed != text else None
+            span = _changed_lines(old, split_lines(changed))
+            if tree is None or max(span[1:]) > stmt.MAX_LINES or not _runs(tree.node):
+                continue
+            dump = code_dump(tree.node)
+            if dump not in seen:
+                seen.add(dump)
+                found.append(
+                    Mutation(
+                        operator=operator.name,
+                        kind=operator.kind,
+                        removal=operator.removal,
+                        line=function.start_line + span[0],
+                        source=before + changed + after,
+                    )
+                )
+    return found
+
+
+def _cut(lines: list[str], first: int, last: int) -> tuple[list[str], list[str], list[str]]:
+    return lines[:first], lines[first:last], lines[last:]
+
+
+def _changed_lines(old: list[str], new: list[str]) -> tuple[int, int, int]:
+    """(row of the first difference, old lines touched, new lines in their place)."""
+    start = 0
+    while start < min(len(old), len(new)) and old[start] == new[start]:
+        start += 1
+    end = 0
+    while end < min(len(old), len(new)) - start and old[-1 - end] == new[-1 - end]:
+        end += 1
+    return start, len(old) - start - end, len(new) - start - end
+
+
+def _runs(node: ast.AST) -> bool:
+    """Whether the function also passes the compiler's later checks (`break` outside a loop...)."""
+    module = ast.Module(body=[node], type_ignores=[])  # type: ignore[list-item]
+    try:
+        compile(module, "<function>", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        return False
+    return True

@@ -1,0 +1,63 @@
+"""Reading Python source safely: line splitting as the compiler does it, and comparing code.
+
+Everything here takes text that a model may have written, so nothing raises on odd input.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def split_lines(text: str) -> list[str]:
+    """Lines with their endings, numbered as the `ast` module numbers them.
+
+    `str.splitlines` also breaks at form feeds and Unicode separators; the compiler does not.
+    `"".join(split_lines(text)) == text`.
+    """
+    return _LINE.findall(text)
+
+
+def parse(source: str) -> ast.Module | None:
+    """Syntax tree of `source`, or None when it is not valid Python."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def code_dump(tree: ast.AST) -> str:
+    """Canonical text of a tree without positions and docstrings; `tree` is modified."""
+    for node in ast.walk(tree):
+        if isinstance(node, _DOCUMENTED) and is_docstring(node.body[0] if node.body else None):
+            node.body[0] = ast.Pass()
+    try:
+        return ast.dump(tree)
+    except RecursionError:
+        return ""
+
+
+def is_docstring(statement: ast.stmt | None) -> bool:
+    """Whether a block's first statement is a string on its own."""
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
+def same_code(left: str, right: str) -> bool:
+    """Whether two sources differ in comments, docstrings and layout at most.
+
+    False when either is not valid Python.
+    """
+    left_tree, right_tree = parse(left), parse(right)
+    if left_tree is None or right_tree is None:
+        return False
+    return code_dump(left_tree) == code_dump(right_tree)
