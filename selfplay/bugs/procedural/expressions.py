@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from zlib import crc32
 
 from selfplay.bugs.procedural.code import Edit, FunctionCode, Splice
@@ -64,7 +65,9 @@ _SIBLINGS = [
     "sum len",
     "get pop",
 ]
-_UNWRAPPED = {"list", "tuple", "set", "sorted", "reversed", "str", "int", "iter", "abs", "frozenset"}
+_UNWRAPPED = set(
+    ["list", "tuple", "set", "sorted", "reversed", "str", "int", "iter", "abs", "frozenset"]
+)
 
 
 def swap_comparison(code: FunctionCode) -> Iterator[Edit | None]:
@@ -79,10 +82,9 @@ def swap_comparison(code: FunctionCode) -> Iterator[Edit | None]:
 
 def negate_condition(code: FunctionCode) -> Iterator[Edit | None]:
     """`if x` -> `if not x`, and back."""
-    tests = [(n, n.test) for n in code.nodes(ast.AST) if isinstance(n, ast.If | ast.While)]
-    tests += [(n, n.test) for n in code.nodes(ast.IfExp)]
-    tests += [(n, test) for n in code.nodes(ast.comprehension) for test in n.ifs]
-    for _, test in tests:
+    tests = [n.test for n in code.nodes(ast.AST) if isinstance(n, ast.If | ast.While | ast.IfExp)]
+    tests += [test for n in code.nodes(ast.comprehension) for test in n.ifs]
+    for test in tests:
         start, end = code.span(test)
         if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
             yield code.gap(start, code.span(test.operand)[0], r"not\s*", "")
@@ -96,14 +98,14 @@ def swap_and_or(code: FunctionCode) -> Iterator[Edit | None]:
     """`a and b` -> `a or b`, and back."""
     for node in code.nodes(ast.BoolOp):
         old, new = ("and", "or") if isinstance(node.op, ast.And) else ("or", "and")
-        for left, right in zip(node.values, node.values[1:], strict=False):
+        for left, right in pairwise(node.values):
             yield code.between(left, right, rf"\b{old}\b", new)
 
 
 def drop_operand(code: FunctionCode) -> Iterator[Edit | None]:
     """`a and b` -> `a`, `b`."""
     for node in code.nodes(ast.BoolOp):
-        for left, right in zip(node.values, node.values[1:], strict=False):
+        for left, right in pairwise(node.values):
             yield (Splice(code.span(left)[1], code.span(right)[1], ""),)
             yield (Splice(code.span(left)[0], code.span(right)[0], ""),)
 
@@ -166,9 +168,7 @@ def drop_sign(code: FunctionCode) -> Iterator[Edit | None]:
 def wrong_name(code: FunctionCode) -> Iterator[Edit | None]:
     """A variable -> another one in scope (a parameter, or bound on an earlier line)."""
     arguments = code.node.args
-    bound = {
-        arg.arg: 0 for arg in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
-    }
+    bound = {arg.arg: 0 for arg in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]}
     for node in code.nodes(ast.Name):
         if isinstance(node.ctx, ast.Store):
             bound.setdefault(node.id, node.lineno)
@@ -214,7 +214,7 @@ def wrong_call(code: FunctionCode) -> Iterator[Edit | None]:
 def swap_arguments(code: FunctionCode) -> Iterator[Edit | None]:
     """`f(a, b)` -> `f(b, a)`."""
     for node in code.nodes(ast.Call):
-        for left, right in zip(node.args, node.args[1:], strict=False):
+        for left, right in pairwise(node.args):
             if not isinstance(left, ast.Starred) and not isinstance(right, ast.Starred):
                 yield code.swap(left, right)
 
@@ -246,7 +246,7 @@ def swap_elements(code: FunctionCode) -> Iterator[Edit | None]:
             elements = node.elts
         elif isinstance(node, ast.Dict):
             elements = node.values
-        for left, right in list(zip(elements, elements[1:], strict=False))[:2]:
+        for left, right in list(pairwise(elements))[:2]:
             if not isinstance(left, ast.Starred) and not isinstance(right, ast.Starred):
                 yield code.swap(left, right)
 
@@ -280,7 +280,9 @@ def _other_strings(literal: str) -> list[str]:
     if match is None:
         return []
     prefix, quote, body = match.groups()
-    bodies = [body[:-1], body.swapcase() if len(body) <= 2 else body.capitalize()] if body else [" "]
+    bodies = (
+        [body[:-1], body.swapcase() if len(body) <= 2 else body.capitalize()] if body else [" "]
+    )
     if body in (" ", "-", "_", "."):
         bodies.append({" ": "-", "-": "_", "_": "-", ".": ","}[body])
     return [prefix + quote + new + quote for new in dict.fromkeys(bodies) if new != body]

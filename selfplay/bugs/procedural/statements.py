@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from selfplay.bugs.procedural.code import Edit, FunctionCode
 from selfplay.bugs.procedural.expressions import ARITHMETIC
@@ -11,7 +12,9 @@ from selfplay.bugs.procedural.expressions import ARITHMETIC
 MAX_LINES = 4
 """Longest stretch of lines that an operator removes or rewrites."""
 
-_SIMPLE = ast.Expr | ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Raise | ast.Delete | ast.Assert
+_SIMPLE = (
+    ast.Expr | ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Raise | ast.Delete | ast.Assert
+)
 _EXCEPTIONS = {
     "ValueError": "TypeError",
     "TypeError": "ValueError",
@@ -167,7 +170,7 @@ def change_loop(code: FunctionCode) -> Iterator[Edit | None]:
 def indent_return(code: FunctionCode) -> Iterator[Edit | None]:
     """A `return` after a loop slips into the loop."""
     for _, block in code.blocks():
-        for loop, after in zip(block, block[1:], strict=False):
+        for loop, after in pairwise(block):
             rows = code.rows([after])
             if not isinstance(loop, ast.For | ast.While) or loop.orelse or rows is None:
                 continue
@@ -180,7 +183,7 @@ def indent_return(code: FunctionCode) -> Iterator[Edit | None]:
 def swap_statements(code: FunctionCode) -> Iterator[Edit | None]:
     """Two simple statements, one line each, change places."""
     for _, block in code.blocks():
-        for first, second in zip(block, block[1:], strict=False):
+        for first, second in pairwise(block):
             if isinstance(first, _SIMPLE) and isinstance(second, _SIMPLE):
                 one, two = code.rows([first]), code.rows([second])
                 if one and two and one[1] - one[0] == two[1] - two[0] == 1 == two[0] - one[0]:

@@ -1,0 +1,28 @@
+"""The prompts of both roles: Jinja templates, where a name that is missing is an error."""
+
+from __future__ import annotations
+
+import functools
+import re
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+
+@functools.cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("selfplay.roles", "prompts"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+    )
+
+
+def render(name: str, **context: object) -> str:
+    """Text of `<name>.j2`: runs of empty lines are one, none at the ends.
+
+    Raises `jinja2.UndefinedError` when the template uses a name that is not given.
+    """
+    text = _environment().get_template(f"{name}.j2").render(**context)
+    return re.sub(r"\n{3,}", "\n\n", text).strip("\n")

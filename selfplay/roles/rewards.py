@@ -1,0 +1,89 @@
+"""Rewards of both roles (ssr.md section 7), as plain functions of what happened."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable
+
+from selfplay.config import RewardConfig
+from selfplay.errors import UserError
+
+InjectorReward = Callable[[bool, float | None], float]
+"""(passed validation, solve rate of its solver group) -> reward. An invalid bug has no group."""
+
+INVALID = -1.0
+"""Reward of an injection that fails validation, under every variant."""
+
+
+def solver_reward(resolved: bool) -> float:
+    """+1 if the attempt was graded as resolved, else -1."""
+    return 1.0 if resolved else -1.0
+
+
+def injector_reward(s: float, alpha: float = 0.8) -> float:
+    """Reward of a valid bug with solve rate `s` in [0, 1].
+
+    -alpha when nobody or everybody solves it, else 1 - (1 + alpha) s: a bug solved once in eight
+    earns 1 - 1.8 / 8 = 0.775, one solved seven times -0.575.
+    """
+    _check_rate(s)
+    return -alpha if s in (0.0, 1.0) else 1.0 - (1.0 + alpha) * s
+
+
+def band_reward(s: float, low: float, high: float) -> float:
+    """+1 for a solve rate within [low, high], else -1."""
+    _check_rate(s)
+    return 1.0 if low <= s <= high else -1.0
+
+
+def power_reward(s: float, a: float, b: float) -> float:
+    """s^a (1 - s)^b, scaled so that its peak, at s = a / (a + b), is 1; 0 at both ends."""
+    _check_rate(s)
+    peak = a / (a + b)
+    return float(s**a * (1 - s) ** b / (peak**a * (1 - peak) ** b))
+
+
+def make_injector_reward(config: RewardConfig) -> InjectorReward:
+    """The configured variant: solve_rate, consistency, band or power. Raises `UserError`."""
+    variants: dict[str, Callable[[float], float]] = {
+        "solve_rate": lambda s: injector_reward(s, config.alpha),
+        "band": lambda s: band_reward(s, config.low, config.high),
+        "power": lambda s: power_reward(s, config.a, config.b),
+    }
+    if config.injector != "consistency" and config.injector not in variants:
+        names = ", ".join(["consistency", *variants])
+        raise UserError(f"reward.injector={config.injector!r} is unknown; one of: {names}")
+    if config.injector == "power" and (config.a <= 0 or config.b <= 0):
+        raise UserError(f"reward.a={config.a}, reward.b={config.b}: both must be positive")
+    if config.injector == "consistency":
+        return lambda valid, _: 1.0 if valid else INVALID
+
+    def reward(valid: bool, solve_rate: float | None) -> float:
+        if not valid:
+            return INVALID
+        if solve_rate is None:
+            raise ValueError(f"the {config.injector} reward of a valid bug needs its solve rate")
+        return variants[config.injector](solve_rate)
+
+    return reward
+
+
+def expected_reward(reward: Callable[[float], float], p: float, num_attempts: int) -> float:
+    """Mean of `reward(solve rate)` when each of `num_attempts` succeeds with probability `p`."""
+    return sum(
+        math.comb(num_attempts, k) * p**k * (1 - p) ** (num_attempts - k) * reward(k / num_attempts)
+        for k in range(num_attempts + 1)
+    )
+
+
+def patch_similarity_reward(predicted: str | None, gold: str) -> float:
+    """Baseline of SWE-RL: sequence similarity in [0, 1] of two patches, -1 for a malformed one."""
+    if predicted is None:
+        return -1.0
+    return difflib.SequenceMatcher(None, predicted, gold, autojunk=False).ratio()
+
+
+def _check_rate(s: float) -> None:
+    if not 0.0 <= s <= 1.0:
+        raise ValueError(f"a solve rate lies in [0, 1], got {s}")

@@ -1,0 +1,50 @@
+"""Reading source text: never raises, splits as the compiler does."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selfplay.bugs.syntax import parse, same_code, split_lines
+
+
+@given(st.text(alphabet="ab\r\n\x0c\x1c\u2028"))
+def test_split_lines_loses_nothing(text: str) -> None:
+    lines = split_lines(text)
+    assert "".join(lines) == text
+    assert all(line.rstrip("\r\n").count("\n") == 0 for line in lines)
+
+
+def test_split_lines_numbers_as_the_compiler() -> None:
+    text = 'a = "\x1c"\r\nb = 1\rc = "\u2028"\n'
+    tree = parse(text)
+    assert tree is not None
+    assert [node.lineno for node in tree.body] == [1, 2, 3] and len(split_lines(text)) == 3
+
+
+@given(st.text())
+def test_parse_never_raises(text: str) -> None:
+    parse(text)
+    same_code(text, text)
+
+
+@pytest.mark.parametrize(
+    "text", ["\0", "(" * 5000, "def f(", "\udc80", "x = " + "-" * 100_000 + "1"]
+)
+def test_what_is_not_python(text: str) -> None:
+    assert parse(text) is None
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "same"),
+    [
+        ("x = 1", "x = 1  # note", True),
+        ("def f():\n    'a'\n    return 1", "def f():\n    'b'\n\n    return (1)", True),
+        ("def f():\n    'a'", "def f():\n    pass", True),
+        ("x = 1", "x = 2", False),
+        ("x = ", "x = ", False),
+    ],
+)
+def test_same_code(left: str, right: str, same: bool) -> None:
+    assert same_code(left, right) is same
