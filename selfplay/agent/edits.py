@@ -159,7 +159,8 @@ def _apply(
         ending = _ending(old) or usual
         if number not in operations.deleted:
             for text in operations.replaced.get(number, [line.text]):
-                yield old if text == line.text else _indented(line.margin, text) + ending
+                unchanged = text == line.text
+                yield (_body(old) if unchanged else _indented(line.margin, text)) + ending
         for text in operations.inserted.get(number, []):
             yield _indented(line.margin, text) + ending
 
@@ -172,7 +173,8 @@ def render_edit(listing: Listing, new_sources: Mapping[str, str]) -> str:
     """
     answer: list[str] = []
     for path, text in new_sources.items():
-        old, new = listing.rows[path], split_lines(text)
+        old = [_body(line) for line in listing.rows[path]]
+        new = [_body(line) for line in split_lines(text)]
         start = _common(old, new)
         end = _common(old[start:][::-1], new[start:][::-1])
         matcher = difflib.SequenceMatcher(
@@ -246,12 +248,11 @@ def _operation(number: int, sign: str, text: str) -> str:
 
 def _shown(margin: str, line: str) -> str:
     """A file's line as an answer writes it."""
-    body = _body(line)
-    if not body.strip():
+    if not line.strip():
         return ""
-    if not body.startswith(margin):
+    if not line.startswith(margin):
         raise ValueError("not expressible as an edit: a line is indented less than the listing")
-    return body[len(margin) :]
+    return line[len(margin) :]
 
 
 def _indented(margin: str, text: str) -> str:

@@ -65,7 +65,7 @@ _SIBLINGS = [
     "sum len",
     "get pop",
 ]
-_UNWRAPPED = set(
+_UNWRAPPED = {"list", "tuple", "set", "sorted", "reversed", "str", "int", "iter", "abs"}
     ["list", "tuple", "set", "sorted", "reversed", "str", "int", "iter", "abs", "frozenset"]
 )
 
