@@ -66,8 +66,6 @@ _SIBLINGS = [
     "get pop",
 ]
 _UNWRAPPED = {"list", "tuple", "set", "sorted", "reversed", "str", "int", "iter", "abs"}
-    ["list", "tuple", "set", "sorted", "reversed", "str", "int", "iter", "abs", "frozenset"]
-)
 
 
 def swap_comparison(code: FunctionCode) -> Iterator[Edit | None]:

@@ -1,0 +1,81 @@
+"""Supervised examples of both roles for the warm start: a prompt of the run, and a good answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from selfplay.agent.edits import render_edit
+from selfplay.bugs.patch import apply_patch, read_file, reverse_patch, touched_files
+from selfplay.policy.base import Tokenizer
+from selfplay.repo.history import PastChange
+from selfplay.roles.injector import InjectorPrompt, change_text
+from selfplay.roles.procedural import ProceduralAnswer
+from selfplay.roles.prompts import render
+from selfplay.roles.solver import CompactSolver
+from selfplay.types import Role, SolveTask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupervisedExample:
+    """A prompt and the answer to imitate; `answer_ids` end with the end-of-turn token."""
+
+    role: Role
+    prompt_ids: tuple[int, ...]
+    answer_ids: tuple[int, ...]
+    answer: str
+
+
+def _example(
+    role: Role, tokenizer: Tokenizer, prompt_ids: tuple[int, ...], answer: str
+) -> SupervisedExample:
+    return SupervisedExample(
+        role=role,
+        prompt_ids=prompt_ids,
+        answer_ids=(*tokenizer.encode(answer), tokenizer.end_of_turn_id),
+        answer=answer,
+    )
+
+
+def injector_example(tokenizer: Tokenizer, found: ProceduralAnswer) -> SupervisedExample:
+    """Plant the mutation, asked for by its kind and line."""
+    return _example("injector", tokenizer, found.prompt.prompt_ids, found.answer)
+
+
+def history_example(tokenizer: Tokenizer, found: ProceduralAnswer) -> SupervisedExample:
+    """The same answer under the history strategy: the mutation was repaired by a past change."""
+    prompt: InjectorPrompt = found.prompt
+    path = prompt.task.seed.path
+    change = PastChange(
+        commit="", subject="", before=found.mutation.source, after=prompt.listing.sources[path]
+    )
+    text = render(
+        "injector",
+        listing=prompt.listing.render(),
+        strategy="history",
+        hint=None,
+        change=change_text(change),
+    )
+    prompt_ids = tokenizer.render(render("system"), text)
+    return _example("injector", tokenizer, prompt_ids, found.answer)
+
+
+def solver_example(solver: CompactSolver, task: SolveTask) -> SupervisedExample | None:
+    """Repair a bug as its gold patch does; None when the prompt does not show the place.
+
+    The gold patch makes the label only: the prompt is the one that any solver of the task sees.
+    """
+    prompt = solver.prompt(task)
+    tree = solver.prepared.environment.tree
+    gold = reverse_patch(task.artifact.bug_patch)
+    fixed = apply_patch(tree, prompt.sealed, gold)
+    sources = {}
+    for path in touched_files(gold):
+        content = read_file(tree, fixed, path)
+        if content is None or path not in prompt.listing.sources:
+            return None
+        sources[path] = content.decode("utf-8", "surrogateescape")
+    try:
+        answer = render_edit(prompt.listing, sources)
+    except ValueError:
+        return None
+    return _example("solver", solver.tokenizer, prompt.prompt_ids, answer)

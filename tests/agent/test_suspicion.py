@@ -1,0 +1,36 @@
+"""Ochiai by hand."""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selfplay.agent.suspicion import ochiai, rank
+
+REACHED = {"t1": {"a::f", "a::g"}, "t2": {"a::g"}, "t3": {"a::g", "a::h"}, "t4": {"a::C.m"}}
+
+
+def test_scores_by_hand() -> None:
+    scores = ochiai(["t1"], ["t2", "t3"], REACHED)
+    assert scores == {"a::f": 1.0, "a::g": 1 / math.sqrt(3)}
+    two = ochiai(["t1", "t3", "unknown"], ["t2"], REACHED)
+    assert two["a::g"] == 2 / math.sqrt(2 * 3)
+    assert two["a::f"] == two["a::h"] == 1 / math.sqrt(2)
+
+
+def test_nothing_known_gives_nothing() -> None:
+    assert ochiai(["x"], ["y"], REACHED) == {} == ochiai([], ["t1"], REACHED)
+
+
+def test_rank_breaks_ties_by_traceback_then_mention_then_name() -> None:
+    scores = {"b::f": 0.5, "a::C.m": 0.5, "a::h": 0.5, "a::g": 0.6}
+    assert rank(scores) == ["a::g", "a::C.m", "a::h", "b::f"]
+    assert rank(scores, mentioned={"m"})[0] == "a::C.m"
+    assert rank(scores, mentioned={"m"}, located={"b::f", "a::C.m"})[:2] == ["a::C.m", "b::f"]
+
+
+@given(st.lists(st.sampled_from(sorted(REACHED))), st.lists(st.sampled_from(sorted(REACHED))))
+def test_scores_lie_between_0_and_1(failing: list[str], passing: list[str]) -> None:
+    assert all(0 < s <= 1 for s in ochiai(set(failing), set(passing), REACHED).values())

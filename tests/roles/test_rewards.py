@@ -1,0 +1,94 @@
+"""Rewards by hand (ssr.md section 7)."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selfplay.config import RewardConfig
+from selfplay.errors import UserError
+from selfplay.roles.rewards import (
+    band_reward,
+    expected_reward,
+    injector_reward,
+    make_injector_reward,
+    patch_similarity_reward,
+    power_reward,
+    solver_reward,
+)
+
+
+def test_solver() -> None:
+    assert (solver_reward(True), solver_reward(False)) == (1.0, -1.0)
+
+
+@pytest.mark.parametrize(
+    ("solved", "reward"),
+    [(0, -0.8), (1, 0.775), (2, 0.55), (4, 0.1), (5, -0.125), (7, -0.575), (8, -0.8)],
+)
+def test_injector_for_a_group_of_8(solved: int, reward: float) -> None:
+    assert injector_reward(solved / 8) == pytest.approx(reward)
+
+
+def curve(num_attempts: int) -> list[float]:
+    """Expected reward at p = 0, 0.001, ..., 1."""
+    return [expected_reward(injector_reward, k / 1000, num_attempts) for k in range(1001)]
+
+
+def test_expected_reward_of_a_group_of_8() -> None:
+    values = curve(8)
+    assert max(values) == pytest.approx(0.37, abs=0.005)
+    assert values.index(max(values)) / 1000 == pytest.approx(0.26, abs=0.01)
+    positive = [k / 1000 for k, value in enumerate(values) if value > 0]
+    assert positive[0] == pytest.approx(0.09, abs=0.005)
+    assert positive[-1] == pytest.approx(0.55, abs=0.005)
+
+
+def test_expected_reward_of_a_group_of_4() -> None:
+    assert max(curve(4)) == pytest.approx(0.05, abs=0.005)
+
+
+def test_expected_reward_by_hand() -> None:
+    """Two attempts at p = 1/2: a quarter none, half one of two (reward 0.1), a quarter both."""
+    assert expected_reward(injector_reward, 0.5, 2) == pytest.approx(-0.4 + 0.05)
+
+
+def test_invalid_is_worst_in_every_variant() -> None:
+    for name in ("solve_rate", "consistency", "band", "power"):
+        reward = make_injector_reward(RewardConfig(injector=name))
+        assert reward(False, None) == -1.0
+        assert all(reward(True, k / 8) >= -1.0 for k in range(9))
+
+
+def test_variants() -> None:
+    assert make_injector_reward(RewardConfig())(True, 0.125) == pytest.approx(0.775)
+    assert make_injector_reward(RewardConfig(alpha=0.5))(True, 1.0) == -0.5
+    consistency = make_injector_reward(RewardConfig(injector="consistency"))
+    assert consistency(True, None) == consistency(True, 0.0) == 1.0
+    assert [band_reward(k / 8, 0.1, 0.6) for k in (0, 1, 4, 5)] == [-1, 1, 1, -1]
+    assert power_reward(0.5, 1, 1) == power_reward(0.25, 1, 3) == pytest.approx(1.0)
+    assert power_reward(0.25, 1, 1) == pytest.approx(0.75)
+    assert power_reward(0.0, 1, 2) == power_reward(1.0, 1, 2) == 0.0
+
+
+def test_misuse() -> None:
+    with pytest.raises(UserError, match="solve_rate"):
+        make_injector_reward(RewardConfig(injector="best"))
+    with pytest.raises(UserError, match="positive"):
+        make_injector_reward(RewardConfig(injector="power", a=0.0))
+    with pytest.raises(ValueError, match="solve rate"):
+        make_injector_reward(RewardConfig())(True, None)
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        injector_reward(1.5)
+
+
+@given(st.integers(1, 16), st.floats(0, 1))
+def test_expected_reward_is_bounded(num_attempts: int, p: float) -> None:
+    assert -0.8 - 1e-9 <= expected_reward(injector_reward, p, num_attempts) <= 1.0
+
+
+def test_patch_similarity() -> None:
+    assert patch_similarity_reward(None, "x") == -1.0
+    assert patch_similarity_reward("-a\n+b\n", "-a\n+b\n") == 1.0
+    assert patch_similarity_reward("ab", "ac") == pytest.approx(0.5)
