@@ -26,6 +26,23 @@ class Splice:
 Edit = tuple[Splice, ...]
 
 
+def parse_function(text: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
+    """Tree of the text of one function, which may be indented; None when it is not just that."""
+    shift = _shift(text)
+    tree = parse("if 1:\n" * shift + text)
+    body = tree.body if tree else []
+    if shift and len(body) == 1 and isinstance(body[0], ast.If):
+        body = body[0].body
+    if len(body) == 1 and isinstance(body[0], ast.FunctionDef | ast.AsyncFunctionDef):
+        return body[0]
+    return None
+
+
+def _shift(text: str) -> int:
+    """Lines put before an indented text to parse it."""
+    return int(text[:1] in (" ", "\t"))
+
+
 class FunctionCode:
     """A function cut out of its file: `FunctionCode.cut` gives None when it cannot be parsed.
 
@@ -45,16 +62,8 @@ class FunctionCode:
     @classmethod
     def cut(cls, text: str) -> FunctionCode | None:
         """Parse the text of one function (decorators included)."""
-        shift = int(text[:1] in (" ", "\t"))
-        tree = parse("if 1:\n" * shift + text)
-        if tree is None:
-            return None
-        body = tree.body
-        if shift and len(body) == 1 and isinstance(body[0], ast.If):
-            body = body[0].body
-        if len(body) != 1 or not isinstance(body[0], ast.FunctionDef | ast.AsyncFunctionDef):
-            return None
-        return cls(text, body[0], shift)
+        node = parse_function(text)
+        return cls(text, node, _shift(text)) if node else None
 
     def _walk(self, body: Sequence[ast.AST]) -> Iterator[ast.AST]:
         """Nodes in source order, leaving out docstrings, annotations and f-string innards.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from selfplay.bugs.procedural import expressions as expr
 from selfplay.bugs.procedural import statements as stmt
-from selfplay.bugs.procedural.code import Edit, FunctionCode
+from selfplay.bugs.procedural.code import Edit, FunctionCode, parse_function
 from selfplay.bugs.syntax import code_dump, split_lines
 
 if TYPE_CHECKING:
@@ -91,19 +91,19 @@ def propose(source: str, function: FunctionInfo) -> list[Mutation]:
     code = FunctionCode.cut(text)
     if code is None:
         return []
-    seen = {code_dump(code.node)}
-    code = FunctionCode.cut(text)  # code_dump has taken the docstrings away
-    assert code is not None
+    original = parse_function(text)
+    assert original is not None
+    seen = {code_dump(original)}
     old = lines[first:last]
     found: list[Mutation] = []
     for operator in OPERATORS:
         for edit in operator.edits(code):
             changed = code.apply(edit) if edit else text
-            tree = FunctionCode.cut(changed) if changed != text else None
             span = _changed_lines(old, split_lines(changed))
-            if tree is None or max(span[1:]) > stmt.MAX_LINES or not _runs(tree.node):
+            node = parse_function(changed) if 0 < max(span[1:]) <= stmt.MAX_LINES else None
+            if node is None or not _runs(node):
                 continue
-            dump = code_dump(tree.node)
+            dump = code_dump(node)
             if dump not in seen:
                 seen.add(dump)
                 found.append(
