@@ -1,0 +1,63 @@
+"""Past changes of a function, for the history strategy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from selfplay.errors import RepoError
+from selfplay.repo.functions import list_functions
+from selfplay.repo.prepare import PreparedRepo
+from selfplay.repo.sources import git
+
+MAX_COMMITS = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastChange:
+    """A commit that changed a function: its text before and after."""
+
+    commit: str
+    subject: str
+    before: str
+    after: str
+
+
+def past_changes(prepared: PreparedRepo, path: str, function: str, limit: int) -> list[PastChange]:
+    """The newest changes of a function, at most `limit`; [] without a history."""
+    if prepared.history is None:
+        return []
+    changes = _changes_of_file(prepared.history, path)
+    return [change for name, change in changes if name == function][:limit]
+
+
+@lru_cache(maxsize=512)
+def _changes_of_file(history: Path, path: str) -> tuple[tuple[str, PastChange], ...]:
+    """(function, change) of every commit that touched the file, newest first."""
+    log = git(
+        "log", f"-{MAX_COMMITS}", "--no-merges", "--format=%H%x09%s", "HEAD", "--", path,
+        cwd=history,
+    )  # fmt: skip
+    commits = [tuple(line.split("\t", 1)) for line in log.splitlines() if line]
+    versions = [_functions_at(history, commit, path) for commit, _ in commits]
+    found: list[tuple[str, PastChange]] = []
+    for (commit, subject), after, before in zip(commits, versions, versions[1:], strict=False):
+        for name, text in after.items():
+            old = before.get(name)
+            if old is not None and old != text:
+                change = PastChange(commit=commit, subject=subject, before=old, after=text)
+                found.append((name, change))
+    return tuple(found)
+
+
+def _functions_at(history: Path, commit: str, path: str) -> dict[str, str]:
+    try:
+        source = git("show", f"{commit}:{path}", cwd=history)
+    except RepoError:
+        return {}
+    lines = source.splitlines(keepends=True)
+    return {
+        f.qualname: "".join(lines[f.start_line - 1 : f.end_line])
+        for f in list_functions(source, path)
+    }

@@ -1,0 +1,87 @@
+"""A pytest plugin that discovery passes into the sandbox: outcome, seconds and functions of each
+test. Self-contained: it runs beside the repository's own tests. Writes /out/probe.json."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from functions import list_functions  # type: ignore[import-not-found]
+
+ROOT = Path("/testbed")
+results: dict[str, dict[str, Any]] = {}
+measured: Any = None
+
+
+def pytest_configure(config: Any) -> None:
+    global measured
+    if os.environ.get("SELFPLAY_COVERAGE"):
+        import coverage
+
+        measured = coverage.Coverage(
+            data_file=None, source=[str(ROOT)], config_file=False, messages=False
+        )
+        measured.start()
+
+
+def pytest_runtest_logstart(nodeid: str, location: Any) -> None:
+    if measured is not None:
+        measured.switch_context(nodeid)
+
+
+def pytest_runtest_logfinish(nodeid: str, location: Any) -> None:
+    if measured is not None:
+        measured.switch_context("")
+
+
+def pytest_runtest_logreport(report: Any) -> None:
+    entry = results.setdefault(
+        report.nodeid,
+        {"file": report.nodeid.split("::")[0], "seconds": 0.0, "outcomes": [], "why": ""},
+    )
+    entry["seconds"] += report.duration
+    entry["outcomes"].append([report.when, report.outcome, hasattr(report, "wasxfail")])
+    if report.outcome == "failed" and not entry["why"]:
+        entry["why"] = str(getattr(report.longrepr, "reprcrash", None) or report.longrepr)[-300:]
+
+
+def pytest_collectreport(report: Any) -> None:
+    if report.failed:
+        results[report.nodeid] = {
+            "file": report.nodeid.split("::")[0],
+            "seconds": 0.0,
+            "outcomes": [["collect", "failed", False]],
+            "why": str(report.longrepr)[-300:],
+        }
+
+
+def pytest_unconfigure(config: Any) -> None:
+    reached: dict[str, list[str]] = {}
+    if measured is not None:
+        measured.stop()
+        reached = functions_of_tests(measured.get_data())
+    document = {"results": results, "reached": reached}
+    Path("/out/probe.json").write_text(json.dumps(document), encoding="utf-8")
+
+
+def functions_of_tests(data: Any) -> dict[str, list[str]]:
+    """{test id: ["path::qualname", ...]} from the executed lines inside function bodies."""
+    reached: dict[str, list[str]] = {}
+    for name in data.measured_files():
+        path = Path(name)
+        if not path.is_relative_to(ROOT) or not path.is_file():
+            continue
+        relative = path.relative_to(ROOT).as_posix()
+        source = path.read_text(encoding="utf-8", errors="replace")
+        functions = list_functions(source, relative)
+        contexts = data.contexts_by_lineno(name)
+        for function in functions:
+            tests: set[str] = set()
+            for line in range(function.start_line + 1, function.end_line + 1):
+                tests.update(contexts.get(line, ()))
+            for test in tests:
+                if test:
+                    reached.setdefault(test, []).append(f"{relative}::{function.qualname}")
+    return reached

@@ -1,0 +1,76 @@
+"""What discovery learned of a repository's tests: once, cached, told to nobody by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+Runner = Literal["pytest", "unittest"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestInfo:
+    """One stable, passing test: its file, seconds, and the functions ("path::qualname") it ran."""
+
+    __test__ = False
+    file: str
+    duration_s: float
+    functions: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepoProfile:
+    """Runner, test files with their seconds, stable tests, and why the others were left out."""
+
+    runner: Runner
+    test_files: Mapping[str, float]
+    tests: Mapping[str, TestInfo]
+    excluded: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def _by_function(self) -> dict[str, tuple[str, ...]]:
+        index: dict[str, list[str]] = {}
+        for test, info in self.tests.items():
+            for function in info.functions:
+                index.setdefault(function, []).append(test)
+        return {name: tuple(tests) for name, tests in index.items()}
+
+    def tests_reaching(self, path: str, qualname: str) -> tuple[str, ...]:
+        """Stable tests that ran a function, in discovery order."""
+        return self._by_function.get(f"{path}::{qualname}", ())
+
+    def to_json(self) -> str:
+        """The cached form; function names are stored once and referred to by number."""
+        names = sorted({name for info in self.tests.values() for name in info.functions})
+        number = {name: i for i, name in enumerate(names)}
+        document: dict[str, Any] = {
+            "runner": self.runner,
+            "test_files": dict(self.test_files),
+            "excluded": dict(self.excluded),
+            "functions": names,
+            "tests": {
+                test: [info.file, info.duration_s, sorted(number[f] for f in info.functions)]
+                for test, info in self.tests.items()
+            },
+        }
+        return json.dumps(document)
+
+    @classmethod
+    def from_json(cls, text: str) -> RepoProfile:
+        """Inverse of `to_json`."""
+        document = json.loads(text)
+        names = document["functions"]
+        return cls(
+            runner=document["runner"],
+            test_files=document["test_files"],
+            excluded=document["excluded"],
+            tests={
+                test: TestInfo(
+                    file=file, duration_s=seconds, functions=frozenset(names[i] for i in reached)
+                )
+                for test, (file, seconds, reached) in document["tests"].items()
+            },
+        )
