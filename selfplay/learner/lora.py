@@ -1,0 +1,217 @@
+"""Low-rank adapters (LoRA, arXiv 2106.09685) over a frozen base, trained on the merged weights.
+
+Departure from the usual implementation, for speed and for agreement with the sampler: each linear
+layer keeps a live weight `W' = round(W + s B A)` in the model's dtype, and forward and backward run
+on it; the small fp32 factors A, B receive the gradient that the rounding lets through. So the
+forward pass costs no more than the plain model's, and trainer and inference engine share exactly
+the same weights. W itself is never modified; `merge` recomputes W' from it.
+
+On disk an adapter is an ordinary peft directory (adapter_config.json, adapter_model.safetensors).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from selfplay.errors import UserError
+
+_WEIGHTS = "adapter_model.safetensors"
+_CONFIG = "adapter_config.json"
+_PREFIX = "base_model.model."
+
+
+class LoraLinear(nn.Module):
+    """A linear layer with live weight `weight` = base + scale x (lora_B @ lora_A)."""
+
+    def __init__(self, linear: nn.Linear, rank: int, alpha: float) -> None:
+        super().__init__()
+        device = linear.weight.device
+        self.scale = alpha / rank
+        self.base = linear.weight.detach()
+        self.weight = nn.Parameter(self.base.clone(), requires_grad=False)
+        self.bias = linear.bias
+        if self.bias is not None:
+            self.bias.requires_grad_(False)
+        self.lora_A = nn.Parameter(torch.empty(rank, linear.in_features, device=device))
+        self.lora_B = nn.Parameter(torch.zeros(linear.out_features, rank, device=device))
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = _LoraProduct.apply(  # type: ignore[no-untyped-call]
+            inputs, self.weight, self.lora_A, self.lora_B, self.scale
+        )
+        return out if self.bias is None else out + self.bias
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Recompute the live weight: fp32 sum, rounded once."""
+        delta = self.lora_B @ self.lora_A
+        self.weight.copy_(torch.add(self.base, delta, alpha=self.scale))
+
+
+class _LoraProduct(torch.autograd.Function):
+    """inputs @ weight.T; gradients go to the inputs and to the two factors."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        inputs: torch.Tensor,
+        weight: torch.Tensor,
+        lora_a: torch.Tensor,
+        lora_b: torch.Tensor,
+        scale: float,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(inputs, weight, lora_a, lora_b)
+        ctx.scale = scale
+        return nn.functional.linear(inputs, weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        inputs, weight, lora_a, lora_b = ctx.saved_tensors
+        flat_grad = grad.reshape(-1, grad.shape[-1])
+        flat_inputs = inputs.reshape(-1, inputs.shape[-1])
+        grad_inputs = (grad @ weight) if ctx.needs_input_grad[0] else None
+        down = flat_inputs @ lora_a.to(inputs.dtype).t()
+        up = flat_grad @ lora_b.to(grad.dtype)
+        grad_a = (up.t() @ flat_inputs).float() * ctx.scale
+        grad_b = (flat_grad.t() @ down).float() * ctx.scale
+        return grad_inputs, None, grad_a, grad_b, None
+
+
+def add_lora(model: nn.Module, rank: int, alpha: float) -> None:
+    """Replace every linear layer but the head by a `LoraLinear`, and freeze all else."""
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    model.requires_grad_(False)
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Linear) and child is not head:
+                setattr(parent, name, LoraLinear(child, rank, alpha))
+
+
+def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
+    """All adapted layers with their names."""
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLinear):
+            yield name, module
+
+
+def save_adapter(model: nn.Module, directory: Path, *, base_name: str = "") -> None:
+    """Write the factors in bf16 as a peft directory."""
+    from safetensors.torch import save_file
+
+    tensors: dict[str, torch.Tensor] = {}
+    names: set[str] = set()
+    rank, alpha = 0, 0.0
+    for name, layer in lora_layers(model):
+        rank, alpha = layer.lora_A.shape[0], layer.scale * layer.lora_A.shape[0]
+        names.add(name.rsplit(".", 1)[-1])
+        for part in ("lora_A", "lora_B"):
+            factor = getattr(layer, part).detach().to(torch.bfloat16).contiguous()
+            tensors[f"{_PREFIX}{name}.{part}.weight"] = factor
+    if not tensors:
+        raise UserError("the model has no adapter to save; train with learner.lora_rank > 0")
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_name,
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": sorted(names),
+        "inference_mode": True,
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, str(directory / _WEIGHTS))
+    (directory / _CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def adapter_rank(directory: Path) -> tuple[int, float]:
+    """Rank and alpha of a stored adapter."""
+    try:
+        config = json.loads((directory / _CONFIG).read_text())
+        return int(config["r"]), float(config["lora_alpha"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{directory}: not a LoRA adapter ({_CONFIG}: {error}); "
+            "name a directory that peft or `selfplay warmstart` has written"
+        ) from error
+
+
+def load_adapter(model: nn.Module, directory: Path) -> None:
+    """Load stored factors into the `LoraLinear` layers of `model`, and merge them."""
+    rank, alpha = adapter_rank(directory)
+    tensors = _read(directory)
+    layers = dict(lora_layers(model))
+    for name, layer in layers.items():
+        if layer.lora_A.shape[0] != rank:
+            raise UserError(
+                f"{directory}: adapter of rank {rank}, but learner.lora_rank="
+                f"{layer.lora_A.shape[0]}; set learner.lora_rank={rank} or policy.adapter=null"
+            )
+        layer.scale = alpha / rank
+        for part in ("lora_A", "lora_B"):
+            _copy(tensors, f"{name}.{part}", getattr(layer, part), directory)
+        layer.merge()
+    _refuse_rest(tensors, directory)
+
+
+def merge_adapter(model: nn.Module, directory: Path) -> None:
+    """Add a stored adapter to the plain linear layers of `model`, once and for good."""
+    rank, alpha = adapter_rank(directory)
+    tensors = _read(directory)
+    for name in sorted({key.rsplit(".", 1)[0] for key in tensors}):
+        try:
+            linear = model.get_submodule(name)
+        except AttributeError:
+            linear = None
+        if not isinstance(linear, nn.Linear):
+            raise UserError(f"{directory}: adapter for {name}, which the model does not have")
+        factor_a = torch.empty(rank, linear.in_features)
+        factor_b = torch.empty(linear.out_features, rank)
+        _copy(tensors, f"{name}.lora_A", factor_a, directory)
+        _copy(tensors, f"{name}.lora_B", factor_b, directory)
+        with torch.no_grad():
+            delta = (factor_b @ factor_a).to(linear.weight.device)
+            linear.weight.copy_(torch.add(linear.weight, delta, alpha=alpha / rank))
+    _refuse_rest(tensors, directory)
+
+
+def _read(directory: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(str(directory / _WEIGHTS))
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{directory / _WEIGHTS}: cannot be read ({error})") from error
+    return {key.removeprefix(_PREFIX).removesuffix(".weight"): t for key, t in tensors.items()}
+
+
+@torch.no_grad()
+def _copy(
+    tensors: dict[str, torch.Tensor], key: str, target: torch.Tensor, directory: Path
+) -> None:
+    stored = tensors.pop(key, None)
+    if stored is None or stored.shape != target.shape:
+        found = "missing" if stored is None else f"of shape {tuple(stored.shape)}"
+        raise UserError(
+            f"{directory / _WEIGHTS}: {key} is {found}, the model needs {tuple(target.shape)}; "
+            "the adapter belongs to another model"
+        )
+    target.copy_(stored)
+
+
+def _refuse_rest(tensors: dict[str, torch.Tensor], directory: Path) -> None:
+    if tensors:
+        raise UserError(
+            f"{directory / _WEIGHTS}: {next(iter(tensors))} (and {len(tensors) - 1} more) "
+            "do not belong to the model"
+        )

@@ -1,0 +1,122 @@
+"""Training samples packed into micro-batches that hold every shared prefix once.
+
+A micro-batch is one row, laid out by `policy/prefix_tree.py`: the answers of a prompt follow it as
+branches, each with positions that go on after the prompt, each seeing the prompt and itself.
+The prediction of a token is made at the last token of its prefix, so the prompt's last token
+predicts the first token of every answer. Example, prompt (7, 8), answers (1,) and (2, 3):
+
+    row 7 8 1 2 3   positions 0 1 2 2 3   predictors 1, 1, 3   targets 1, 2, 3
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from selfplay.errors import UserError
+from selfplay.policy.prefix_tree import Block, build_tree, common_prefix
+
+
+class Sample(Protocol):
+    """What packing reads of a sample; `TrainingSample` is one."""
+
+    @property
+    def token_ids(self) -> tuple[int, ...]: ...
+    @property
+    def loss_mask(self) -> tuple[int, ...]: ...
+    @property
+    def logprobs(self) -> tuple[float, ...]: ...
+    @property
+    def advantages(self) -> tuple[float, ...]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicroBatch:
+    """One row of T tokens and its N trained tokens, sample after sample.
+
+    token_ids, position_ids: int64 [1, T]. predictors (row index whose state predicts), targets:
+    int64 [N]. rollout_logprobs, advantages: fp32 [N]. samples: index of each trained token's
+    sample in the step's list, int64 [N].
+    """
+
+    token_ids: torch.Tensor
+    position_ids: torch.Tensor
+    blocks: tuple[Block, ...]
+    predictors: torch.Tensor
+    targets: torch.Tensor
+    rollout_logprobs: torch.Tensor
+    advantages: torch.Tensor
+    samples: torch.Tensor
+
+    @property
+    def num_tokens(self) -> int:
+        return self.token_ids.shape[1]
+
+    @property
+    def num_trained(self) -> int:
+        return len(self.targets)
+
+
+def pack(
+    samples: Sequence[Sample], *, max_tokens: int, block_tokens: int = 256
+) -> list[MicroBatch]:
+    """Pack samples into rows of at most `max_tokens`; a longer sample gets a row of its own.
+
+    Nothing is truncated. Samples are taken in the order of their tokens, which brings equal
+    prefixes together, so the result does not depend on the order of `samples`.
+    """
+    if max_tokens < 1:
+        raise UserError(f"learner.micro_batch_tokens={max_tokens}: must be at least 1")
+    order = sorted(range(len(samples)), key=lambda index: samples[index].token_ids)
+    rows: list[list[int]] = []
+    size = 0
+    for index in order:
+        tokens = samples[index].token_ids
+        if rows:
+            shared = common_prefix(samples[rows[-1][-1]].token_ids, tokens)
+            if size + len(tokens) - shared <= max_tokens:
+                rows[-1].append(index)
+                size += len(tokens) - shared
+                continue
+        rows.append([index])
+        size = len(tokens)
+    return [_micro_batch(samples, row, block_tokens) for row in rows]
+
+
+def num_trained_tokens(samples: Sequence[Sample]) -> int:
+    """The denominator of a step before any token is dropped."""
+    return sum(sum(sample.loss_mask) for sample in samples)
+
+
+def _micro_batch(samples: Sequence[Sample], row: list[int], block_tokens: int) -> MicroBatch:
+    tree = build_tree([samples[index].token_ids for index in row], block_tokens=block_tokens)
+    predictors: list[int] = []
+    targets: list[int] = []
+    logprobs: list[float] = []
+    advantages: list[float] = []
+    owners: list[int] = []
+    for place, index in enumerate(row):
+        sample = samples[index]
+        if sample.loss_mask[0]:
+            raise UserError("the first token of a sample cannot be trained: nothing predicts it")
+        rows = tree.rows(place)
+        for position, mask in enumerate(sample.loss_mask):
+            if mask:
+                predictors.append(rows[position - 1])
+                targets.append(sample.token_ids[position])
+                logprobs.append(sample.logprobs[position])
+                advantages.append(sample.advantages[position])
+                owners.append(index)
+    return MicroBatch(
+        token_ids=torch.tensor([tree.token_ids]),
+        position_ids=torch.tensor([tree.position_ids]),
+        blocks=tree.blocks,
+        predictors=torch.tensor(predictors, dtype=torch.long),
+        targets=torch.tensor(targets, dtype=torch.long),
+        rollout_logprobs=torch.tensor(logprobs, dtype=torch.float32),
+        advantages=torch.tensor(advantages, dtype=torch.float32),
+        samples=torch.tensor(owners, dtype=torch.long),
+    )

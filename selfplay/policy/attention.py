@@ -1,0 +1,173 @@
+"""Attention over prefix trees, for any transformers model that takes an attention function.
+
+The model is called with `plan=...`; every layer hands its queries, keys and values to
+`plan.attend`. One plan trains and pre-fills (`TreePlan`), another decodes (`decoding.py`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from selfplay.policy.prefix_tree import Block
+
+ATTENTION_NAME = "selfplay"
+
+KeepKeys = Callable[[int, torch.Tensor, torch.Tensor], None]
+"""Called with (layer, keys, values), each [key heads, tokens, head size]."""
+
+
+class AttentionPlan(Protocol):
+    """Who sees whom in one call of the model."""
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        """[batch, heads, tokens, head size] in, [batch, tokens, heads, head size] out."""
+        ...
+
+
+class TreePlan:
+    """One row laid out by `prefix_tree.build_tree`; `keep` sees each layer's keys and values."""
+
+    def __init__(self, blocks: tuple[Block, ...], keep: KeepKeys | None = None) -> None:
+        self._blocks = blocks
+        self._keep = keep
+        self._biases: tuple[torch.Tensor, ...] = ()
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        assert query.shape[0] == 1, "a prefix tree is one row"
+        if self._keep is not None:
+            self._keep(layer, key[0], value[0])
+        if not self._biases:
+            self._biases = tuple(_bias(block.mask, query) for block in self._blocks)
+        out: torch.Tensor = _TreeAttention.apply(  # type: ignore[no-untyped-call]
+            query[0], key[0], value[0], self._blocks, self._biases, scale
+        )
+        return out.transpose(0, 1).unsqueeze(0)
+
+
+class _TreeAttention(torch.autograd.Function):
+    """Block-wise attention with grouped key heads; probabilities are kept for the backward pass.
+
+    query [heads, tokens, size], key and value [key heads, tokens, size]. Softmax in fp32, products
+    in the input's dtype, gradients of keys and values summed over blocks in fp32.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        blocks: tuple[Block, ...],
+        biases: tuple[torch.Tensor, ...],
+        scale: float,
+    ) -> torch.Tensor:
+        key_heads, num_tokens, size = key.shape
+        grouped = query.view(key_heads, -1, num_tokens, size)
+        out = torch.empty_like(grouped)
+        probs: list[torch.Tensor] = []
+        for block, bias in zip(blocks, biases, strict=True):
+            rows = slice(block.start, block.end)
+            q = (grouped[:, :, rows] * scale).reshape(key_heads, -1, size)
+            scores = torch.bmm(q, _gather(key, block).transpose(1, 2))
+            prob = _masked_softmax(scores, bias)
+            part = torch.bmm(prob, _gather(value, block))
+            out[:, :, rows] = part.view(key_heads, -1, block.end - block.start, size)
+            probs.append(prob)
+        ctx.save_for_backward(query, key, value, out, *(probs if query.requires_grad else ()))
+        ctx.blocks, ctx.scale = blocks, scale
+        return out.view_as(query)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        query, key, value, out, *probs = ctx.saved_tensors
+        key_heads, num_tokens, size = key.shape
+        shape = (key_heads, -1, num_tokens, size)
+        grad_query = torch.empty_like(query)
+        grad_key = torch.zeros_like(key, dtype=torch.float32)
+        grad_value = torch.zeros_like(value, dtype=torch.float32)
+        delta = (grad.float().view(shape) * out.float()).sum(-1)
+        for block, prob in zip(ctx.blocks, probs, strict=True):
+            rows = slice(block.start, block.end)
+            go = grad.view(shape)[:, :, rows].reshape(key_heads, -1, size)
+            q = (query.view(shape)[:, :, rows] * ctx.scale).reshape(key_heads, -1, size)
+            _scatter_add(grad_value, block, torch.bmm(prob.transpose(1, 2), go))
+            grad_score = torch.bmm(go, _gather(value, block).transpose(1, 2))
+            grad_score -= delta[:, :, rows].reshape(key_heads, -1, 1)
+            grad_score *= prob
+            _scatter_add(grad_key, block, torch.bmm(grad_score.transpose(1, 2), q))
+            part = torch.bmm(grad_score, _gather(key, block)) * ctx.scale
+            num_queries = block.end - block.start
+            grad_query.view(shape)[:, :, rows] = part.view(key_heads, -1, num_queries, size)
+        return grad_query, grad_key.to(key.dtype), grad_value.to(value.dtype), None, None, None
+
+
+def _gather(tensor: torch.Tensor, block: Block) -> torch.Tensor:
+    """Keys or values that the block sees, itself last."""
+    spans = [*block.visible, (block.start, block.end)]
+    if all(left[1] == right[0] for left, right in itertools.pairwise(spans)):
+        return tensor[:, spans[0][0] : spans[-1][1]]
+    return torch.cat([tensor[:, start:end] for start, end in spans], dim=1)
+
+
+def _scatter_add(total: torch.Tensor, block: Block, grad: torch.Tensor) -> None:
+    """The reverse of `_gather`."""
+    offset = 0
+    for start, end in [*block.visible, (block.start, block.end)]:
+        total[:, start:end] += grad[:, offset : offset + end - start]
+        offset += end - start
+
+
+def _bias(mask: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """0 where the mask allows, -inf elsewhere."""
+    bias = torch.zeros(mask.shape, dtype=like.dtype, device=like.device)
+    return bias.masked_fill_(~mask.to(like.device), float("-inf"))
+
+
+def _masked_softmax(scores: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Softmax in fp32 over [key heads, group x queries, keys]; `bias` masks the last, own keys."""
+    num = bias.shape[0]
+    own = scores.view(scores.shape[0], -1, num, scores.shape[2])[..., -num:]
+    own += bias
+    return torch.softmax(scores, dim=-1, dtype=torch.float32).to(scores.dtype)
+
+
+def _attention_function(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    plan: AttentionPlan,
+    scaling: float,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    layer = module.layer_idx
+    assert isinstance(layer, int)
+    return plan.attend(layer, query, key, value, scaling), None
+
+
+def use_plans(model: Any) -> None:
+    """Switch a transformers model to attention by plans; it then needs `plan=` in every call."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(ATTENTION_NAME, _attention_function)
+    model.config._attn_implementation = ATTENTION_NAME
+
+
+def hidden_states(
+    model: Any, token_ids: torch.Tensor, position_ids: torch.Tensor, plan: AttentionPlan
+) -> torch.Tensor:
+    """Last hidden states [batch, tokens, size] of a causal language model, without its head."""
+    decoder = model.get_decoder()
+    output = decoder(input_ids=token_ids, position_ids=position_ids, use_cache=False, plan=plan)
+    return output.last_hidden_state  # type: ignore[no-any-return]

@@ -1,0 +1,246 @@
+"""In-process inference on a transformers model: the same weights that the learner trains."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from selfplay.errors import PolicyError, UserError
+from selfplay.policy.attention import hidden_states, use_plans
+from selfplay.policy.base import SampleRequest, Tokenizer
+from selfplay.policy.decoding import prefill
+from selfplay.policy.sampling import draw_tokens
+from selfplay.types import Completion
+
+log = logging.getLogger(__name__)
+
+_MAX_GROUP_ROWS = 16
+
+
+class HFTokenizer:
+    """A transformers tokenizer with a chat template; text never turns into special tokens."""
+
+    def __init__(self, tokenizer: Any, end_of_turn: str = "<|im_end|>") -> None:
+        self._tokenizer = tokenizer
+        self._special = set(tokenizer.all_special_tokens)
+        if not tokenizer.chat_template:
+            raise UserError(
+                f"{tokenizer.name_or_path}: the tokenizer has no chat template; "
+                "use an instruction-tuned model"
+            )
+        vocabulary = tokenizer.get_vocab()
+        token = end_of_turn if end_of_turn in vocabulary else tokenizer.eos_token
+        if token not in vocabulary:
+            raise UserError(
+                f"{tokenizer.name_or_path}: no end-of-turn token ({end_of_turn} or eos); "
+                "use a model with a ChatML-like template"
+            )
+        self.end_of_turn_id: int = vocabulary[token]
+        probe = self._template("system probe", "user probe")
+        if token not in probe or "system probe" not in probe or "user probe" not in probe:
+            raise UserError(
+                f"{tokenizer.name_or_path}: its chat template drops the system message or does "
+                f"not end turns with {token}; use a model with a ChatML-like template"
+            )
+
+    @classmethod
+    def load(cls, directory: Path) -> HFTokenizer:
+        """Read the tokenizer of a model directory."""
+        from transformers import AutoTokenizer
+
+        return cls(AutoTokenizer.from_pretrained(str(directory)))
+
+    def render(self, system: str, user: str) -> tuple[int, ...]:
+        """Ids of the conversation up to where the answer begins."""
+        if any(token in system or token in user for token in self._special):
+            return self._render_apart(system, user)
+        text = self._template(system, user)
+        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Ids of plain text; spellings of special tokens stay plain text."""
+        ids = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+        return tuple(ids["input_ids"])
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of sampled ids without special tokens."""
+        text = self._tokenizer.decode(
+            list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        assert isinstance(text, str)
+        return text
+
+    def _template(self, system: str, user: str) -> str:
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        text = self._tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=False
+        )
+        assert isinstance(text, str)
+        return text
+
+    def _render_apart(self, system: str, user: str) -> tuple[int, ...]:
+        """The messages contain spellings of special tokens: encode them apart from the template."""
+        marks = {"\x00system\x00": system, "\x00user\x00": user}
+        rest = self._template(*marks)
+        ids: list[int] = []
+        for mark, content in marks.items():
+            before, rest = rest.split(mark, 1)
+            ids.extend(self._tokenizer(before, add_special_tokens=False)["input_ids"])
+            ids.extend(self.encode(content))
+        ids.extend(self._tokenizer(rest, add_special_tokens=False)["input_ids"])
+        return tuple(ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """One answer to draw: sample `sample` of request `request`."""
+
+    request: int
+    sample: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Group:
+    """Rows that continue one prompt."""
+
+    prompt: tuple[int, ...]
+    rows: tuple[_Row, ...]
+    max_steps: int
+
+
+class TransformersPolicy:
+    """Batched sampling; answers are reproducible for equal calls on equal weights.
+
+    `batch_tokens` bounds the columns of keys and values that are held at a time (46 kB each for
+    SmolLM2-135M in bf16).
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Tokenizer, *, version: int = 0, batch_tokens: int = 24_000
+    ) -> None:
+        use_plans(model)
+        self.model = model
+        self.tokenizer: Tokenizer = tokenizer
+        self.version = version
+        self._batch_tokens = batch_tokens
+
+    @torch.inference_mode()
+    def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        """Answers in the order of `requests`; errors of the engine become `PolicyError`."""
+        answers: dict[_Row, Completion] = {}
+        training = self.model.training
+        self.model.eval()
+        try:
+            for batch in make_batches(requests, self._batch_tokens):
+                answers.update(self._run(requests, batch))
+        except (RuntimeError, ValueError, IndexError, MemoryError) as error:
+            raise PolicyError(f"sampling failed: {type(error).__name__}: {error}") from error
+        finally:
+            self.model.train(training)
+        return [
+            [answers[_Row(request=index, sample=sample)] for sample in range(request.num_samples)]
+            for index, request in enumerate(requests)
+        ]
+
+    def _run(
+        self, requests: Sequence[SampleRequest], batch: list[_Group]
+    ) -> dict[_Row, Completion]:
+        rows = [row for group in batch for row in group.rows]
+        asked = [requests[row.request] for row in rows]
+        generator = torch.Generator().manual_seed(_batch_seed(asked, rows))
+        limit = torch.tensor([request.max_new_tokens for request in asked])
+        temperature = torch.tensor([float(request.temperature) for request in asked])
+        top_p = torch.tensor([float(request.top_p) for request in asked])
+        length = torch.tensor([len(request.prompt_ids) for request in asked])
+        max_steps = int(limit.max())
+        plan, states = prefill(
+            self.model, [group.prompt for group in batch], [len(g.rows) for g in batch], max_steps
+        )
+        tokens = torch.zeros(len(rows), max_steps, dtype=torch.long)
+        logprobs = torch.zeros(len(rows), max_steps)
+        active = torch.arange(len(rows))
+        head = self.model.get_output_embeddings()
+        for step in range(max_steps):
+            drawn, logprob = draw_tokens(
+                head(states), temperature[active], top_p[active], generator
+            )
+            if not bool(torch.isfinite(logprob).all()):
+                raise PolicyError("the model's logits are not finite; are the weights sound?")
+            tokens[active, step], logprobs[active, step] = drawn, logprob
+            alive = (drawn != self.tokenizer.end_of_turn_id) & (limit[active] > step + 1)
+            if not bool(alive.any()):
+                break
+            if not bool(alive.all()):
+                active, drawn = active[alive], drawn[alive]
+                plan = plan.keep_rows(alive)
+            positions = (length[active] + step).unsqueeze(1)
+            states = hidden_states(self.model, drawn.unsqueeze(1), positions, plan)[:, 0]
+            plan.step += 1
+        return {
+            row: self._completion(tokens[index], logprobs[index], int(limit[index]))
+            for index, row in enumerate(rows)
+        }
+
+    def _completion(self, tokens: torch.Tensor, logprobs: torch.Tensor, limit: int) -> Completion:
+        ids = tokens[:limit].tolist()
+        stopped = self.tokenizer.end_of_turn_id in ids
+        num = ids.index(self.tokenizer.end_of_turn_id) + 1 if stopped else limit
+        return Completion(
+            token_ids=tuple(ids[:num]),
+            logprobs=tuple(logprobs[:num].tolist()),
+            text=self.tokenizer.decode(ids[: num - 1] if stopped else ids[:num]),
+            finish_reason="stop" if stopped else "length",
+            policy_version=self.version,
+        )
+
+
+def make_batches(requests: Sequence[SampleRequest], batch_tokens: int) -> Iterator[list[_Group]]:
+    """Group rows by prompt, order prompts by length, cut where the buffers would grow too large."""
+    for request in requests:
+        if not request.prompt_ids or request.max_new_tokens < 1:
+            raise PolicyError("a request needs a prompt and max_new_tokens >= 1")
+    by_prompt: dict[tuple[int, ...], list[_Row]] = {}
+    for index, request in enumerate(requests):
+        rows = by_prompt.setdefault(request.prompt_ids, [])
+        rows.extend(_Row(request=index, sample=sample) for sample in range(request.num_samples))
+    groups = [
+        _Group(
+            prompt=prompt,
+            rows=tuple(part),
+            max_steps=max(requests[row.request].max_new_tokens for row in part),
+        )
+        for prompt, rows in by_prompt.items()
+        for part in _parts(rows, _MAX_GROUP_ROWS)
+    ]
+    groups.sort(key=lambda group: (len(group.prompt), group.prompt))
+    batch: list[_Group] = []
+    for group in groups:
+        if batch and _columns([*batch, group]) > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(group)
+    if batch:
+        yield batch
+
+
+def _columns(batch: list[_Group]) -> int:
+    """Columns of keys and values that a batch holds (see `decoding.py`)."""
+    width = max(len(group.prompt) for group in batch)
+    cells = max(len(group.rows) for group in batch)
+    return len(batch) * (width + cells * max(group.max_steps for group in batch))
+
+
+def _batch_seed(asked: Sequence[SampleRequest], rows: Sequence[_Row]) -> int:
+    """A seed from the seeds of all rows of a batch."""
+    text = repr([(request.seed, row.sample) for request, row in zip(asked, rows, strict=True)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+
+
+def _parts(rows: list[_Row], size: int) -> list[list[_Row]]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]

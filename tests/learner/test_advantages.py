@@ -1,0 +1,77 @@
+"""Advantages by value and by property."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selfplay.learner.advantages import group_advantages, peer_advantages, training_samples
+from selfplay.types import PeerGroup, Trajectory
+
+
+def test_mean_baseline_by_hand() -> None:
+    assert peer_advantages([1, -1, -1, -1]) == [1.5, -0.5, -0.5, -0.5]
+
+
+def test_division_by_std_is_an_option() -> None:
+    assert peer_advantages([1, -1], divide_by_std=True) == [1.0, -1.0]
+    assert peer_advantages([3, -1], divide_by_std=True) == [1.0, -1.0]
+
+
+@pytest.mark.parametrize("rewards", [[], [1.0], [1.0, 1.0], [-0.8, -0.8, -0.8]])
+def test_no_variance_no_signal(rewards: list[float]) -> None:
+    assert peer_advantages(rewards) is None
+
+
+@given(st.lists(st.sampled_from([-1.0, -0.8, 0.55, 0.775, 1.0]), min_size=2, max_size=8))
+def test_advantages_sum_to_zero_and_keep_order(rewards: list[float]) -> None:
+    advantages = peer_advantages(rewards)
+    if advantages is None:
+        assert len(set(rewards)) == 1
+        return
+    assert sum(advantages) == pytest.approx(0, abs=1e-9)
+    pairs = sorted(zip(rewards, advantages, strict=True))
+    assert [a for _, a in pairs] == sorted(advantages)
+
+
+def test_errored_episodes_stay_out_of_the_baseline() -> None:
+    result = group_advantages(["a", "a", "a", "b", "b"], [1.0, None, -1.0, 1.0, None])
+    assert result.values == (1.0, None, -1.0, None, None)
+    assert (result.num_groups, result.num_zero_variance_groups, result.num_errored) == (2, 1, 2)
+
+
+def test_groups_do_not_mix() -> None:
+    result = group_advantages(["a", "b", "a", "b"], [1.0, 0.0, 0.0, 4.0])
+    assert result.values == (0.5, -2.0, -0.5, 2.0)
+
+
+def test_mixed_roles_are_refused() -> None:
+    with pytest.raises(AssertionError, match="mixes roles"):
+        group_advantages(["a", "a"], [1.0, -1.0], ["solver", "injector"])
+
+
+def trajectory(answer: int) -> Trajectory:
+    return Trajectory(
+        token_ids=(5, answer), loss_mask=(0, 1), logprobs=(0.0, -1.0), policy_version=3
+    )
+
+
+def test_training_samples_carry_the_weighted_advantage() -> None:
+    groups = [
+        PeerGroup(
+            group_id="solver/1",
+            trajectories=(trajectory(1), trajectory(2)),
+            rewards=(1.0, -1.0),
+            weight=0.5,
+        ),
+        PeerGroup(group_id="solver/2", trajectories=(trajectory(3),), rewards=(1.0,)),
+    ]
+    batch = training_samples(groups)
+    assert [s.advantages for s in batch.samples] == [(0.0, 0.5), (0.0, -0.5)]
+    assert [s.policy_version for s in batch.samples] == [3, 3]
+    assert batch.metrics == {
+        "num_groups": 2.0,
+        "num_zero_variance_groups": 1.0,
+        "num_samples": 2.0,
+    }

@@ -1,0 +1,93 @@
+"""Checkpoints are whole or absent, also when the writer is killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from selfplay.errors import UserError
+from selfplay.learner import checkpoint
+from selfplay.learner.trainer import Trainer, TrainerConfig
+
+from .tiny import tiny_model
+
+
+@pytest.fixture
+def trainer() -> Trainer:
+    return Trainer(tiny_model(), TrainerConfig(lora_rank=2))
+
+
+def test_latest_and_prune(trainer: Trainer, tmp_path: Path) -> None:
+    assert checkpoint.latest(tmp_path) is None
+    assert checkpoint.latest(tmp_path / "absent") is None
+    for step in (1, 9, 10, 11):
+        checkpoint.save(tmp_path, step, trainer, {"step": step}, keep_last=2)
+    newest = checkpoint.latest(tmp_path)
+    assert newest is not None and checkpoint.step_of(newest) == 11
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000010", "step-000011"]
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "no manifest", "no file", "bad manifest"])
+def test_torn_checkpoints_are_skipped(trainer: Trainer, tmp_path: Path, damage: str) -> None:
+    good = checkpoint.save(tmp_path, 1, trainer, {})
+    bad = checkpoint.save(tmp_path, 2, trainer, {})
+    state = bad / "trainer.pt"
+    content = state.read_bytes()
+    if damage == "truncate":
+        state.write_bytes(content[: len(content) // 2])
+    elif damage == "flip":
+        middle = len(content) // 2
+        state.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    elif damage == "no manifest":
+        (bad / "manifest.json").unlink()
+    elif damage == "no file":
+        state.unlink()
+    else:
+        (bad / "manifest.json").write_text("{")
+    assert checkpoint.latest(tmp_path) == good
+    with pytest.raises(UserError, match="not a whole checkpoint"):
+        checkpoint.load(bad, trainer)
+
+
+def test_saving_a_step_again_replaces_it(trainer: Trainer, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, 3, trainer, {"try": 1})
+    path = checkpoint.save(tmp_path, 3, trainer, {"try": 2})
+    assert checkpoint.load(path, trainer) == {"try": 2}
+
+
+def test_only_checkpoint_names_have_a_step(tmp_path: Path) -> None:
+    assert checkpoint.step_of(tmp_path / "step-000042") == 42
+    with pytest.raises(UserError, match="step-000007"):
+        checkpoint.step_of(tmp_path / "last")
+
+
+def _save_for_ever(directory: str) -> None:
+    trainer = Trainer(tiny_model(), TrainerConfig(lora_rank=2))
+    for step in range(10_000):
+        checkpoint.save(Path(directory), step, trainer, {"step": step})
+
+
+@pytest.mark.slow
+def test_a_killed_writer_leaves_whole_checkpoints(trainer: Trainer, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    for delay in (0.0, 0.013, 0.031):
+        writer = context.Process(target=_save_for_ever, args=(str(tmp_path),))
+        writer.start()
+        assert writer.pid is not None
+        deadline = time.monotonic() + 60
+        while checkpoint.latest(tmp_path) is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(delay)
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.join()
+        newest = checkpoint.latest(tmp_path)
+        assert newest is not None
+        extra = checkpoint.load(newest, trainer)
+        assert extra["step"] == checkpoint.step_of(newest)
+    checkpoint.save(tmp_path, 20_000, trainer, {})
+    assert not list(tmp_path.glob(".*"))
