@@ -19,11 +19,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from selfplay.bugs.artifact import write_artifact
 from selfplay.bugs.corpus import Corpus
 from selfplay.curriculum.injecting import Injection
 from selfplay.curriculum.round import RoundPlayer, Rounds
 from selfplay.curriculum.sampler import SeedSampler
-from selfplay.curriculum.solving import Attempt, solve_rate
+from selfplay.curriculum.solving import Attempt
 from selfplay.errors import UserError
 from selfplay.metrics import MetricsLog
 from selfplay.run_dir import RunDir
@@ -167,10 +168,12 @@ def round_metrics(rounds: Rounds) -> dict[str, float]:
     return row
 
 
-def keep_bug(corpus: Corpus, injection: Injection, step: int) -> bool:
-    """Store a valid bug of the model; False when an earlier step already holds it."""
-    task, report = injection.outcome.solve_task, injection.outcome.report
-    assert task is not None and report is not None
+def keep_bug(corpus: Corpus, run_dir: RunDir, injection: Injection, step: int) -> bool:
+    """Store a valid bug of the model, artifact directory first; False when an earlier step already
+    holds it."""
+    task = injection.outcome.solve_task
+    assert task is not None
+    write_artifact(task.artifact, run_dir.path / "artifacts" / task.bug_id)
     return corpus.add_bug(
         task,
         origin="model",
@@ -197,6 +200,5 @@ def keep_attempts(corpus: Corpus, attempts: Sequence[Attempt], step: int) -> Non
             }
             for i, a in enumerate(attempts)
         ],
-        solve_rate=solve_rate(attempts),
         step=step,
     )
