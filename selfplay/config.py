@@ -182,11 +182,10 @@ class WarmstartConfig:
     corpus: str | None = None
     epochs: float = 1.0
     learning_rate: float = 1e-3
-    batch_samples: int = 16
+    batch_tokens: int = 8192
     held_out_fraction: float = 0.05
     rank: int = 16
     max_minutes: float = 60.0
-    solver_weight: float = 1.0
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     scaffold: ScaffoldConfig = field(default_factory=ScaffoldConfig)
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from selfplay.bugs.testing import TestRunner
 from selfplay.commands.output import say
@@ -24,14 +23,6 @@ from selfplay.sandbox.pool import SandboxPool
 from selfplay.sandbox.select import open_sandbox
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Engine:
-    """A policy and, for engines with weights, what the learner needs of it."""
-
-    policy: Policy
-    model: Any | None = None
 
 
 @contextmanager
@@ -87,32 +78,28 @@ class ArenaParts:
 
 
 def make_stage(
-    engine: Engine,
+    policy: Policy,
     repos: Mapping[str, PreparedRepo],
     pool: SandboxPool,
     scaffold: ScaffoldConfig,
     sampling: Sampling,
 ) -> Stage:
     """Policy, arenas and pool in one."""
-    parts = ArenaParts(tokenizer=engine.policy.tokenizer, scaffold=scaffold)
+    parts = ArenaParts(tokenizer=policy.tokenizer, scaffold=scaffold)
     arenas = {name: make_arena(prepared, pool, parts) for name, prepared in repos.items()}
-    return Stage(policy=engine.policy, arenas=arenas, pool=pool, sampling=sampling)
+    return Stage(policy=policy, arenas=arenas, pool=pool, sampling=sampling)
 
 
-def open_policy(config: PolicyConfig) -> Engine:
+def open_policy(config: PolicyConfig) -> Policy:
     """A policy for inference alone (`inject`, `evaluate`)."""
     if config.engine == "scripted":
         from selfplay.policy.scripted import ScriptedPolicy
 
-        return Engine(policy=ScriptedPolicy())
+        return ScriptedPolicy()
     if config.engine != "transformers":
         raise UserError(
             f"policy.engine={config.engine!r} is unknown; one of: transformers, scripted"
         )
     from selfplay.learner.grpo import load_for_inference
 
-    policy, model = load_for_inference(
-        config.model, adapter=config.adapter, batch_tokens=config.batch_tokens
-    )
-    return Engine(policy=policy, model=model)
-
+    return load_for_inference(config)

@@ -34,9 +34,9 @@ def run(overrides: Sequence[str]) -> int:
         _gpu(),
     ]
     status = {name: works for name, works, _ in rows}
-    ready = (status.get("sandbox bubblewrap", False) or status.get("sandbox docker", False)) and all(
-        status[name] for name in ("torch", "transformers")
-    )
+    ready = (
+        status.get("sandbox bubblewrap", False) or status.get("sandbox docker", False)
+    ) and all(status[name] for name in ("torch", "transformers"))
     if config.json:
         report = [{"name": n, "works": w, "detail": d} for n, w, d in rows]
         print_json({"ready": ready, "report": report})

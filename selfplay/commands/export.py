@@ -31,7 +31,9 @@ def run(overrides: Sequence[str]) -> int:
     elif config.format == "sft":
         number = export_traces(run_dir, out)
     elif config.format in ("swesmith", "harbor"):
-        raise UserError(f"format={config.format}: arrives with a later version; use swebench or sft")
+        raise UserError(
+            f"format={config.format}: arrives with a later version; use swebench or sft"
+        )
     else:
         raise UserError(f"format={config.format!r} is unknown; one of: swebench, sft")
     if config.json:

@@ -50,7 +50,9 @@ def run(overrides: Sequence[str]) -> int:
     with sandbox_pool(config.sandbox) as pool, Corpus(out / "corpus.sqlite") as corpus:
         repos = prepare_repos([config.repo], config.repos, pool)
         stage = make_stage(open_policy(config.policy), repos, pool, config.scaffold, sampling)
-        found = by_policy(config, stage) if config.source == "policy" else by_operators(config, stage)
+        found = (
+            by_policy(config, stage) if config.source == "policy" else by_operators(config, stage)
+        )
         for task, artifact, report, reason in found:
             row = {
                 "function": f"{task.seed.path}::{task.seed.function}",

@@ -12,7 +12,7 @@ from typing import Any
 
 from selfplay.bugs.corpus import Corpus
 from selfplay.bugs.suite import read_suite
-from selfplay.commands.compose import Engine, make_stage, open_policy, prepare_repos, sandbox_pool
+from selfplay.commands.compose import make_stage, open_policy, prepare_repos, sandbox_pool
 from selfplay.commands.output import print_json, say
 from selfplay.commands.selfcheck import self_check
 from selfplay.commands.summary import print_summary, summarise
@@ -25,6 +25,7 @@ from selfplay.curriculum.round import RoundPlayer
 from selfplay.curriculum.sampler import SeedSampler
 from selfplay.errors import UserError
 from selfplay.metrics import MetricsLog
+from selfplay.policy.base import Policy
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.rewards import make_injector_reward
 from selfplay.run_dir import RunDir
@@ -47,6 +48,7 @@ class Opened:
     stage: Stage
     learner: Any | None
     first_step: int
+    restored: dict[str, Any] | None
 
 
 def run(overrides: Sequence[str]) -> int:
@@ -78,6 +80,8 @@ def run(overrides: Sequence[str]) -> int:
         evaluated(config, run_dir, opened.stage, tasks, "before", watcher)
         controller = make_controller(config, run_dir, corpus, opened, watcher)
         controller.run(opened.first_step, config.steps)
+        if opened.learner is not None:
+            opened.learner.export(run_dir, config.steps - 1)
         evaluated(config, run_dir, opened.stage, tasks, "after", watcher)
         summary = summarise(config, run_dir, corpus, wall_s=run_dir.add_wall(began))
     if config.json:
@@ -108,10 +112,11 @@ def open_run(
         from selfplay.learner.grpo import open_learner
 
         learner = open_learner(config.policy, config.learner, config.seed)
-        engine = Engine(policy=learner.policy, model=None)
-        first_step = learner.restore(run_dir)
+        policy: Policy = learner.policy
+        restored = learner.restore(run_dir)
+        first_step = int(restored["step"]) + 1 if restored else 0
     else:
-        engine = open_policy(config.policy)
+        policy, restored = open_policy(config.policy), None
         first_step = run_dir.next_step()
     if first_step:
         say(f"resuming {run_dir.path} at step {first_step}")
@@ -121,8 +126,8 @@ def open_run(
         max_new_tokens=config.policy.max_new_tokens,
         seed=config.seed,
     )
-    stage = make_stage(engine, repos, pool, config.scaffold, sampling)
-    return Opened(stage=stage, learner=learner, first_step=first_step)
+    stage = make_stage(policy, repos, pool, config.scaffold, sampling)
+    return Opened(stage=stage, learner=learner, first_step=first_step, restored=restored)
 
 
 def make_controller(
@@ -152,6 +157,8 @@ def make_controller(
     )
     metrics = MetricsLog(run_dir, tensorboard=config.metrics.tensorboard)
     metrics.truncate_after(opened.first_step - 1)
+    if opened.restored:
+        metrics.ensure(opened.first_step - 1, opened.restored["metrics"])
     return Controller(
         run_dir=run_dir,
         corpus=corpus,
@@ -191,9 +198,7 @@ def evaluated(
         max_new_tokens=config.policy.max_new_tokens,
         seed=derive_rng(config.seed, "evaluation").getrandbits(32),
     )
-    held_out = Stage(
-        policy=stage.policy, arenas=stage.arenas, pool=stage.pool, sampling=sampling
-    )
+    held_out = Stage(policy=stage.policy, arenas=stage.arenas, pool=stage.pool, sampling=sampling)
     result = evaluate(
         held_out,
         tasks,

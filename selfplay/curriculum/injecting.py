@@ -67,9 +67,7 @@ def inject(stage: Stage, tasks: Sequence[InjectionTask], num_samples: int) -> li
             for task, prompt in zip(tasks, prompts, strict=True)
         ]
     )
-    distinct = list(
-        dict.fromkeys((i, c.text) for i, group in enumerate(answers) for c in group)
-    )
+    distinct = list(dict.fromkeys((i, c.text) for i, group in enumerate(answers) for c in group))
     outcomes = dict(
         zip(
             distinct,

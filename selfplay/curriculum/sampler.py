@@ -80,9 +80,7 @@ class SeedSampler:
                 planned.append(PlannedInjection(task=task, group_id=group_id))
         return planned
 
-    def _draw_repos(
-        self, rng: random.Random, counts: Mapping[str, Mapping[str, int]]
-    ) -> list[str]:
+    def _draw_repos(self, rng: random.Random, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
         names = [name for name, functions in self._eligible.items() if functions]
         rng.shuffle(names)
         names.sort(key=lambda name: sum(counts.get(name, {}).values()))
@@ -110,9 +108,7 @@ class SeedSampler:
         ]
         if not functions:
             return None
-        weights = [
-            1.0 / (1 + counts.get(f"{f.path}::{f.qualname}", 0)) ** 2 for f in functions
-        ]
+        weights = [1.0 / (1 + counts.get(f"{f.path}::{f.qualname}", 0)) ** 2 for f in functions]
         prepared = self._arenas[repo].prepared
         for function in rng.choices(functions, weights=weights, k=20):
             if strategy != "history":
@@ -120,9 +116,7 @@ class SeedSampler:
             changes = past_changes(prepared, function.path, function.qualname, limit=3)
             if changes:
                 chosen = rng.choice(changes)
-                return Seed(
-                    path=function.path, function=function.qualname, commit=chosen.commit
-                )
+                return Seed(path=function.path, function=function.qualname, commit=chosen.commit)
         return None
 
 

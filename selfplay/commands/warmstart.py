@@ -1,0 +1,217 @@
+"""`selfplay warmstart`: a supervised start in both roles from validated procedural bugs."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from selfplay.bugs.corpus import Corpus
+from selfplay.commands.compose import ArenaParts, make_arena, prepare_repos, sandbox_pool
+from selfplay.commands.output import print_json, say
+from selfplay.config import LearnerConfig, WarmstartConfig, load_config
+from selfplay.curriculum.arena import Arena
+from selfplay.curriculum.procedural import ProceduralBug, validated_bugs
+from selfplay.errors import UserError
+from selfplay.files import append_json_lines, read_json_lines, write_atomic
+from selfplay.policy.base import Tokenizer
+from selfplay.roles.examples import (
+    SupervisedExample,
+    history_example,
+    injector_example,
+    solver_example,
+)
+from selfplay.sandbox.pool import SandboxPool
+from selfplay.seeds import derive_rng
+from selfplay.types import Seed
+
+HELP = """
+keys: out=DIR (examples.jsonl, corpus.sqlite, adapter/ and record.json are written there),
+      num_bugs=N, repos.train=[a,b], epochs=, learning_rate=, max_minutes=, rank=, seed=,
+      policy.model=..., sandbox=..., json=true
+Examples that out=DIR already holds are used again; delete examples.jsonl to make new ones.
+Use the result with policy.adapter=DIR/adapter.
+"""
+HISTORY_SHARE = 0.2
+"""Share of injector examples that are told as "undo this change" instead of by a hint."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lesson:
+    """One supervised example as the learner wants it; `function` keeps splits apart."""
+
+    role: str
+    function: str
+    token_ids: tuple[int, ...]
+    loss_mask: tuple[int, ...]
+
+
+def run(overrides: Sequence[str]) -> int:
+    """Make examples, train, save the adapter and the record of how it came to be."""
+    config = load_config(WarmstartConfig, "warmstart", overrides)
+    began = time.monotonic()
+    out = Path(config.out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out={out}: cannot be written ({error.strerror})") from None
+    from selfplay.learner.grpo import open_learner
+
+    learner = open_learner(
+        config.policy, LearnerConfig(lora_rank=config.rank, warmup_steps=0), config.seed
+    )
+    file = out / "examples.jsonl"
+    if not (out / "examples.done").is_file():
+        make_examples(config, learner.policy.tokenizer, file, out / "corpus.sqlite")
+        write_atomic(out / "examples.done", b"")
+    lessons = [read_lesson(line) for line in read_json_lines(file)]
+    train, held_out = split(lessons, config.held_out_fraction, config.seed)
+    say(f"{len(train)} examples to learn from, {len(held_out)} held out (other functions)")
+    history = fit(config, learner.trainer, train, held_out)
+    learner.save_adapter(out / "adapter")
+    record = {
+        "command": "selfplay warmstart " + " ".join(overrides),
+        "repos": list(config.repos.train),
+        "num_examples": {
+            role: sum(x.role == role for x in train) for role in ("injector", "solver")
+        },
+        "num_steps": len(history),
+        "loss_first": history[0].loss,
+        "loss_last": sum(h.loss for h in history[-5:]) / len(history[-5:]),
+        "held_out_loss": history[-1].held_out_loss,
+        "wall_s": round(time.monotonic() - began, 1),
+    }
+    write_atomic(out / "record.json", json.dumps(record, indent=1).encode() + b"\n")
+    if config.json:
+        print_json(record)
+    else:
+        say(f"adapter written to {out / 'adapter'}; held-out loss {record['held_out_loss']:.3f}")
+    return 0
+
+
+def make_examples(
+    config: WarmstartConfig, tokenizer: Tokenizer, file: Path, corpus_file: Path
+) -> None:
+    """Validated procedural bugs of every repository in turn, written as they are found."""
+    file.unlink(missing_ok=True)
+    parts = ArenaParts(tokenizer=tokenizer, scaffold=config.scaffold)
+    with sandbox_pool(config.sandbox) as pool, Corpus(corpus_file) as corpus:
+        repos = prepare_repos(config.repos.train, config.repos, pool)
+        arenas = [make_arena(prepared, pool, parts) for prepared in repos.values()]
+        sources = {id(a): bugs_of(a, pool, config) for a in arenas}
+        rng = derive_rng(config.seed, "history")
+        valid = tried = 0
+        with tqdm(total=config.num_bugs, unit="bug", desc="procedural bugs") as bar:
+            for arena, bug in round_robin(arenas, sources):
+                tried += 1
+                task = bug.solve_task()
+                if task is None:
+                    continue
+                corpus.add_bug(
+                    task,
+                    origin="procedural",
+                    strategy=bug.task.strategy,
+                    seed=Seed(path=bug.task.seed.path, function=bug.task.seed.function),
+                    step=0,
+                )
+                as_history = rng.random() < HISTORY_SHARE
+                examples = [
+                    (history_example if as_history else injector_example)(tokenizer, bug.found),
+                    solver_example(arena.solver, task),
+                ]
+                name = f"{task.repo}/{bug.task.seed.path}::{bug.task.seed.function}"
+                append_json_lines(file, [lesson_line(e, name) for e in examples if e])
+                valid += 1
+                bar.update(1)
+                bar.set_postfix_str(f"{valid / tried:.0%} of {tried} valid")
+                if valid >= config.num_bugs:
+                    return
+        say(f"the repositories gave only {valid} of {config.num_bugs} bugs")
+
+
+def bugs_of(arena: Arena, pool: SandboxPool, config: WarmstartConfig) -> Iterator[ProceduralBug]:
+    """Bugs of one repository; tries are bounded for each function."""
+    return validated_bugs(
+        arena, pool, seed=config.seed, max_per_function=config.max_bugs_per_function
+    )
+
+
+def round_robin(
+    arenas: Sequence[Arena], sources: dict[int, Iterator[ProceduralBug]]
+) -> Iterator[tuple[Arena, ProceduralBug]]:
+    """16 of each repository in turn until all are exhausted."""
+    waiting = list(arenas)
+    while waiting:
+        for arena in list(waiting):
+            chunk = list(itertools.islice(sources[id(arena)], 16))
+            if not chunk:
+                waiting.remove(arena)
+            for bug in chunk:
+                yield arena, bug
+
+
+def lesson_line(example: SupervisedExample, function: str) -> dict[str, Any]:
+    """The stored form."""
+    return {
+        "role": example.role,
+        "function": function,
+        "prompt_ids": list(example.prompt_ids),
+        "answer_ids": list(example.answer_ids),
+        "answer": example.answer,
+    }
+
+
+def read_lesson(line: dict[str, Any]) -> Lesson:
+    """Inverse of `lesson_line`, with the loss on the answer alone."""
+    prompt, answer = tuple(line["prompt_ids"]), tuple(line["answer_ids"])
+    return Lesson(
+        role=line["role"],
+        function=line["function"],
+        token_ids=prompt + answer,
+        loss_mask=(0,) * len(prompt) + (1,) * len(answer),
+    )
+
+
+def split(
+    lessons: Sequence[Lesson], fraction: float, seed: int
+) -> tuple[list[Lesson], list[Lesson]]:
+    """Hold out whole functions, so that no listing is on both sides."""
+    names = sorted({lesson.function for lesson in lessons})
+    held = set(derive_rng(seed, "split").sample(names, max(1, int(len(names) * fraction))))
+    return (
+        [lesson for lesson in lessons if lesson.function not in held],
+        [lesson for lesson in lessons if lesson.function in held],
+    )
+
+
+def fit(
+    config: WarmstartConfig, trainer: Any, train: Sequence[Lesson], held_out: Sequence[Lesson]
+) -> list[Any]:
+    """Supervised steps with a progress bar."""
+    from selfplay.learner.supervised import SupervisedConfig, SupervisedStep, train_supervised
+
+    bar = tqdm(unit="step", desc="supervised")
+
+    def show(step: SupervisedStep) -> None:
+        bar.total = step.num_steps
+        bar.update(1)
+        tail = "" if step.held_out_loss is None else f", held out {step.held_out_loss:.3f}"
+        bar.set_postfix_str(f"loss {step.loss:.3f}, {step.tokens_per_s:.0f} tok/s{tail}")
+
+    settings = SupervisedConfig(
+        learning_rate=config.learning_rate,
+        epochs=config.epochs,
+        batch_tokens=config.batch_tokens,
+        max_seconds=config.max_minutes * 60,
+        eval_every=40,
+        seed=config.seed,
+    )
+    history = train_supervised(trainer, train, settings, held_out=held_out, progress=show)
+    bar.close()
+    return history

@@ -1,0 +1,163 @@
+"""The learner that a run talks to: peer groups in, one optimizer step, new weights out.
+
+groups -> advantages -> samples -> Trainer.step -> Publisher.publish -> policy version + 1
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from selfplay.config import LearnerConfig, PolicyConfig
+from selfplay.errors import UserError
+from selfplay.learner import checkpoint
+from selfplay.learner.advantages import training_samples
+from selfplay.learner.lora import adapter_rank, add_lora, load_adapter, merge_adapter, save_adapter
+from selfplay.learner.loss import LossConfig
+from selfplay.learner.publish import Publisher, save_hf
+from selfplay.learner.trainer import Trainer, TrainerConfig
+from selfplay.policy.model_files import load_model, resolve_adapter, resolve_model
+from selfplay.policy.transformers import HFTokenizer, TransformersPolicy
+from selfplay.run_dir import RunDir
+from selfplay.sandbox.host import cache_root
+from selfplay.types import PeerGroup
+
+log = logging.getLogger(__name__)
+ADAPTERS = Path(__file__).resolve().parents[1] / "data" / "adapters"
+"""Adapters that ship with the package; "default" is the warm start of smollm2-135m."""
+
+
+class GrpoLearner:
+    """Owns trainer, policy and publisher of one run, on one device."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        policy: TransformersPolicy,
+        *,
+        model_dir: Path,
+        temperature: float,
+        config: LearnerConfig,
+    ) -> None:
+        self.trainer = trainer
+        self.policy = policy
+        self._publisher = Publisher(trainer.model, policy)
+        self._model_dir = model_dir
+        self._temperature = temperature
+        self._config = config
+
+    def step(self, groups: Sequence[PeerGroup]) -> dict[str, float]:
+        """One optimizer step on the groups that have variance, then publish; metrics.
+
+        Without any such group nothing moves and `groups_trained` is 0.
+        """
+        batch = training_samples(groups)
+        trained = batch.metrics["num_groups"] - batch.metrics["num_zero_variance_groups"]
+        if not batch.samples:
+            return {**batch.metrics, "groups_trained": 0.0, "skipped": 1.0}
+        stats = self.trainer.step(batch.samples, self._temperature)
+        if not stats["skipped"]:
+            self._publisher.publish()
+        moved = 0.0 if stats["skipped"] else trained
+        version = float(self.policy.version)
+        return {**batch.metrics, **stats, "groups_trained": moved, "policy_version": version}
+
+    def save(self, run_dir: RunDir, step: int, extra: Mapping[str, Any]) -> None:
+        """Checkpoint of `step` under `checkpoints/`."""
+        extra = {**extra, "step": step, "policy_version": self.policy.version}
+        checkpoint.save(
+            run_dir.path / "checkpoints",
+            step,
+            self.trainer,
+            extra,
+            keep_last=self._config.keep_last,
+        )
+
+    def restore(self, run_dir: RunDir) -> dict[str, Any] | None:
+        """Load the newest whole checkpoint; what was saved with it, or None when there is none."""
+        newest = checkpoint.latest(run_dir.path / "checkpoints")
+        if newest is None:
+            return None
+        extra = checkpoint.load(newest, self.trainer)
+        self.policy.version = int(extra["policy_version"])
+        return extra
+
+    def export(self, run_dir: RunDir, step: int) -> Path:
+        """The weights after `step` as `weights/step_N`: an adapter, or a whole model directory."""
+        target = run_dir.path / "weights" / f"step_{step}"
+        if self._config.lora_rank:
+            self.save_adapter(target)
+        else:
+            save_hf(self.trainer.model, self._model_dir, target)
+        return target
+
+    def save_adapter(self, directory: Path) -> None:
+        """The adapter as a peft directory."""
+        save_adapter(self.trainer.model, directory, base_name=self._model_dir.name)
+
+
+def open_learner(policy: PolicyConfig, learner: LearnerConfig, seed: int) -> GrpoLearner:
+    """Model, adapter, trainer and in-process policy from the configuration.
+
+    An adapter is trained on when `lora_rank` > 0 (the ranks must agree), and merged into the
+    weights for full training.
+    """
+    if policy.engine != "transformers":
+        raise UserError(f"policy.engine={policy.engine}: only transformers can be trained here")
+    torch.manual_seed(seed)
+    model_dir = resolve_model(policy.model, cache_root())
+    model = load_model(model_dir)
+    config = TrainerConfig(
+        lora_rank=learner.lora_rank,
+        learning_rate=learner.learning_rate,
+        warmup_steps=learner.warmup_steps,
+        max_grad_norm=learner.max_grad_norm,
+        weight_decay=learner.weight_decay,
+        micro_batch_tokens=learner.micro_batch_tokens,
+        loss=LossConfig(
+            clip_low=learner.clip_low,
+            clip_high=learner.clip_high,
+            max_log_ratio=learner.max_log_ratio,
+            importance_cap=learner.importance_cap,
+            gibberish_logprob=learner.gibberish_logprob,
+            entropy_coefficient=learner.entropy_coefficient,
+        ),
+    )
+    use_adapter(model, policy.adapter, rank=learner.lora_rank)
+    trainer = Trainer(model, config)
+    engine = TransformersPolicy(
+        model, HFTokenizer.load(model_dir), batch_tokens=policy.batch_tokens
+    )
+    return GrpoLearner(
+        trainer, engine, model_dir=model_dir, temperature=policy.temperature, config=learner
+    )
+
+
+def load_for_inference(policy: PolicyConfig) -> TransformersPolicy:
+    """The configured model with its adapter, nothing trainable."""
+    model_dir = resolve_model(policy.model, cache_root())
+    model = load_model(model_dir)
+    use_adapter(model, policy.adapter, rank=None)
+    return TransformersPolicy(model, HFTokenizer.load(model_dir), batch_tokens=policy.batch_tokens)
+
+
+def use_adapter(model: Any, adapter: str | None, *, rank: int | None) -> None:
+    """Put an adapter on the model: `rank` > 0 for training, 0 merged for good, None as it is."""
+    if adapter is None:
+        return
+    directory = resolve_adapter(adapter, ADAPTERS)
+    stored, alpha = adapter_rank(directory)
+    if rank is not None and rank not in (0, stored):
+        raise UserError(
+            f"policy.adapter={adapter}: has rank {stored}, but learner.lora_rank={rank}; set "
+            f"learner.lora_rank={stored} or policy.adapter=null"
+        )
+    if rank == 0:
+        merge_adapter(model, directory)
+        return
+    add_lora(model, stored, alpha)
+    load_adapter(model, directory)
