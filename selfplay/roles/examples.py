@@ -24,6 +24,16 @@ class SupervisedExample:
     answer_ids: tuple[int, ...]
     answer: str
 
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """Prompt and answer in one."""
+        return self.prompt_ids + self.answer_ids
+
+    @property
+    def loss_mask(self) -> tuple[int, ...]:
+        """1 for the tokens to be learnt: the answer's."""
+        return (0,) * len(self.prompt_ids) + (1,) * len(self.answer_ids)
+
 
 def _example(
     role: Role, tokenizer: Tokenizer, prompt_ids: tuple[int, ...], answer: str
@@ -44,10 +54,8 @@ def injector_example(tokenizer: Tokenizer, found: ProceduralAnswer) -> Supervise
 def history_example(tokenizer: Tokenizer, found: ProceduralAnswer) -> SupervisedExample:
     """The same answer under the history strategy: the mutation was repaired by a past change."""
     prompt: InjectorPrompt = found.prompt
-    path = prompt.task.seed.path
-    change = PastChange(
-        commit="", subject="", before=found.mutation.source, after=prompt.listing.sources[path]
-    )
+    source = prompt.listing.sources[prompt.task.seed.path]
+    change = PastChange(commit="", subject="", before=found.mutation.source, after=source)
     text = render(
         "injector",
         listing=prompt.listing.render(),

@@ -7,6 +7,8 @@ script, parser, and the weakening patch that removes the tests that fail (ssr.md
 from __future__ import annotations
 
 import difflib
+import textwrap
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,7 +17,7 @@ from selfplay.agent.edits import EditError, Listing, parse_edit
 from selfplay.bugs.patch import make_patch
 from selfplay.bugs.procedural import Mutation, propose
 from selfplay.bugs.scripts import parser_source, pytest_script, unittest_script
-from selfplay.bugs.syntax import parse, same_code
+from selfplay.bugs.syntax import parse, same_code, split_lines
 from selfplay.bugs.testing import TestRunner
 from selfplay.bugs.weakening import weakening_layer
 from selfplay.config import ScaffoldConfig
@@ -32,8 +34,6 @@ from selfplay.types import BugArtifact, FileChange, InjectionTask, Layer
 
 MAX_PAST_CHANGES = 20
 MAX_CHANGE_LINES = 12
-RUN_MARGIN_S = 10.0
-"""A buggy run may take this long on top of ten times the tests' usual time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +69,7 @@ class CompactInjector:
         self.tokenizer = tokenizer
         self.scaffold = scaffold
         self._runner = runner
+        self._num_tests = Counter(info.file for info in prepared.profile.tests.values())
         self._functions = {(f.path, f.qualname): f for f in prepared.functions}
 
     def oracle_files(self, path: str, function: str, min_passing_tests: int = 5) -> tuple[str, ...]:
@@ -90,7 +91,7 @@ class CompactInjector:
             if affordable and len(chosen) < self.scaffold.max_oracle_files:
                 chosen.append(file)
                 seconds += profile.test_files[file]
-                num_tests += sum(info.file == file for info in profile.tests.values())
+                num_tests += self._num_tests[file]
             if num_tests >= min_passing_tests:
                 return tuple(sorted(chosen))
         return ()
@@ -160,10 +161,32 @@ class CompactInjector:
         line = rng.choice(sorted(fitting))
         return Hint(kind=rng.choice(sorted(fitting[line])), line=line)
 
+    def undoable_changes(self, path: str, function: str) -> list[PastChange]:
+        """Past changes worth asking for: short, of code, and still in the function.
+
+        At least half of the lines that a change added must stand in the function as it is now.
+        """
+        now = self.prepared.source(path)
+        info = self._functions.get((path, function))
+        if info is None:
+            return []
+        current = {line.strip() for line in _lines(now, info)}
+        found = []
+        for change in past_changes(self.prepared, path, function, limit=MAX_PAST_CHANGES):
+            lines = changed_lines(change)
+            added = [line[1:].strip() for line in lines if line.startswith("+")]
+            there = sum(line in current for line in added)
+            code = not same_code(textwrap.dedent(change.before), textwrap.dedent(change.after))
+            if code and 0 < len(lines) <= MAX_CHANGE_LINES and 2 * there >= len(added):
+                found.append(change)
+        return found
+
     def _change(self, task: InjectionTask) -> str:
         """The past change to undo, as removed and added lines."""
         seed = task.seed
         changes = past_changes(self.prepared, seed.path, seed.function, limit=MAX_PAST_CHANGES)
+        if seed.commit is None:
+            changes = self.undoable_changes(seed.path, seed.function)
         matching = [c for c in changes if seed.commit in (None, c.commit)]
         if not matching:
             raise UserError(
@@ -186,13 +209,7 @@ class CompactInjector:
             raise Rejected("not_covered", f"{task.seed.path}::{task.seed.function}")
         make_script = pytest_script if profile.runner == "pytest" else unittest_script
         script, parser = make_script(files), parser_source(profile.runner)
-        seconds = sum(profile.test_files[file] for file in files)
-        run = self._runner.run(
-            script,
-            parser,
-            layer,
-            timeout_s=min(task.limits.script_timeout_s, RUN_MARGIN_S + 10 * seconds),
-        )
+        run = self._runner.run(script, parser, layer, timeout_s=task.limits.script_timeout_s)
         if run.timed_out:
             raise Rejected("timed_out")
         known = [test for test, info in profile.tests.items() if info.file in files]
@@ -225,14 +242,25 @@ def hint_for(listing: Listing, mutation: Mutation, path: str) -> Hint | None:
     return Hint(kind=mutation.kind, line=number) if number else None
 
 
-def change_text(change: PastChange) -> str:
-    """`- old` and `+ new` lines of a past change, unchanged lines left out.
+def changed_lines(change: PastChange) -> list[str]:
+    """`- old` and `+ new` lines of a past change, unchanged and blank lines left out."""
+    before, after = (textwrap.dedent(text).splitlines() for text in (change.before, change.after))
+    matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
+    lines: list[str] = []
+    for tag, i1, i2, j1, j2 in matcher.get_opcodes():
+        if tag != "equal":
+            lines += [f"- {line}".rstrip() for line in before[i1:i2] if line.strip()]
+            lines += [f"+ {line}".rstrip() for line in after[j1:j2] if line.strip()]
+    return lines
 
-    Example: before `a\\nb\\n`, after `a\\nc\\n` gives `- b\\n+ c`.
-    """
-    difference = difflib.ndiff(change.before.splitlines(), change.after.splitlines())
-    lines = [line.rstrip() for line in difference if line[:1] in "-+" and line[1:].strip()]
-    return "\n".join(lines[:MAX_CHANGE_LINES])
+
+def change_text(change: PastChange) -> str:
+    """At most `MAX_CHANGE_LINES` changed lines; before `a\\nb`, after `a\\nc` gives `- b\\n+ c`."""
+    return "\n".join(changed_lines(change)[:MAX_CHANGE_LINES])
+
+
+def _lines(source: str, function: FunctionInfo) -> list[str]:
+    return split_lines(source)[function.start_line - 1 : function.end_line]
 
 
 def edited_layer(

@@ -1,0 +1,181 @@
+"""A small real project with a history, discovered and played on in a real sandbox."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from selfplay.bugs.testing import TestRunner
+from selfplay.config import ScaffoldConfig
+from selfplay.policy.scripted import ByteTokenizer
+from selfplay.repo.discovery import discover
+from selfplay.repo.functions import list_functions
+from selfplay.repo.prepare import PreparedRepo
+from selfplay.repo.spec import LocalSource, RepoSpec
+from selfplay.roles.injector import CompactInjector
+from selfplay.roles.solver import CompactSolver
+from selfplay.sandbox.base import Environment, Sandbox
+from selfplay.sandbox.host import cache_root, host_mounts, make_readable
+from selfplay.sandbox.select import open_sandbox
+
+OLD = '''
+"""Number helpers."""
+
+
+def clamp(x, low, high):
+    """Put x between low and high."""
+    if x < low:
+        return low
+    if x > high:
+        return high
+    return x
+
+
+def total(numbers, start=0):
+    for number in numbers:
+        start += clamp(number, -100, 100)
+    return start
+
+
+def unused(x):
+    return x + 1
+
+
+class Bag:
+    def __init__(self, items=()):
+        self.items = list(items)
+        self.added = 0
+
+    def add(self, item):
+        """Add an item."""
+        self.items.append(item)
+        self.added += 1
+        return self
+
+    def size(self):
+        return len(self.items)
+'''
+NEW = OLD.replace("        start += clamp(number, -100, 100)", "        start = start + number")
+TESTS = '''
+import pytest
+from pkg.core import Bag, clamp, total
+
+
+@pytest.mark.parametrize(("x", "y"), [(-1, 0), (0, 0), (1, 1), (9, 2)])
+def test_clamp(x, y):
+    """Inside and outside."""
+    assert clamp(x, 0, 2) == y
+
+
+def test_total():
+    assert total([]) == 0
+    assert total([1, 2], start=3) == 6
+
+
+class TestBag:
+    def test_add(self):
+        bag = Bag("ab")
+        bag.add("c").add("d")
+        assert bag.items == ["a", "b", "c", "d"]
+        assert bag.added == 2
+
+    def test_size(self):
+        assert Bag().size() == 0
+'''
+SLOW = "import time\nfrom pkg.core import clamp\n\ndef test_slow():\n    clamp(1, 2, 3)\n"
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `tree` (the project) and `history.git` (two commits)."""
+    folder = tmp_path_factory.mktemp("project", numbered=True)
+    tree = folder / "tree"
+    for name, text in {
+        "pkg/__init__.py": "",
+        "pkg/core.py": OLD.lstrip(),
+        "tests/test_core.py": TESTS.lstrip(),
+        "tests/test_other.py": SLOW,
+    }.items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(text, encoding="utf-8")
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-C", str(tree)]
+    commit = [*git, "commit", "-qam"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*commit, "first"], check=True)
+    (tree / "pkg/core.py").write_text(NEW.lstrip(), encoding="utf-8")
+    subprocess.run([*commit, "Do not clamp in total"], check=True)
+    (tree / ".git").rename(folder / "history.git")
+    subprocess.run(
+        ["git", "-C", str(folder / "history.git"), "config", "core.bare", "true"], check=True
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[Sandbox]:
+    found = open_sandbox("auto")
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="session")
+def prepared(
+    project: Path, sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory
+) -> PreparedRepo:
+    """The project with this interpreter's packages; its profile comes from a real discovery."""
+    tree = cache_root() / "tests" / f"roles-{project.parent.name}-{project.name}" / "tree"
+    return build(project, tree, sandbox, tmp_path_factory.mktemp("scratch"))
+
+
+def build(project: Path, tree: Path, sandbox: Sandbox, scratch: Path) -> PreparedRepo:
+    packages = tree.parent / "packages"
+    shutil.rmtree(tree.parent, ignore_errors=True)
+    shutil.copytree(project / "tree", tree)
+    site = Path(sysconfig.get_path("purelib"))
+    for name in ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "coverage"):
+        shutil.copytree(site / name, packages / name)
+    (packages / "bin").mkdir()
+    interpreter = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
+    (packages / "bin" / "python").symlink_to(interpreter)
+    make_readable(tree.parent)
+    environment = Environment(
+        tree=tree,
+        mounts={**host_mounts(), str(packages): "/opt/selfplay/packages"},
+        path="/opt/selfplay/packages/bin:/usr/local/bin:/usr/bin:/bin",
+        digest=f"roles-test-{tree}",
+        variables={"PYTHONPATH": "/testbed:/opt/selfplay/packages"},
+    )
+    profile = discover(environment, sandbox, scratch)
+    source = (tree / "pkg/core.py").read_text(encoding="utf-8")
+    return PreparedRepo(
+        name="project",
+        spec=RepoSpec(name="project", source=LocalSource(path=str(tree))),
+        environment=environment,
+        history=project / "history.git",
+        profile=profile,
+        functions=tuple(list_functions(source, "pkg/core.py")),
+    )
+
+
+@pytest.fixture(scope="session")
+def runner(prepared: PreparedRepo, sandbox: Sandbox) -> TestRunner:
+    return TestRunner(sandbox, prepared.environment)
+
+
+@pytest.fixture(scope="session")
+def injector(prepared: PreparedRepo, runner: TestRunner) -> CompactInjector:
+    return CompactInjector(
+        prepared, ByteTokenizer(), runner, ScaffoldConfig(max_prompt_tokens=3000)
+    )
+
+
+@pytest.fixture(scope="session")
+def solver(prepared: PreparedRepo) -> CompactSolver:
+    return CompactSolver(prepared, ByteTokenizer(), ScaffoldConfig(max_prompt_tokens=3000))

@@ -1,0 +1,169 @@
+"""The compact solver on a real project: what it sees, what it may not see, and its patches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from selfplay.bugs.validation import validate
+
+from selfplay.bugs.patch import apply_patch, read_file, reverse_patch
+from selfplay.config import ScaffoldConfig
+from selfplay.errors import UserError
+from selfplay.policy.scripted import ByteTokenizer, candidate_answers
+from selfplay.repo.prepare import PreparedRepo
+from selfplay.roles.injector import CompactInjector
+from selfplay.roles.rejected import Rejected
+from selfplay.roles.solver import CompactSolver, SolverView
+from selfplay.types import InjectionTask, Seed, SolveTask
+
+
+def make_task(
+    injector: CompactInjector, prepared: PreparedRepo, function: str, answer: str
+) -> SolveTask:
+    seed = Seed(path="pkg/core.py", function=function)
+    task = InjectionTask(task_id="t", repo="project", strategy="direct", seed=seed)
+    artifact = injector.artifact(injector.prompt(task), answer)
+    report = validate(artifact, prepared.environment, injector._runner, task.limits)
+    assert report.verdict == "valid", report
+    return SolveTask(
+        bug_id="b",
+        repo="project",
+        artifact=artifact,
+        fail_to_pass=report.fail_to_pass,
+        pass_to_pass=report.pass_to_pass,
+        failure_output=report.failure_output,
+    )
+
+
+@pytest.fixture(scope="module")
+def bag(injector: CompactInjector, prepared: PreparedRepo) -> SolveTask:
+    return make_task(injector, prepared, "Bag.add", "4|     self.added -= 1")
+
+
+@pytest.fixture(scope="module")
+def clamp(injector: CompactInjector, prepared: PreparedRepo) -> SolveTask:
+    return make_task(injector, prepared, "clamp", "4|     if x >= high:\n5|         return low")
+
+
+def test_prompt_shows_tests_failures_and_the_suspicious_function_first(
+    solver: CompactSolver, bag: SolveTask
+) -> None:
+    prompt = solver.prompt(bag)
+    assert prompt.text.startswith("# Add an item.\n1| def add(self, item):\n")
+    assert "4|     self.added -= 1\n" in prompt.text
+    assert "Failing tests:\ndef test_add(self):\n    bag = Bag" in prompt.text
+    assert "\nE assert -2 == 2\n" in prompt.text
+    assert prompt.text.endswith("\n\nFix the bug")
+    assert prompt == solver.prompt(bag) or prompt.text == solver.prompt(bag).text
+
+
+def test_lines_after_the_one_that_failed_are_left_out(
+    solver: CompactSolver, injector: CompactInjector, prepared: PreparedRepo
+) -> None:
+    task = make_task(injector, prepared, "Bag.add", "2|     self.items.insert(0, item)")
+    text = solver.prompt(task).text
+    assert "assert bag.items ==" in text and "assert bag.added" not in text
+
+
+def test_functions_are_numbered_on_and_bounded(
+    solver: CompactSolver, prepared: PreparedRepo, bag: SolveTask
+) -> None:
+    assert len(solver.prompt(bag).listing.excerpts) == 2
+    one = CompactSolver(
+        prepared, ByteTokenizer(), ScaffoldConfig(max_prompt_tokens=3000, max_functions=1)
+    )
+    assert len(one.prompt(bag).listing.excerpts) == 1
+    tight = CompactSolver(prepared, ByteTokenizer(), ScaffoldConfig(max_prompt_tokens=700))
+    assert len(tight.prompt(bag).prompt_ids) <= 700
+
+
+def view_of(solver: CompactSolver, task: SolveTask, source: str | None = None) -> SolverView:
+    """The view of a task, rebuilt from nothing but what a solver may know."""
+    tree = solver.prepared.environment.tree
+    sealed = solver.prompt(task).sealed
+    tests = (tree / "tests/test_core.py").read_text(encoding="utf-8")
+    buggy = (read_file(tree, sealed, "pkg/core.py") or b"").decode()
+    files = {"pkg/core.py": source or buggy}
+    return SolverView(
+        read=files.get,
+        read_test={"tests/test_core.py": tests}.get,
+        oracle_patch=reverse_patch(task.artifact.weakening_patch),
+        fail_to_pass=task.fail_to_pass,
+        pass_to_pass=task.pass_to_pass,
+        failure_output=task.failure_output,
+        problem_statement="",
+    )
+
+
+def test_the_prompt_is_a_function_of_what_a_solver_may_know(
+    solver: CompactSolver, clamp: SolveTask
+) -> None:
+    """`show` has no access to the artifact; and what it makes is what the prompt holds."""
+    assert solver.show(view_of(solver, clamp))[0] == solver.prompt(clamp).text
+
+
+def test_an_equal_sealed_tree_gives_an_equal_prompt_whatever_was_changed(
+    solver: CompactSolver, clamp: SolveTask, prepared: PreparedRepo
+) -> None:
+    """Two bugs in one file that leave the same sealed function look the same; a patch that also
+    touches a function elsewhere does not pull it into view."""
+    tree = prepared.environment.tree
+    sealed = solver.prompt(clamp).sealed
+    buggy = (read_file(tree, sealed, "pkg/core.py") or b"").decode()
+    elsewhere = buggy.replace("return x + 1", "return x + 2")
+    assert elsewhere != buggy
+    assert (
+        solver.show(view_of(solver, clamp, elsewhere))[0]
+        == solver.show(view_of(solver, clamp, buggy))[0]
+    )
+
+
+def test_the_original_line_is_not_shown(solver: CompactSolver, clamp: SolveTask) -> None:
+    text = solver.prompt(clamp).text
+    assert "if x > high" not in text and "if x >= high" in text
+
+
+def test_an_issue_text_is_shown(solver: CompactSolver, bag: SolveTask) -> None:
+    told = replace(bag, problem_statement="Bags count wrong.")
+    assert "\n\nBags count wrong.\n\nFailing tests:" in solver.prompt(told).text
+
+
+def test_fix_patch_leads_back_to_the_original(
+    solver: CompactSolver, bag: SolveTask, prepared: PreparedRepo
+) -> None:
+    prompt = solver.prompt(bag)
+    patch = solver.fix_patch(prompt, "4|     self.added += 1")
+    assert "-        self.added -= 1\n+        self.added += 1\n" in patch
+    tree = prepared.environment.tree
+    fixed = apply_patch(tree, prompt.sealed, patch)
+    assert read_file(tree, fixed, "pkg/core.py") == prepared.source("pkg/core.py").encode()
+    weak = read_file(tree, fixed, "tests/test_core.py") or b""
+    assert b"test_add" not in weak
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        ("", "no_change"),
+        ("4|     self.added -= 1  # fixed", "no_change"),
+        ("The bug is in line 4.", "bad_format"),
+        ("99-", "bad_line"),
+        ("4|     self.added += ", "syntax_error"),
+    ],
+)
+def test_refused_answers(solver: CompactSolver, bag: SolveTask, answer: str, code: str) -> None:
+    with pytest.raises(Rejected) as caught:
+        solver.fix_patch(solver.prompt(bag), answer)
+    assert caught.value.reason == code
+
+
+def test_nothing_to_show(solver: CompactSolver, bag: SolveTask) -> None:
+    with pytest.raises(UserError, match="cannot be shown"):
+        solver.prompt(replace(bag, fail_to_pass=("tests/test_x.py::test_unknown",)))
+
+
+def test_scripted_policy_can_find_the_repair_by_itself(
+    solver: CompactSolver, bag: SolveTask
+) -> None:
+    assert "4|     self.added += 1" in candidate_answers(solver.prompt(bag).text)
