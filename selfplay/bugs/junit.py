@@ -1,0 +1,54 @@
+"""JUnit XML as a second reading of a pytest run, from a channel that printed text cannot reach."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from xml.etree import ElementTree
+
+from selfplay.types import TestStatus
+
+JunitKey = tuple[str, str]
+_FAILURES = {"failure", "error"}
+
+
+def junit_key(test: str) -> JunitKey:
+    """(classname, name) that pytest writes for a node id.
+
+    Example: `tests/test_a.py::TestB::test_c[x::1]` -> ("tests.test_a.TestB", "test_c[x::1]").
+    """
+    address, bracket, parameters = test.partition("[")
+    names = address.split("::")
+    names[0] = re.sub(r"\.py$", "", names[0].replace("/", "."))
+    names[-1] += bracket + parameters
+    return ".".join(names[:-1]), names[-1]
+
+
+def read_junit(document: bytes) -> Mapping[JunitKey, TestStatus] | None:
+    """{(classname, name): status}, None when the document is missing a proper end.
+
+    Skipped tests are left out; any failure of a repeated test counts.
+    """
+    if b"<!DOCTYPE" in document or b"<!ENTITY" in document:
+        return None
+    try:
+        root = ElementTree.fromstring(document)
+    except ElementTree.ParseError:
+        return None
+    table: dict[JunitKey, TestStatus] = {}
+    for case in root.iter("testcase"):
+        key = (case.get("classname", ""), case.get("name", ""))
+        kinds = {child.tag for child in case}
+        if kinds & _FAILURES:
+            table[key] = "failed"
+        elif "skipped" not in kinds:
+            table.setdefault(key, "passed")
+    return table
+
+
+def unsupported_passes(passed: list[str], document: bytes | None) -> list[str]:
+    """Tests reported passed that the XML does not show as passed; all of them without XML."""
+    table = read_junit(document) if document else None
+    if table is None:
+        return list(passed)
+    return [test for test in passed if table.get(junit_key(test)) != "passed"]

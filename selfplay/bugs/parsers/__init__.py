@@ -1,0 +1,1 @@
+"""Test parsers that the harness writes into artifacts: self-contained programs, stdin to JSON."""

@@ -1,0 +1,92 @@
+"""Which paths are tests, and which could change a verdict without mending anything.
+
+A fix may change source files. Test files and their helpers, configuration that steers the test
+runner, start-up hooks of the interpreter and modules that would shadow the runner or the standard
+library are put back before grading (ssr.md section 5).
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
+
+from selfplay.sandbox.base import Environment
+
+HOOK_FILES = frozenset(
+    {
+        "conftest.py",
+        "pytest.ini",
+        ".pytest.ini",
+        "pytest.toml",
+        ".pytest.toml",
+        "tox.ini",
+        "setup.cfg",
+        "pyproject.toml",
+        "sitecustomize.py",
+        "usercustomize.py",
+        "pyvenv.cfg",
+        "noxfile.py",
+        "Makefile",
+    }
+)
+HOOK_SUFFIXES = (".pth", ".pyc", ".pyo", ".so", ".pyd")
+HOOK_FOLDERS = re.compile(r"(^|/)(__pycache__|[^/]*\.(egg-info|dist-info)|\.pytest_cache)(/|$)")
+_TEST_FOLDER = re.compile(r"(^|/)(tests?|testing|specs?|__tests__)(/|$)", re.IGNORECASE)
+_TEST_FILE = re.compile(
+    r"^(test_.*|.*_tests?|tests?)\.(py|pyi|rb|js|ts|go|rs|c|cc|cpp|java|sh|lua|pl|php|ex|exs)$"
+    r"|^.*\.(test|spec)\.(js|ts|jsx|tsx|mjs|cjs)$|^conftest\.py$",
+    re.IGNORECASE,
+)
+_RUNNER_MODULES = frozenset(
+    {"pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments", "exceptiongroup"}
+)
+_DOCUMENTS = (".md", ".rst", ".txt", ".adoc")
+
+
+def is_test_path(path: str, test_files: Collection[str] = ()) -> bool:
+    """Whether a path is an oracle test file or looks like a test or a test's helper."""
+    pure = PurePosixPath(path)
+    folder = pure.parent.as_posix()
+    return (
+        path in test_files
+        or bool(_TEST_FOLDER.search("" if folder == "." else folder))
+        or bool(_TEST_FILE.match(pure.name))
+    )
+
+
+def is_hook_path(path: str) -> bool:
+    """Whether a file of this name steers the test runner or the interpreter's start."""
+    name = PurePosixPath(path).name
+    return name in HOOK_FILES or name.endswith(HOOK_SUFFIXES) or bool(HOOK_FOLDERS.search(path))
+
+
+def is_source_path(path: str, test_files: Collection[str] = ()) -> bool:
+    """Whether a change of this file counts as a change of source code."""
+    if is_test_path(path, test_files) or is_hook_path(path):
+        return False
+    return not path.lower().endswith(_DOCUMENTS)
+
+
+def is_shadowing(path: str, environment: Environment) -> bool:
+    """Whether a *new* file at this path would be imported instead of an installed module."""
+    parts = PurePosixPath(path).parts
+    if parts[0] in ("src", "lib") and len(parts) > 1:
+        parts = parts[1:]
+    name = parts[0].split(".", 1)[0]
+    if len(parts) == 1 and not parts[0].endswith((".py", ".pyi")):
+        return False
+    if (environment.tree / parts[0]).is_dir():
+        return False
+    return name in sys.stdlib_module_names or name in _RUNNER_MODULES | _installed(environment)
+
+
+def _installed(environment: Environment) -> set[str]:
+    """Top-level names in the mounted package folders."""
+    names: set[str] = set()
+    for source in environment.mounts:
+        folder = Path(source)
+        if folder.name.endswith("-packages") and folder.is_dir():
+            names |= {entry.name.split(".", 1)[0] for entry in folder.iterdir()}
+    return names

@@ -1,0 +1,91 @@
+"""The test scripts and parsers that the harness itself writes into artifacts.
+
+Scripts and parsers of an injector's own making are untrusted text; these are recognised by
+equality, and only they are trusted (parsers may run in-process, scripts may be rewritten).
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+
+from selfplay.bugs.parsers import pytest_verbose, unittest_verbose
+
+PARSERS: dict[str, Callable[[str], dict[str, str]]] = {
+    "pytest": pytest_verbose.parse,
+    "unittest": unittest_verbose.parse,
+}
+_PYTEST = """\
+#!/bin/sh
+# Oracle tests with verbose output; with JUNIT_XML set, results are also written there.
+set -f
+exec python -m pytest -v -rpfE --tb=short --color=no -p no:cacheprovider -p no:randomly \\
+  -o addopts= -o log_cli=false -o console_output_style=classic --continue-on-collection-errors \\
+  ${JUNIT_XML:+"--junitxml=$JUNIT_XML"} \\
+  --"""
+_UNITTEST = """\
+#!/bin/sh
+# Oracle tests with verbose output.
+exec python -m unittest -v -b"""
+
+
+def pytest_script(test_files: Iterable[str]) -> str:
+    """Script that runs test files (or node ids) under pytest."""
+    return _script(_PYTEST, test_files)
+
+
+def unittest_script(test_files: Iterable[str]) -> str:
+    """Script that runs test files (or dotted names) under unittest."""
+    return _script(_UNITTEST, test_files)
+
+
+def parser_source(runner: str) -> str:
+    """Text of the shipped parser of "pytest" or "unittest"."""
+    return _parser_sources()[runner]
+
+
+def parser_runner(parser: str) -> str | None:
+    """The runner whose shipped parser this text is, None for any other text."""
+    return next((name for name, text in _parser_sources().items() if text == parser), None)
+
+
+def script_runner(script: str) -> str | None:
+    """The runner whose shipped script this text is (whatever its files), None for any other."""
+    return next((name for name in PARSERS if _files_of(name, script) is not None), None)
+
+
+def script_targets(script: str) -> tuple[str, ...]:
+    """The files of a shipped script, () for any other text."""
+    for name in PARSERS:
+        files = _files_of(name, script)
+        if files is not None:
+            return files
+    return ()
+
+
+def runner_script(runner: str, targets: Iterable[str]) -> str:
+    """`pytest_script` or `unittest_script`."""
+    return pytest_script(targets) if runner == "pytest" else unittest_script(targets)
+
+
+def _script(head: str, targets: Iterable[str]) -> str:
+    return " \\\n  ".join([head, *(shlex.quote(target) for target in targets)]) + "\n"
+
+
+def _files_of(runner: str, script: str) -> tuple[str, ...] | None:
+    head = _PYTEST if runner == "pytest" else _UNITTEST
+    if not script.startswith(head):
+        return None
+    try:
+        files = tuple(shlex.split(script[len(head) :].replace(" \\\n", " ")))
+    except ValueError:
+        return None
+    return files if files and runner_script(runner, files) == script else None
+
+
+@cache
+def _parser_sources() -> dict[str, str]:
+    folder = Path(__file__).parent / "parsers"
+    return {name: (folder / f"{name}_verbose.py").read_text("utf-8") for name in PARSERS}
