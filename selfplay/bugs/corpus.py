@@ -1,69 +1,68 @@
 """The corpus: every valid bug, its ancestry and the attempts on it, in one SQLite file.
 
-Write-ahead log with synchronous=FULL: what a call has returned survives kill -9 and a power cut.
-One writer at a time; all writes are idempotent by id, so a step that is repeated after a kill
-changes nothing.
+All writes are idempotent by id: a step that is repeated after a kill changes nothing. A bug that
+is the same in effect as one of an earlier step is turned down (`bugs/dedup.py`).
 """
 
 from __future__ import annotations
 
-import ast
 import json
 import sqlite3
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
-from unidiff import PatchSet
-
+from selfplay.bugs.database import Database
+from selfplay.bugs.dedup import Fingerprint, fingerprint
 from selfplay.bugs.records import task_from_dict, task_to_dict
-from selfplay.errors import UserError
 from selfplay.types import Seed, SolveTask
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS bugs (
-    bug_id TEXT PRIMARY KEY, repo TEXT NOT NULL, origin TEXT NOT NULL, strategy TEXT NOT NULL,
-    path TEXT NOT NULL, function TEXT NOT NULL, commit_id TEXT, parent TEXT, step INTEGER NOT NULL,
-    dedup TEXT NOT NULL, task TEXT NOT NULL, UNIQUE (repo, dedup)
-);
-CREATE TABLE IF NOT EXISTS attempts (
-    episode_id TEXT PRIMARY KEY, bug_id TEXT NOT NULL REFERENCES bugs, step INTEGER NOT NULL,
-    resolved INTEGER NOT NULL, errored INTEGER NOT NULL, reason TEXT NOT NULL, patch TEXT NOT NULL
-);
-CREATE INDEX IF NOT EXISTS attempts_of_bug ON attempts (bug_id, step);
-"""
+Origin = Literal["model", "procedural", "mined"]
+DIFFICULTIES = ("unattempted", "never", "hard", "medium", "easy", "always")
+COLUMNS = ("repo", "path", "function", "strategy", "origin", "difficulty")
+MAX_SAME_FAILURES = 4
+"""Bugs with the same touched functions and failing tests that one corpus keeps."""
+
+_RATE = "(SELECT AVG(resolved) FROM attempts a WHERE a.bug_id = b.bug_id AND NOT a.errored{when})"
+_BUG = f"SELECT b.*, n.parent, {_RATE.format(when='')} AS solve_rate FROM bugs b"
+_BUG += " LEFT JOIN ancestry n ON n.bug_id = b.bug_id"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredBug:
-    """One row: the task and where it came from; `solve_rate` is None before any attempt."""
+    """One bug: its task and where it came from.
+
+    functions    "path::qualname" of the functions that it touches
+    parent       the bug that a higher-order bug grew from
+    solve_rate   share of resolved attempts, None before any was judged
+    """
 
     task: SolveTask
     origin: str
     strategy: str
     seed: Seed
     step: int
+    functions: tuple[str, ...]
+    parent: str | None
     solve_rate: float | None
+
+    @property
+    def difficulty(self) -> str:
+        """One of `DIFFICULTIES`: never 0, hard to 0.25, medium to 0.75, easy below 1, always 1."""
+        return difficulty(self.solve_rate)
 
 
 class Corpus:
-    """The corpus of one run (or of one `inject` directory). Thread-safe."""
+    """The corpus of one run, or of one `inject` directory. Thread-safe; one process writes.
+
+    Raises `UserError` when the file cannot be opened or another process writes it.
+    """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        self._lock = threading.RLock()
-        try:
-            target = f"file:{path.absolute()}?mode=ro" if read_only else str(path)
-            self._db = sqlite3.connect(target, uri=read_only, check_same_thread=False)
-            if not read_only:
-                self._db.execute("PRAGMA journal_mode=WAL")
-                self._db.execute("PRAGMA synchronous=FULL")
-                self._db.executescript(SCHEMA)
-        except sqlite3.Error as error:
-            raise UserError(f"corpus {path}: cannot be opened ({error})") from None
+        self._database = Database(path, read_only=read_only)
+        self.run_cache = RunCache(self._database)
 
     def __enter__(self) -> Corpus:
         return self
@@ -78,7 +77,7 @@ class Corpus:
 
     def close(self) -> None:
         """Close the file. Idempotent."""
-        self._db.close()
+        self._database.close()
 
     def add_bug(
         self,
@@ -89,118 +88,209 @@ class Corpus:
         seed: Seed,
         step: int,
         parent: str | None = None,
+        parent_episode: str | None = None,
+        tree: Path | None = None,
     ) -> bool:
-        """Store a bug; False when an earlier step holds it or one that is the same in effect."""
-        dedup = dedup_key(task)
-        with self._lock, self._db:
-            row = self._db.execute(
-                "SELECT bug_id, step FROM bugs WHERE bug_id = ? OR (repo = ? AND dedup = ?)",
-                (task.bug_id, task.repo, dedup),
+        """Store a valid bug; False when it is a duplicate, and nothing is stored.
+
+        `tree`, the original source, sharpens the comparison. The very same bug of the same step is
+        no duplicate (a repeated step). `parent` and the failed attempt `parent_episode` name what
+        a higher-order bug grew from. Raises `PatchError` for a malformed bug patch.
+        """
+        found = fingerprint(task, seed, tree)
+        with self._database.write() as connection:
+            row = connection.execute(
+                "SELECT step FROM bugs WHERE bug_id = ?", (task.bug_id,)
             ).fetchone()
             if row is not None:
-                return bool(row[0] == task.bug_id and row[1] == step)
-            self._db.execute(
-                "INSERT INTO bugs VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+                if row[0] > step:
+                    moved = (step, task.bug_id)
+                    connection.execute("UPDATE bugs SET step = ? WHERE bug_id = ?", moved)
+                return bool(row[0] >= step)
+            if _is_duplicate(connection, task.repo, found, step):
+                return False
+            connection.execute(
+                "INSERT INTO bugs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 (
                     task.bug_id, task.repo, origin, strategy, seed.path, seed.function,
-                    seed.commit, parent, step, dedup, json.dumps(task_to_dict(task)),
+                    seed.commit, step, json.dumps(found.functions), found.change, found.tree,
+                    found.failure, json.dumps(task_to_dict(task)),
                 ),
             )  # fmt: skip
+            if parent is not None:
+                connection.execute(
+                    "INSERT INTO ancestry VALUES (?,?,?)", (task.bug_id, parent, parent_episode)
+                )
         return True
 
     def add_attempts(
         self, bug_id: str, attempts: Sequence[Mapping[str, Any]], *, step: int
     ) -> None:
-        """Store attempts ({episode_id, resolved, errored, reason, patch}) on one bug."""
+        """Store attempts ({episode_id, resolved, errored, reason, patch}) on one bug.
+
+        Those of the same bug and step are replaced: a repeated step counts once.
+        """
         rows = [
-            (a["episode_id"], bug_id, step, int(a["resolved"]), int(a["errored"]), a["reason"],
-             a["patch"])
-            for a in attempts
+            (
+                attempt["episode_id"], bug_id, step, int(attempt["resolved"]),
+                int(attempt["errored"]), json.dumps(attempt["reason"]),
+                json.dumps(attempt["patch"]),
+            )
+            for attempt in attempts
         ]  # fmt: skip
-        with self._lock, self._db:
-            self._db.executemany("INSERT OR REPLACE INTO attempts VALUES (?,?,?,?,?,?,?)", rows)
+        with self._database.write() as connection:
+            connection.execute("DELETE FROM attempts WHERE bug_id = ? AND step = ?", (bug_id, step))
+            connection.executemany("INSERT OR REPLACE INTO attempts VALUES (?,?,?,?,?,?,?)", rows)
+
+    def attempts(self, bug_id: str) -> list[dict[str, Any]]:
+        """Attempts on a bug in the order of their steps, with the keys of `add_attempts`."""
+        rows = self._database.read(
+            "SELECT episode_id, step, resolved, errored, reason, patch FROM attempts "
+            "WHERE bug_id = ? ORDER BY step, episode_id",
+            (bug_id,),
+        )
+        return [
+            {
+                "episode_id": episode_id,
+                "step": step,
+                "resolved": bool(resolved),
+                "errored": bool(errored),
+                "reason": json.loads(reason),
+                "patch": json.loads(patch),
+            }
+            for episode_id, step, resolved, errored, reason, patch in rows
+        ]
 
     def bugs(self, repo: str | None = None) -> list[StoredBug]:
         """All bugs in the order of their finding."""
-        with self._lock:
-            rows = self._db.execute(
-                "SELECT task, origin, strategy, path, function, commit_id, step, (SELECT "
-                "AVG(resolved) FROM attempts a WHERE a.bug_id = b.bug_id AND NOT errored) "
-                "FROM bugs b WHERE ? IS NULL OR repo = ? ORDER BY step, rowid",
-                (repo, repo),
-            ).fetchall()
-        return [
-            StoredBug(
-                task=task_from_dict(json.loads(task)),
-                origin=origin,
-                strategy=strategy,
-                seed=Seed(path=path, function=function, commit=commit),
-                step=step,
-                solve_rate=rate,
-            )
-            for task, origin, strategy, path, function, commit, step, rate in rows
-        ]
+        rows = self._database.read(
+            f"{_BUG} WHERE ? IS NULL OR b.repo = ? ORDER BY b.step, b.rowid", (repo, repo)
+        )
+        return [_stored(row) for row in rows]
+
+    def bug(self, bug_id: str) -> StoredBug | None:
+        """One bug, None when there is none of that id."""
+        rows = self._database.read(f"{_BUG} WHERE b.bug_id = ?", (bug_id,))
+        return _stored(rows[0]) if rows else None
 
     def num_bugs(self) -> int:
         """How many bugs there are."""
-        with self._lock:
-            return int(self._db.execute("SELECT COUNT(*) FROM bugs").fetchone()[0])
+        return int(self._database.read("SELECT COUNT(*) FROM bugs")[0][0])
 
     def counts_by(self, column: str) -> dict[str, int]:
-        """Number of bugs by repo, strategy, origin, path or function, the largest first."""
-        if column not in ("repo", "strategy", "origin", "path", "function"):
-            raise ValueError(f"no statistics by {column!r}")
-        with self._lock:
-            rows = self._db.execute(
-                f"SELECT {column}, COUNT(*) n FROM bugs GROUP BY {column} ORDER BY n DESC"
-            ).fetchall()
+        """Number of bugs by one of `COLUMNS`, the largest first."""
+        if column not in COLUMNS:
+            raise ValueError(f"no statistics by {column!r}; one of: {', '.join(COLUMNS)}")
+        if column == "difficulty":
+            rates = self._database.read(f"SELECT {_RATE.format(when='')} FROM bugs b")
+            counts = dict.fromkeys(DIFFICULTIES, 0)
+            for (rate,) in rates:
+                counts[difficulty(rate)] += 1
+            return {name: number for name, number in counts.items() if number}
+        rows = self._database.read(
+            f"SELECT {column}, COUNT(*) n FROM bugs GROUP BY 1 ORDER BY n DESC, 1"
+        )
         return {str(name): int(number) for name, number in rows}
 
-    def counts_by_function(self, *, before_step: int) -> dict[str, dict[str, int]]:
-        """{repo: {"path::function": bugs}} of the steps before `before_step`."""
-        with self._lock:
-            rows = self._db.execute(
-                "SELECT repo, path || '::' || function f, COUNT(*) FROM bugs WHERE step < ? "
-                "GROUP BY repo, f",
-                (before_step,),
-            ).fetchall()
+    def counts_by_function(self, *, before_step: int | None = None) -> dict[str, dict[str, int]]:
+        """{repo: {"path::function": bugs seeded there}}, of steps before `before_step`."""
+        rows = self._database.read(
+            "SELECT repo, path || '::' || function f, COUNT(*) FROM bugs "
+            "WHERE ?1 IS NULL OR step < ?1 GROUP BY repo, f",
+            (before_step,),
+        )
         counts: dict[str, dict[str, int]] = {}
         for repo, function, number in rows:
             counts.setdefault(repo, {})[function] = number
         return counts
 
+    def solve_rates(self, *, before_step: int | None = None) -> dict[str, float]:
+        """{bug id: share of resolved attempts} for bugs with at least one judged attempt."""
+        rows = self._database.read(
+            "SELECT bug_id, AVG(resolved) FROM attempts WHERE NOT errored AND "
+            "(?1 IS NULL OR step < ?1) GROUP BY bug_id ORDER BY bug_id",
+            (before_step,),
+        )
+        return {bug_id: float(rate) for bug_id, rate in rows}
+
     def replay_candidates(self, *, before_step: int, low: float, high: float) -> list[SolveTask]:
-        """Bugs of earlier steps whose solve rate, counting attempts before `before_step`, lies in
-        [low, high]; in a stable order."""
-        with self._lock:
-            rows = self._db.execute(
-                "SELECT task FROM bugs b WHERE step < ? AND (SELECT AVG(resolved) FROM attempts a "
-                "WHERE a.bug_id = b.bug_id AND NOT errored AND a.step < ?) BETWEEN ? AND ? "
-                "ORDER BY bug_id",
-                (before_step, before_step, low, high),
-            ).fetchall()
+        """Bugs of earlier steps with a solve rate in [low, high], the least often solved first.
+
+        A function of what was stored before `before_step` alone.
+        """
+        when = " AND a.step < ?1"
+        rows = self._database.read(
+            f"SELECT task FROM bugs b WHERE step < ?1 AND {_RATE.format(when=when)} "
+            "BETWEEN ?2 AND ?3 ORDER BY (SELECT COUNT(DISTINCT a.step) FROM attempts a "
+            f"WHERE a.bug_id = b.bug_id{when}), bug_id",
+            (before_step, low, high),
+        )
         return [task_from_dict(json.loads(task)) for (task,) in rows]
 
 
-def dedup_key(task: SolveTask) -> str:
-    """Equal for bugs that are the same in effect: same changed files, same changed lines up to
-    layout, same failing tests."""
-    changes = []
-    for file in PatchSet(task.artifact.bug_patch):
-        for hunk in file:
-            for line in hunk:
-                if not line.is_context:
-                    changes.append((file.path, line.line_type, _normalised(line.value)))
-    document = json.dumps([sorted(changes), sorted(task.fail_to_pass)])
-    return sha256(document.encode("utf-8", "surrogateescape")).hexdigest()
+class RunCache(MutableMapping[str, str]):
+    """Test runs by key, in the corpus file: any mapping of text to text."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def __getitem__(self, key: str) -> str:
+        rows = self._database.read("SELECT value FROM run_cache WHERE key = ?", (key,))
+        if not rows:
+            raise KeyError(key)
+        return str(rows[0][0])
+
+    def __setitem__(self, key: str, value: str) -> None:
+        with self._database.write() as connection:
+            connection.execute("INSERT OR REPLACE INTO run_cache VALUES (?,?)", (key, value))
+
+    def __delitem__(self, key: str) -> None:
+        with self._database.write() as connection:
+            done = connection.execute("DELETE FROM run_cache WHERE key = ?", (key,))
+            if not done.rowcount:
+                raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([row[0] for row in self._database.read("SELECT key FROM run_cache")])
+
+    def __len__(self) -> int:
+        return int(self._database.read("SELECT COUNT(*) FROM run_cache")[0][0])
 
 
-def _normalised(line: str) -> str:
-    """A line up to layout: through the syntax tree where it parses alone, else without blanks."""
-    text = line.strip()
-    try:
-        return ast.dump(ast.parse(text))
-    except (SyntaxError, ValueError):
-        return "".join(text.split())
+def difficulty(solve_rate: float | None) -> str:
+    """The class of `DIFFICULTIES` that a solve rate falls in."""
+    if solve_rate is None:
+        return "unattempted"
+    if solve_rate in (0.0, 1.0):
+        return "never" if solve_rate == 0.0 else "always"
+    if solve_rate <= 0.25:
+        return "hard"
+    return "medium" if solve_rate <= 0.75 else "easy"
 
 
+def _is_duplicate(connection: sqlite3.Connection, repo: str, found: Fingerprint, step: int) -> bool:
+    """Whether a bug of this or an earlier step is the same in effect."""
+    same = connection.execute(
+        "SELECT COUNT(*) FROM bugs WHERE repo = ?1 AND step <= ?2 AND "
+        "(change = ?3 OR (tree = ?4 AND tree <> ''))",
+        (repo, step, found.change, found.tree),
+    ).fetchone()[0]
+    alike = connection.execute(
+        "SELECT COUNT(*) FROM bugs WHERE repo = ?1 AND step <= ?2 AND failure = ?3",
+        (repo, step, found.failure),
+    ).fetchone()[0]
+    return bool(same or alike >= MAX_SAME_FAILURES)
+
+
+def _stored(row: Sequence[Any]) -> StoredBug:
+    (_, _, origin, strategy, path, function, commit, step, functions, _, _, _, task) = row[:13]
+    return StoredBug(
+        task=task_from_dict(json.loads(task)),
+        origin=origin,
+        strategy=strategy,
+        seed=Seed(path=path, function=function, commit=commit),
+        step=step,
+        functions=tuple(json.loads(functions)),
+        parent=row[13],
+        solve_rate=row[14],
+    )

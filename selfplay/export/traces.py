@@ -2,49 +2,115 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from selfplay.errors import UserError
-from selfplay.run_dir import read_lines, write_atomic
+from selfplay.files import encode_json, write_atomic
+from selfplay.policy.base import Tokenizer
+from selfplay.run_dir import read_episodes
+from selfplay.types import Episode, Trajectory
+
+_HEADER = re.compile(r"\s*(system|user|assistant)\n")
 
 
-def export_traces(run: Path, out: Path) -> int:
-    """Write `out/traces.jsonl`: solved solver episodes and injector episodes whose bug is valid.
+def export_traces(run: Path, out: Path, tokenizer: Tokenizer | None = None) -> int:
+    """Write `out/traces.jsonl`: solved solver episodes, injector episodes with a valid bug.
 
-    Each line: role, repo, bug_id, reward, policy_version, prompt (text), answer (text), and the
-    aligned token_ids and loss_mask of the trajectory. Returns the number of lines.
+    Each line: episode_id, role, repo, bug_id, reward, policy_version, messages (system, user,
+    assistant), and the aligned token_ids and loss_mask. The tokenizer is the run's own unless one
+    is given. Returns the number of lines.
     """
-    episodes = read_lines(run / "episodes.jsonl")
-    lines = [json.dumps(trace, ensure_ascii=True) for trace in good_traces(episodes)]
+    good = [episode for episode in read_episodes(run) if is_good(episode)]
+    if good and tokenizer is None:
+        tokenizer = tokenizer_of(run)
+    lines = [encode_json(trace(episode, tokenizer)) for episode in good if tokenizer]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_atomic(out / "traces.jsonl", "".join(f"{line}\n" for line in lines))
     except OSError as error:
         raise UserError(f"out={out}: cannot be written ({error.strerror})") from None
+    write_atomic(out / "traces.jsonl", b"".join(line + b"\n" for line in lines))
     return len(lines)
 
 
-def good_traces(episodes: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Traces worth imitating: resolved attempts, and injections that validated."""
-    for episode in episodes:
-        solved = episode["role"] == "solver" and (episode["reward"] or 0) > 0
-        planted = episode["role"] == "injector" and episode["reason"] == "valid"
-        trajectory = episode["trajectory"]
-        if trajectory is None or not (solved or planted):
-            continue
-        yield {
-            "role": episode["role"],
-            "repo": episode["repo"],
-            "bug_id": episode["bug_id"],
-            "reward": episode["reward"],
-            "policy_version": episode["policy_version"],
-            "messages": [
-                {"role": "user", "content": episode["info"].get("prompt", "")},
-                {"role": "assistant", "content": episode["answer"]},
-            ],
-            "token_ids": trajectory["token_ids"],
-            "loss_mask": trajectory["loss_mask"],
-        }
+def is_good(episode: Episode) -> bool:
+    """Worth imitating: resolved attempts, and injections that validated (whatever their reward)."""
+    if episode.trajectory is None or episode.status != "completed":
+        return False
+    if episode.role == "solver":
+        return episode.reward is not None and episode.reward > 0
+    return episode.bug_id is not None and episode.reason == "valid"
+
+
+def trace(episode: Episode, tokenizer: Tokenizer) -> dict[str, Any]:
+    """The line of one episode."""
+    assert episode.trajectory is not None
+    answer = {"role": "assistant", "content": episode.answer}
+    return {
+        "episode_id": episode.episode_id,
+        "role": episode.role,
+        "repo": episode.repo,
+        "bug_id": episode.bug_id,
+        "reward": episode.reward,
+        "policy_version": episode.policy_version,
+        "messages": [*prompt_messages(episode.trajectory, tokenizer), answer],
+        "token_ids": list(episode.trajectory.token_ids),
+        "loss_mask": list(episode.trajectory.loss_mask),
+    }
+
+
+def prompt_messages(trajectory: Trajectory, tokenizer: Tokenizer) -> list[dict[str, str]]:
+    """The prompt as messages, read back from its tokens.
+
+    Turns end with the end-of-turn token; a role's name at the head of a turn's text is a header of
+    the chat template. Example of the texts: "system\\nBe brief.", "\\nuser\\nFix it".
+    """
+    prompt = trajectory.token_ids[: _num_prompt(trajectory)]
+    turns = [text for turn in _turns(prompt, tokenizer.end_of_turn_id)
+             if (text := tokenizer.decode(turn)).strip()]  # fmt: skip
+    default = ("user",) if len(turns) == 1 else ("system", "user")
+    messages = []
+    for index, text in enumerate(turns):
+        header = _HEADER.match(text)
+        role = header[1] if header else default[min(index, len(default) - 1)]
+        messages.append({"role": role, "content": text[header.end() if header else 0 :]})
+    return messages
+
+
+def tokenizer_of(run: Path) -> Tokenizer:
+    """The tokenizer of the policy that `config.yaml` names."""
+    file = run / "config.yaml"
+    try:
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+        engine, model = str(config["policy"]["engine"]), str(config["policy"]["model"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise UserError(f"{file}: names no policy ({error}); export a whole run") from None
+    if engine == "scripted":
+        from selfplay.policy.scripted import ByteTokenizer
+
+        return ByteTokenizer()
+    from selfplay.policy.model_files import resolve_model
+    from selfplay.policy.transformers import HFTokenizer
+    from selfplay.sandbox.host import cache_root
+
+    return HFTokenizer.load(resolve_model(model, cache_root()))
+
+
+def _num_prompt(trajectory: Trajectory) -> int:
+    mask = trajectory.loss_mask
+    return mask.index(1) if 1 in mask else len(mask)
+
+
+def _turns(token_ids: Sequence[int], end_of_turn: int) -> Iterator[list[int]]:
+    """Pieces that the end-of-turn token closes; what follows the last one opens the answer."""
+    piece: list[int] = []
+    for token in token_ids:
+        if token == end_of_turn:
+            yield piece
+            piece = []
+        else:
+            piece.append(token)

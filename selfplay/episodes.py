@@ -1,0 +1,80 @@
+"""Episodes as JSON and back: one line of `episodes.jsonl` (docs/formats.md).
+
+Example of a trajectory: `{"token_ids": [5, 7], "loss_mask": [0, 1], "logprobs": [0.0, -1.5],
+"policy_version": 3}`. A log-probability that is not finite is written as its name ("-inf").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from selfplay.errors import UserError
+from selfplay.types import Episode, Trajectory
+
+
+def episode_to_dict(episode: Episode) -> dict[str, Any]:
+    """JSON-ready fields of an episode; `num_tokens` counts the sampled ones."""
+    return {
+        "episode_id": episode.episode_id,
+        "group_id": episode.group_id,
+        "role": episode.role,
+        "repo": episode.repo,
+        "task_id": episode.task_id,
+        "bug_id": episode.bug_id,
+        "status": episode.status,
+        "reward": episode.reward,
+        "reason": episode.reason,
+        "answer": episode.answer,
+        "policy_version": episode.policy_version,
+        "num_tokens": sum(episode.trajectory.loss_mask) if episode.trajectory else 0,
+        "trajectory": _trajectory_to_dict(episode.trajectory),
+        "info": dict(episode.info),
+    }
+
+
+def episode_from_dict(data: Mapping[str, Any]) -> Episode:
+    """The episode of a line. Raises `UserError` naming the field that is missing or wrong."""
+    try:
+        return Episode(
+            episode_id=data["episode_id"],
+            group_id=data["group_id"],
+            role=data["role"],
+            repo=data["repo"],
+            task_id=data["task_id"],
+            bug_id=data["bug_id"],
+            status=data["status"],
+            reward=None if data["reward"] is None else float(data["reward"]),
+            reason=data["reason"],
+            trajectory=_trajectory_from_dict(data["trajectory"]),
+            answer=data["answer"],
+            policy_version=int(data["policy_version"]),
+            info=dict(data["info"]),
+        )
+    except KeyError as error:
+        raise UserError(f"episode: field {error.args[0]!r} is missing") from None
+    except (TypeError, ValueError, AssertionError) as error:
+        raise UserError(f"episode {data.get('episode_id')!r}: {error or 'lists differ'}") from None
+
+
+def _trajectory_to_dict(trajectory: Trajectory | None) -> dict[str, Any] | None:
+    if trajectory is None:
+        return None
+    return {
+        "token_ids": list(trajectory.token_ids),
+        "loss_mask": list(trajectory.loss_mask),
+        "logprobs": [x if math.isfinite(x) else str(x) for x in trajectory.logprobs],
+        "policy_version": trajectory.policy_version,
+    }
+
+
+def _trajectory_from_dict(data: Mapping[str, Any] | None) -> Trajectory | None:
+    if data is None:
+        return None
+    return Trajectory(
+        token_ids=tuple(int(token) for token in data["token_ids"]),
+        loss_mask=tuple(int(mask) for mask in data["loss_mask"]),
+        logprobs=tuple(float(logprob) for logprob in data["logprobs"]),
+        policy_version=int(data["policy_version"]),
+    )

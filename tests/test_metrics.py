@@ -1,0 +1,103 @@
+"""The metrics log: one line a step, TensorBoard events, and no failure that stops a run."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from selfplay.metrics import MetricsLog
+from selfplay.run_dir import RunDir
+
+
+def rows(run: RunDir) -> list[dict[str, float]]:
+    return [json.loads(line) for line in run.metrics.read_text().splitlines()]
+
+
+def test_one_line_a_step(tmp_path: Path) -> None:
+    with RunDir(tmp_path / "a") as run:
+        metrics = MetricsLog(run, tensorboard=False)
+        metrics.log(0, {"solve_rate": 0.5})
+        metrics.log(1, {"solve_rate": 0.25, "num_valid": 3.0})
+        assert rows(run) == [
+            {"step": 0, "solve_rate": 0.5},
+            {"step": 1, "solve_rate": 0.25, "num_valid": 3.0},
+        ]
+        assert run.next_step() == 2
+
+
+def test_a_repeated_step_replaces_its_row_and_later_ones(tmp_path: Path) -> None:
+    with RunDir(tmp_path / "a") as run:
+        metrics = MetricsLog(run, tensorboard=False)
+        for step in range(4):
+            metrics.log(step, {"x": float(step)})
+        again = MetricsLog(run, tensorboard=False)
+        again.truncate_after(2)
+        assert [row["step"] for row in rows(run)] == [0, 1, 2]
+        again.log(1, {"x": 7.0})
+        assert rows(run) == [{"step": 0, "x": 0.0}, {"step": 1, "x": 7.0}]
+
+
+def test_ensure_writes_a_missing_row_alone(tmp_path: Path) -> None:
+    with RunDir(tmp_path / "a") as run:
+        metrics = MetricsLog(run, tensorboard=False)
+        metrics.log(0, {"x": 0.0})
+        metrics.ensure(0, {"x": 9.0})
+        metrics.ensure(1, {"x": 1.0})
+        assert rows(run) == [{"step": 0, "x": 0.0}, {"step": 1, "x": 1.0}]
+
+
+def test_a_torn_row_is_repaired_and_written_again(tmp_path: Path) -> None:
+    with RunDir(tmp_path / "a") as run:
+        metrics = MetricsLog(run, tensorboard=False)
+        metrics.log(0, {"x": 0.0})
+        metrics.log(1, {"x": 1.0})
+    file = tmp_path / "a" / "metrics.jsonl"
+    file.write_bytes(file.read_bytes()[:-5])
+    with RunDir(tmp_path / "a") as run:
+        metrics = MetricsLog(run, tensorboard=False)
+        metrics.ensure(1, {"x": 1.0})
+        assert rows(run) == [{"step": 0, "x": 0.0}, {"step": 1, "x": 1.0}]
+
+
+def test_numbers_that_are_not_finite_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with RunDir(tmp_path / "a") as run, caplog.at_level(logging.WARNING):
+        MetricsLog(run, tensorboard=False).log(0, {"x": float("nan"), "y": 1.0, "z": float("inf")})
+        assert rows(run) == [{"step": 0, "y": 1.0}]
+    assert "x, z" in caplog.text
+
+
+def test_tensorboard_reads_the_scalars(tmp_path: Path) -> None:
+    with RunDir(tmp_path / "a") as run:
+        metrics = MetricsLog(run)
+        for step in range(3):
+            metrics.log(step, {"solver/reward": step / 2})
+        metrics.close()
+        metrics.close()
+        resumed = MetricsLog(run)
+        resumed.truncate_after(1)
+        resumed.log(2, {"solver/reward": 9.0})
+        resumed.close()
+        events = EventAccumulator(str(run.tensorboard))
+        events.Reload()
+    scalars = [(event.step, event.value) for event in events.Scalars("solver/reward")]
+    assert scalars == [(0, 0.0), (1, 0.5), (2, 9.0)]
+
+
+def test_a_sink_that_fails_is_reported_once_and_never_raised(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with RunDir(tmp_path / "a") as run, caplog.at_level(logging.WARNING):
+        run.tensorboard.write_text("a file where the folder belongs")
+        metrics = MetricsLog(run)
+        run.metrics.mkdir()
+        for step in range(3):
+            metrics.log(step, {"x": 1.0})
+        metrics.close()
+    assert caplog.text.count("tensorboard fails") == 1
+    assert caplog.text.count("metrics.jsonl fails") == 1
