@@ -45,9 +45,11 @@ def run(overrides: Sequence[str]) -> int:
         repos = prepare_repos(names, config.repos, pool)
         stage = make_stage(open_policy(config.policy), repos, pool, config.scaffold, sampling)
         with tqdm(total=len(tasks), unit="task", desc="evaluate") as bar:
-            result = evaluate(
-                stage, tasks, config.num_samples, lambda done, total: bar.update(done - bar.n)
-            )
+
+            def progress(done: int, total: int) -> None:
+                bar.update(done - bar.n)
+
+            result = evaluate(stage, tasks, config.num_samples, progress)
     document = result.to_json()
     if config.out:
         Path(config.out).parent.mkdir(parents=True, exist_ok=True)

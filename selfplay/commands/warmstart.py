@@ -70,7 +70,7 @@ def run(overrides: Sequence[str]) -> int:
     if not (out / "examples.done").is_file():
         make_examples(config, learner.policy.tokenizer, file, out / "corpus.sqlite")
         write_atomic(out / "examples.done", b"")
-    lessons = [read_lesson(line) for line in read_json_lines(file)]
+    lessons = [read_lesson(line) for _, line in read_json_lines(file)]
     train, held_out = split(lessons, config.held_out_fraction, config.seed)
     say(f"{len(train)} examples to learn from, {len(held_out)} held out (other functions)")
     history = fit(config, learner.trainer, train, held_out)

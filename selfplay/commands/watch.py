@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 
 from tqdm import tqdm
 
@@ -15,7 +16,7 @@ class RunWatcher:
     def __init__(self, name: str, steps: int) -> None:
         self._name = name
         self._steps = steps
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[Any] | None = None
         self._last: dict[str, str] = {}
         self._began = time.monotonic()
 
@@ -53,9 +54,10 @@ class RunWatcher:
         else:
             tqdm.write(f"selfplay: evaluate {when} training: {done}/{total} tasks")
 
-    def _open(self, step: int) -> tqdm[None]:
+    def _open(self, step: int) -> tqdm[Any]:
         if self._bar is None:
             self._bar = tqdm(
                 total=self._steps, initial=step, unit="step", dynamic_ncols=True, mininterval=0.5
             )
-        return self._bar
+        bar: tqdm[Any] = self._bar
+        return bar

@@ -131,7 +131,7 @@ class RoundPlayer:
             reason, reward = "duplicate", self._injector_reward(False, None)
         elif status != "errored" and bug_id is None:
             reward = self._injector_reward(False, None)
-        elif status != "errored" and bug_id in rates:
+        elif status != "errored" and bug_id is not None and bug_id in rates:
             reward = self._injector_reward(True, rates[bug_id])
         else:
             status = "errored"

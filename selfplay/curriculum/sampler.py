@@ -91,7 +91,7 @@ class SeedSampler:
         weights: dict[Strategy, float] = {
             name: self._injector.strategies.get(name, 0.0)
             for name in ("direct", "removal", "history")
-        }  # type: ignore[assignment]
+        }
         if self._arenas[repo].prepared.history is None:
             weights["history"] = 0.0
         if not any(weights.values()):

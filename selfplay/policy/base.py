@@ -49,7 +49,8 @@ class Policy(Protocol):
     """
 
     version: int
-    tokenizer: Tokenizer
+    @property
+    def tokenizer(self) -> Tokenizer: ...
 
     def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         """Answers in the order of `requests`; `len(result[i]) == requests[i].num_samples`."""
