@@ -87,6 +87,6 @@ def _installed(environment: Environment) -> set[str]:
     names: set[str] = set()
     for source in environment.mounts:
         folder = Path(source)
-        if folder.name.endswith("-packages") and folder.is_dir():
+        if folder.name.endswith("packages") and folder.is_dir():
             names |= {entry.name.split(".", 1)[0] for entry in folder.iterdir()}
     return names
