@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from selfplay.bugs.patch import make_patch, reverse_patch
 from selfplay.bugs.sealing import sealed_layer
+from selfplay.errors import PatchError
 from selfplay.types import FileChange, GradeReport, SolveTask
 
 Judge = Callable[[SolveTask, str], GradeReport]
@@ -15,33 +16,55 @@ Judge = Callable[[SolveTask, str], GradeReport]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundTrip:
-    """Rewards of the three patches; `problem` names the first that is wrong, "" when none is."""
+    """Rewards of the three patches; `problem` says what is wrong, "" when nothing is."""
 
     gold: int
     empty: int
     deleting: int
+    problem: str
 
     @property
     def passed(self) -> bool:
         """Whether the bug means what it says."""
         return not self.problem
 
-    @property
-    def problem(self) -> str:
-        """The first wrong verdict."""
-        if self.gold != 1:
-            return "the gold patch is not resolved"
-        if self.empty != -1:
-            return "the empty patch is resolved"
-        return "" if self.deleting == -1 else "a test-deleting patch is resolved"
-
 
 def verify_task(task: SolveTask, tree: Path, judge: Judge) -> RoundTrip:
-    """Grade the three patches. Infrastructure errors pass through."""
+    """Grade the three patches on the original `tree`. Infrastructure errors pass through."""
+    try:
+        gold = reverse_patch(task.artifact.bug_patch)
+        reports = {
+            "gold": judge(task, gold),
+            "empty": judge(task, ""),
+            "deleting": judge(task, deleting_patch(task, tree)),
+        }
+    except PatchError as error:
+        problem = f"the artifact does not fit the repository: {error}"
+        return RoundTrip(gold=0, empty=0, deleting=0, problem=problem)
+    expected = {"gold": 1, "empty": -1, "deleting": -1}
+    names = {
+        "gold": "the gold patch",
+        "empty": "the empty patch",
+        "deleting": "a patch that deletes the oracle tests",
+    }
+    problems = [
+        f"{names[name]} gets {report.reward:+d} ({report.reason or 'resolved'})"
+        for name, report in reports.items()
+        if report.reward != expected[name]
+    ]
+    rewards = {name: report.reward for name, report in reports.items()}
+    return RoundTrip(**rewards, problem="; ".join(problems))
+
+
+def verify_suite(
+    tasks: Sequence[SolveTask], trees: Mapping[str, Path], judge: Judge
+) -> dict[str, RoundTrip]:
+    """{bug id: round trip} of every task; `trees` maps repository to original source tree."""
+    return {task.bug_id: verify_task(task, trees[task.repo], judge) for task in tasks}
+
+
+def deleting_patch(task: SolveTask, tree: Path) -> str:
+    """The fix patch that removes every oracle test file and repairs nothing."""
     sealed = sealed_layer(tree, task.artifact)
     deleted = {path: FileChange(content=None) for path in task.artifact.test_files}
-    return RoundTrip(
-        gold=judge(task, reverse_patch(task.artifact.bug_patch)).reward,
-        empty=judge(task, "").reward,
-        deleting=judge(task, make_patch(tree, sealed, {**sealed, **deleted})).reward,
-    )
+    return make_patch(tree, sealed, {**sealed, **deleted})
