@@ -102,7 +102,7 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
             yield name, module
 
 
-def save_adapter(model: nn.Module, directory: Path, *, base_name: str = "") -> None:
+def save_adapter(model: nn.Module, directory: Path, base_name: str = "") -> None:
     """Write the factors in bf16 as a peft directory."""
     from safetensors.torch import save_file
 

@@ -8,7 +8,8 @@ Departures from textbook GRPO (arXiv 2402.03300), with sources:
 2. Asymmetric clip, 1 - 0.2 .. 1 + 0.28 (clip-higher, DAPO, arXiv 2503.14476).
 3. Where the clip leaves the ratio unbounded (negative advantage, ratio far above 1), it is
    truncated at `importance_cap`: value min(ratio, cap), gradient as of REINFORCE with that
-   weight (truncated importance sampling, IMPALA, arXiv 1802.01561; the value of dual clip, arXiv 1912.09729).
+   weight (truncated importance sampling, IMPALA, arXiv 1802.01561; the value is that of dual
+   clip, arXiv 1912.09729).
 4. One denominator, the trained tokens of the whole step (token-level loss, DAPO; Dr. GRPO,
    arXiv 2503.20783), known before the first backward pass: any split into micro-batches gives the
    same gradient.

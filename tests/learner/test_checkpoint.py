@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -66,28 +65,35 @@ def test_only_checkpoint_names_have_a_step(tmp_path: Path) -> None:
         checkpoint.step_of(tmp_path / "last")
 
 
-def _save_for_ever(directory: str) -> None:
-    trainer = Trainer(tiny_model(), TrainerConfig(lora_rank=2))
-    for step in range(10_000):
-        checkpoint.save(Path(directory), step, trainer, {"step": step})
+WRITER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from tiny import tiny_model
+from selfplay.learner import checkpoint
+from selfplay.learner.trainer import Trainer, TrainerConfig
+trainer = Trainer(tiny_model(), TrainerConfig(lora_rank=2))
+for step in range(10_000):
+    checkpoint.save(Path(sys.argv[2]), step, trainer, {"step": step})
+"""
 
 
 @pytest.mark.slow
-def test_a_killed_writer_leaves_whole_checkpoints(trainer: Trainer, tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    for delay in (0.0, 0.013, 0.031):
-        writer = context.Process(target=_save_for_ever, args=(str(tmp_path),))
-        writer.start()
-        assert writer.pid is not None
-        deadline = time.monotonic() + 60
-        while checkpoint.latest(tmp_path) is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(delay)
-        os.kill(writer.pid, signal.SIGKILL)
-        writer.join()
-        newest = checkpoint.latest(tmp_path)
-        assert newest is not None
-        extra = checkpoint.load(newest, trainer)
-        assert extra["step"] == checkpoint.step_of(newest)
+@pytest.mark.parametrize("delay_s", [0.0, 0.013, 0.031])
+def test_a_killed_writer_leaves_whole_checkpoints(
+    trainer: Trainer, tmp_path: Path, delay_s: float
+) -> None:
+    here = str(Path(__file__).parent)
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, here, str(tmp_path)])
+    deadline = time.monotonic() + 60
+    while checkpoint.latest(tmp_path) is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(delay_s)
+    writer.kill()
+    writer.wait()
+    newest = checkpoint.latest(tmp_path)
+    assert newest is not None
+    extra = checkpoint.load(newest, trainer)
+    assert extra["step"] == checkpoint.step_of(newest)
     checkpoint.save(tmp_path, 20_000, trainer, {})
     assert not list(tmp_path.glob(".*"))

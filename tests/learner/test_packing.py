@@ -63,7 +63,7 @@ def reference_gradients(
             entropy = -(logp[row, i - 1].exp() * logp[row, i - 1]).sum()
             ratio = torch.exp(token - s.logprobs[i])
             advantage = s.advantages[i]
-            if float(ratio) > CONFIG.importance_cap:
+            if float(ratio.detach()) > CONFIG.importance_cap:
                 plain = CONFIG.importance_cap * torch.exp(token - token.detach()) * advantage
             else:
                 plain = ratio * advantage
