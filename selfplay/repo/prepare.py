@@ -127,6 +127,11 @@ def _install(spec: RepoSpec, folder: Path, tree: Path) -> None:
     python = packages / "bin" / "python"
     python.unlink(missing_ok=True)
     python.symlink_to(Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}")
+    # Beside bin/, this file makes it a virtual environment: nothing of the host's own site-packages
+    # (plugins that load themselves, other versions) can be imported inside.
+    (packages / "pyvenv.cfg").write_text(
+        f"home = {Path(sys.base_prefix) / 'bin'}\ninclude-system-site-packages = false\n"
+    )
     make_readable(folder)
 
 
