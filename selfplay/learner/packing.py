@@ -17,7 +17,13 @@ from typing import Protocol
 import torch
 
 from selfplay.errors import UserError
-from selfplay.policy.prefix_tree import Block, build_tree, common_prefix
+from selfplay.policy.prefix_tree import (
+    Block,
+    PrefixTree,
+    build_split_tree,
+    build_tree,
+    common_prefix,
+)
 
 
 class Sample(Protocol):
@@ -38,13 +44,14 @@ class MicroBatch:
     """One row of T tokens and its N trained tokens, sample after sample.
 
     token_ids, position_ids: int64 [1, T]. predictors (row index whose state predicts), targets:
-    int64 [N]. rollout_logprobs, advantages: fp32 [N]. samples: index of each trained token's
-    sample in the step's list, int64 [N].
+    int64 [N]. rollout_logprobs, advantages: fp32 [N]. samples: index of each trained token's sample
+    in the step's list, int64 [N]. The first `num_context` tokens are prompts without gradient.
     """
 
     token_ids: torch.Tensor
     position_ids: torch.Tensor
     blocks: tuple[Block, ...]
+    num_context: int
     predictors: torch.Tensor
     targets: torch.Tensor
     rollout_logprobs: torch.Tensor
@@ -61,9 +68,16 @@ class MicroBatch:
 
 
 def pack(
-    samples: Sequence[Sample], *, max_tokens: int, block_tokens: int = 256
+    samples: Sequence[Sample],
+    *,
+    max_tokens: int,
+    prompt_gradient: bool = True,
+    block_tokens: int = 256,
 ) -> list[MicroBatch]:
     """Pack samples into rows of at most `max_tokens`; a longer sample gets a row of its own.
+
+    Without `prompt_gradient`, all prompt tokens but the last become context of the row (which can
+    exceed `max_tokens` by the answers' first tokens that are then not shared).
 
     Nothing is truncated. Samples are taken in the order of their tokens, which brings equal
     prefixes together, so the result does not depend on the order of `samples`.
@@ -83,7 +97,7 @@ def pack(
                 continue
         rows.append([index])
         size = len(tokens)
-    return [_micro_batch(samples, row, block_tokens) for row in rows]
+    return [_micro_batch(samples, row, prompt_gradient, block_tokens) for row in rows]
 
 
 def num_trained_tokens(samples: Sequence[Sample]) -> int:
@@ -91,8 +105,27 @@ def num_trained_tokens(samples: Sequence[Sample]) -> int:
     return sum(sum(sample.loss_mask) for sample in samples)
 
 
-def _micro_batch(samples: Sequence[Sample], row: list[int], block_tokens: int) -> MicroBatch:
-    tree = build_tree([samples[index].token_ids for index in row], block_tokens=block_tokens)
+def _layout(members: list[Sample], prompt_gradient: bool, block_tokens: int) -> PrefixTree:
+    sequences = [member.token_ids for member in members]
+    if prompt_gradient:
+        return build_tree(sequences, block_tokens=block_tokens)
+    cuts = [
+        max(0, member.loss_mask.index(1) - 1) if any(member.loss_mask) else 0 for member in members
+    ]
+    contexts = [ids[:cut] for ids, cut in zip(sequences, cuts, strict=True)]
+    rests = [ids[cut:] for ids, cut in zip(sequences, cuts, strict=True)]
+    return build_split_tree(contexts, rests, block_tokens=block_tokens)
+
+
+def _context_length(loss_mask: Sequence[int]) -> int:
+    """Tokens before the one that makes the first prediction."""
+    return max(0, loss_mask.index(1) - 1) if 1 in loss_mask else 0
+
+
+def _micro_batch(
+    samples: Sequence[Sample], row: list[int], prompt_gradient: bool, block_tokens: int
+) -> MicroBatch:
+    tree = _layout([samples[index] for index in row], prompt_gradient, block_tokens)
     predictors: list[int] = []
     targets: list[int] = []
     logprobs: list[float] = []
@@ -114,6 +147,7 @@ def _micro_batch(samples: Sequence[Sample], row: list[int], block_tokens: int) -
         token_ids=torch.tensor([tree.token_ids]),
         position_ids=torch.tensor([tree.position_ids]),
         blocks=tree.blocks,
+        num_context=tree.num_context,
         predictors=torch.tensor(predictors, dtype=torch.long),
         targets=torch.tensor(targets, dtype=torch.long),
         rollout_logprobs=torch.tensor(logprobs, dtype=torch.float32),

@@ -13,7 +13,7 @@ import torch
 
 from selfplay.errors import UserError
 from selfplay.learner.loss import supervised_loss
-from selfplay.learner.packing import MicroBatch, pack
+from selfplay.learner.packing import MicroBatch
 from selfplay.learner.trainer import Trainer
 
 Progress = Callable[["SupervisedStep"], None]
@@ -153,7 +153,7 @@ def _pack(trainer: Trainer, examples: Sequence[Example]) -> list[MicroBatch]:
                 advantages=zeros,
             )
         )
-    return pack(scored, max_tokens=trainer.config.micro_batch_tokens)
+    return trainer.pack(scored)
 
 
 def _batches(examples: Sequence[Example], config: SupervisedConfig) -> list[list[Example]]:

@@ -37,7 +37,12 @@ MicroLoss = Callable[[torch.Tensor, torch.Tensor, MicroBatch], torch.Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainerConfig:
-    """`lora_rank` 0 trains all weights; `lora_alpha` None means twice the rank."""
+    """`lora_rank` 0 trains all weights; `lora_alpha` None means twice the rank.
+
+    `prompt_gradient=False` treats the prompts' keys and values as constants: a biased gradient
+    (cosine with the exact one 0.64 to 0.82 on SmolLM2-135M, where two batches of 8 exact ones
+    have 0.25 to 0.5) for a forward pass alone instead of forward and backward over the prompts.
+    """
 
     lora_rank: int = 16
     lora_alpha: float | None = None
@@ -47,6 +52,7 @@ class TrainerConfig:
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.95)
     micro_batch_tokens: int = 2048
+    prompt_gradient: bool = True
     loss: LossConfig = field(default_factory=LossConfig)
 
 
@@ -97,7 +103,7 @@ class Trainer:
         not finite.
         """
         begin = time.perf_counter()
-        batches = pack(samples, max_tokens=self.config.micro_batch_tokens)
+        batches = self.pack(samples)
         num_total = denominator(batches, self.config.loss)
         stats = LossStats()
         if num_total == 0:
@@ -123,6 +129,14 @@ class Trainer:
             "train_tokens_per_s": num_packed / seconds,
         }
 
+    def pack(self, samples: Sequence[Sample]) -> list[MicroBatch]:
+        """Micro-batches as configured."""
+        return pack(
+            samples,
+            max_tokens=self.config.micro_batch_tokens,
+            prompt_gradient=self.config.prompt_gradient,
+        )
+
     def accumulate(
         self, batches: Sequence[MicroBatch], loss: MicroLoss, temperature: float = 1.0
     ) -> float:
@@ -142,11 +156,10 @@ class Trainer:
         self, batch: MicroBatch, temperature: float = 1.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probability and entropy of each trained token, fp32 [N]."""
-        states = hidden_states(
-            self.model, batch.token_ids, batch.position_ids, TreePlan(batch.blocks)
-        )
+        states = row_states(self.model, batch)
         head = self.model.get_output_embeddings().weight
-        return token_scores(states[0, batch.predictors], head, batch.targets, temperature)
+        predictors = batch.predictors - batch.num_context
+        return token_scores(states[predictors], head, batch.targets, temperature)
 
     def apply(self, learning_rate: float) -> float:
         """Clip, step and refresh the live weights; the gradient norm before clipping.
@@ -203,6 +216,19 @@ class Trainer:
         self.num_steps = int(state["num_steps"])
         torch.set_rng_state(state["rng"])
         self.refresh()
+
+
+def row_states(model: Any, batch: MicroBatch) -> torch.Tensor:
+    """Last states of the row's tokens after its context, [tokens, size]."""
+    num, context = batch.num_context, []
+    if num:
+        before = tuple(block for block in batch.blocks if block.end <= num)
+        with torch.no_grad():
+            plan = TreePlan(before, lambda _, key, value: context.append((key, value)))
+            hidden_states(model, batch.token_ids[:, :num], batch.position_ids[:, :num], plan)
+    after = tuple(block for block in batch.blocks if block.start >= num)
+    plan = TreePlan(after, context=context)
+    return hidden_states(model, batch.token_ids[:, num:], batch.position_ids[:, num:], plan)[0]
 
 
 def _make_hook(master: torch.Tensor) -> Callable[[torch.Tensor], None]:

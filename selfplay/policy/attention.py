@@ -7,7 +7,7 @@ The model is called with `plan=...`; every layer hands its queries, keys and val
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -32,11 +32,21 @@ class AttentionPlan(Protocol):
 
 
 class TreePlan:
-    """One row laid out by `prefix_tree.build_tree`; `keep` sees each layer's keys and values."""
+    """One row laid out by `prefix_tree.py`; `keep` sees each layer's keys and values.
 
-    def __init__(self, blocks: tuple[Block, ...], keep: KeepKeys | None = None) -> None:
+    With `context`, the keys and values of the row's first tokens in each layer, the model is given
+    only the tokens after them, and no gradient flows into the context.
+    """
+
+    def __init__(
+        self,
+        blocks: tuple[Block, ...],
+        keep: KeepKeys | None = None,
+        context: Sequence[tuple[torch.Tensor, torch.Tensor]] = (),
+    ) -> None:
         self._blocks = blocks
         self._keep = keep
+        self._context = context
         self._biases: tuple[torch.Tensor, ...] = ()
 
     def attend(
@@ -45,10 +55,14 @@ class TreePlan:
         assert query.shape[0] == 1, "a prefix tree is one row"
         if self._keep is not None:
             self._keep(layer, key[0], value[0])
+        keys, values = key[0], value[0]
+        if self._context:
+            keys = torch.cat([self._context[layer][0], keys], dim=1)
+            values = torch.cat([self._context[layer][1], values], dim=1)
         if not self._biases:
             self._biases = tuple(_bias(block.mask, query) for block in self._blocks)
         out: torch.Tensor = _TreeAttention.apply(  # type: ignore[no-untyped-call]
-            query[0], key[0], value[0], self._blocks, self._biases, scale
+            query[0], keys, values, self._blocks, self._biases, scale
         )
         return out.transpose(0, 1).unsqueeze(0)
 
@@ -56,8 +70,9 @@ class TreePlan:
 class _TreeAttention(torch.autograd.Function):
     """Block-wise attention with grouped key heads; probabilities are kept for the backward pass.
 
-    query [heads, tokens, size], key and value [key heads, tokens, size]. Softmax in fp32, products
-    in the input's dtype, gradients of keys and values summed over blocks in fp32.
+    query [heads, queries, size], key and value [key heads, tokens, size]; the queries are those of
+    the last tokens. Softmax in fp32, products in the input's dtype, gradients of keys and values
+    summed over blocks in fp32.
     """
 
     @staticmethod
@@ -71,11 +86,12 @@ class _TreeAttention(torch.autograd.Function):
         scale: float,
     ) -> torch.Tensor:
         key_heads, num_tokens, size = key.shape
-        grouped = query.view(key_heads, -1, num_tokens, size)
+        first = num_tokens - query.shape[1]
+        grouped = query.view(key_heads, -1, query.shape[1], size)
         out = torch.empty_like(grouped)
         probs: list[torch.Tensor] = []
         for block, bias in zip(blocks, biases, strict=True):
-            rows = slice(block.start, block.end)
+            rows = slice(block.start - first, block.end - first)
             q = (grouped[:, :, rows] * scale).reshape(key_heads, -1, size)
             scores = torch.bmm(q, _gather(key, block).transpose(1, 2))
             prob = _masked_softmax(scores, bias)
@@ -90,13 +106,14 @@ class _TreeAttention(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, out, *probs = ctx.saved_tensors
         key_heads, num_tokens, size = key.shape
-        shape = (key_heads, -1, num_tokens, size)
+        first = num_tokens - query.shape[1]
+        shape = (key_heads, -1, query.shape[1], size)
         grad_query = torch.empty_like(query)
         grad_key = torch.zeros_like(key, dtype=torch.float32)
         grad_value = torch.zeros_like(value, dtype=torch.float32)
         delta = (grad.float().view(shape) * out.float()).sum(-1)
         for block, prob in zip(ctx.blocks, probs, strict=True):
-            rows = slice(block.start, block.end)
+            rows = slice(block.start - first, block.end - first)
             go = grad.view(shape)[:, :, rows].reshape(key_heads, -1, size)
             q = (query.view(shape)[:, :, rows] * ctx.scale).reshape(key_heads, -1, size)
             _scatter_add(grad_value, block, torch.bmm(prob.transpose(1, 2), go))

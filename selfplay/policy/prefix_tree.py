@@ -43,6 +43,8 @@ class PrefixTree:
     position_ids: tuple[int, ...]
     blocks: tuple[Block, ...]
     paths: tuple[tuple[Span, ...], ...]
+    num_context: int = 0
+    """Leading rows that came in as contexts (`build_split_tree`)."""
 
     def rows(self, index: int) -> list[int]:
         """Row indices of the tokens of sequence `index`, in its order."""
@@ -76,27 +78,75 @@ def common_prefix(left: Sequence[int], right: Sequence[int], start: int = 0) -> 
 def build_tree(sequences: Sequence[Sequence[int]], *, block_tokens: int = 256) -> PrefixTree:
     """Lay out `sequences` (none empty); no block holds more than `block_tokens` queries."""
     assert sequences and all(len(sequence) for sequence in sequences)
-    order = sorted(range(len(sequences)), key=lambda index: tuple(sequences[index]))
-    builder = _Builder([tuple(sequences[index]) for index in order])
-    root = builder.build()
-    blocks: list[Block] = []
-    _make_blocks([root], (), block_tokens, blocks)
-    paths: list[tuple[Span, ...]] = [()] * len(sequences)
-    for index, node in zip(order, builder.last_node, strict=True):
-        paths[index] = tuple(node.path())
-    return PrefixTree(
-        token_ids=tuple(builder.tokens),
-        position_ids=tuple(builder.positions),
-        blocks=tuple(blocks),
-        paths=tuple(paths),
-    )
+    forest = _Forest(block_tokens)
+    return forest.tree(forest.add(sequences), num_context=0)
+
+
+def build_split_tree(
+    contexts: Sequence[Sequence[int]], rests: Sequence[Sequence[int]], *, block_tokens: int = 256
+) -> PrefixTree:
+    """Sequence i is `contexts[i]` (may be empty) and then `rests[i]` (not empty).
+
+    The rows of all contexts come first, so that they can be run apart from the rest. Rests share
+    their beginnings under equal contexts only. Example, contexts (1,2) (1,2) (1), rests (3) (3,4)
+    (2): row 1 2 | 2 3 4, of which the first two are context.
+    """
+    forest = _Forest(block_tokens)
+    distinct = sorted({tuple(context) for context in contexts})
+    filled = [context for context in distinct if context]
+    spans = dict(zip(filled, forest.add(filled), strict=True)) if filled else {}
+    num_context = len(forest.tokens)
+    paths: list[tuple[Span, ...]] = [()] * len(rests)
+    for context in distinct:
+        members = [index for index, other in enumerate(contexts) if tuple(other) == context]
+        added = forest.add(
+            [rests[index] for index in members], spans.get(context, ()), len(context)
+        )
+        for index, path in zip(members, added, strict=True):
+            paths[index] = path
+    return forest.tree(paths, num_context=num_context)
+
+
+class _Forest:
+    """Trees side by side in one row, each below rows that lie in it already."""
+
+    def __init__(self, block_tokens: int) -> None:
+        self._block_tokens = block_tokens
+        self.tokens: list[int] = []
+        self._positions: list[int] = []
+        self._blocks: list[Block] = []
+
+    def add(
+        self, sequences: Sequence[Sequence[int]], above: tuple[Span, ...] = (), depth: int = 0
+    ) -> list[tuple[Span, ...]]:
+        """Append a tree whose first tokens have position `depth`; the path of each sequence."""
+        order = sorted(range(len(sequences)), key=lambda index: tuple(sequences[index]))
+        builder = _Builder([tuple(sequences[index]) for index in order], len(self.tokens))
+        root = builder.build()
+        self.tokens += builder.tokens
+        self._positions += [depth + position for position in builder.positions]
+        _make_blocks([root], above, self._block_tokens, self._blocks)
+        paths: list[tuple[Span, ...]] = [()] * len(sequences)
+        for index, node in zip(order, builder.last_node, strict=True):
+            paths[index] = tuple(_joined([*above, *node.path()]))
+        return paths
+
+    def tree(self, paths: Sequence[tuple[Span, ...]], *, num_context: int) -> PrefixTree:
+        return PrefixTree(
+            token_ids=tuple(self.tokens),
+            position_ids=tuple(self._positions),
+            blocks=tuple(self._blocks),
+            paths=tuple(paths),
+            num_context=num_context,
+        )
 
 
 class _Builder:
     """Builds nodes in depth-first order over lexicographically sorted sequences."""
 
-    def __init__(self, ordered: list[tuple[int, ...]]) -> None:
+    def __init__(self, ordered: list[tuple[int, ...]], first_row: int) -> None:
         self._ordered = ordered
+        self._first_row = first_row
         self.tokens: list[int] = []
         self.positions: list[int] = []
         self.last_node: list[_Node] = [_Node(0)] * len(ordered)
@@ -111,10 +161,10 @@ class _Builder:
             nodes.append(node)
             first, last = self._ordered[low], self._ordered[high - 1]
             common = common_prefix(first, last, depth)
-            node.start = len(self.tokens)
+            node.start = self._first_row + len(self.tokens)
             self.tokens.extend(first[depth:common])
             self.positions.extend(range(depth, common))
-            node.end = len(self.tokens)
+            node.end = self._first_row + len(self.tokens)
             while low < high and len(self._ordered[low]) == common:
                 self.last_node[low] = node
                 low += 1

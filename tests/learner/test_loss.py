@@ -24,6 +24,7 @@ def batch_of(rollout: list[float], advantages: list[float]) -> MicroBatch:
         token_ids=torch.zeros(1, num, dtype=torch.long),
         position_ids=torch.zeros(1, num, dtype=torch.long),
         blocks=(),
+        num_context=0,
         predictors=torch.zeros(num, dtype=torch.long),
         targets=torch.zeros(num, dtype=torch.long),
         rollout_logprobs=torch.tensor(rollout),
