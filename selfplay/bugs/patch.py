@@ -108,7 +108,22 @@ def make_patch(tree: Path, below: Layer, above: Layer) -> str:
         result = _git(["diff", *options], scratch)
         if result.returncode not in (0, 1):
             raise InfrastructureError(f"git diff failed: {result.stderr.decode(errors='replace')}")
-    return result.stdout.decode("utf-8", "surrogateescape")
+    return _with_prefixes(result.stdout.decode("utf-8", "surrogateescape"))
+
+
+def _with_prefixes(diff: str) -> str:
+    """`--no-prefix` names a created file b/X on both sides of its header, a deleted one a/X."""
+    lines = diff.split("\n")
+    for i, line in enumerate(lines[:-1]):
+        if line.startswith("diff --git "):
+            half = len("diff --git ") + (len(line) - len("diff --git ")) // 2
+            left, right = line[:half], line[half:]
+            if lines[i + 1].startswith("new file mode "):
+                left = left.replace("b/", "a/", 1)
+            elif lines[i + 1].startswith("deleted file mode "):
+                right = right.replace("a/", "b/", 1)
+            lines[i] = left + right
+    return "\n".join(lines)
 
 
 def _refuse_clashes(tree: Path, below: Layer, created: Iterable[str]) -> None:
