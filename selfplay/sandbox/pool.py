@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -16,17 +17,19 @@ log = logging.getLogger(__name__)
 
 
 class RetryingSandbox:
-    """Repeats a job once when the sandbox itself failed."""
+    """Repeats a job once when the sandbox itself failed; `num_retries` counts these."""
 
     def __init__(self, inner: Sandbox) -> None:
         self._inner = inner
         self.name = inner.name
+        self.num_retries = 0
 
     def run(self, job: Job) -> RunResult:
         """Like `Sandbox.run`; the second failure is raised."""
         try:
             return self._inner.run(job)
         except SandboxError as error:
+            self.num_retries += 1
             log.warning("sandbox failed, trying once more: %s", error)
             return self._inner.run(job)
 
@@ -38,13 +41,19 @@ class RetryingSandbox:
 class SandboxPool:
     """`map` runs a function over items in `num_workers` threads, results in order."""
 
-    def __init__(self, sandbox: Sandbox, num_workers: int) -> None:
+    def __init__(self, sandbox: Sandbox, num_workers: int | None = None) -> None:
+        self.num_workers = num_workers or os.cpu_count() or 1
         self.sandbox: Sandbox = RetryingSandbox(sandbox)
-        self._threads = ThreadPoolExecutor(num_workers, thread_name_prefix="sandbox")
+        self._threads = ThreadPoolExecutor(self.num_workers, thread_name_prefix="sandbox")
 
-    def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        """Ordered results; the first exception is raised."""
-        return list(self._threads.map(function, items))
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """Ordered results; the first exception is raised and what has not begun is dropped."""
+        futures = [self._threads.submit(function, item) for item in items]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()
 
     def close(self) -> None:
         """Wait for running jobs, then close the sandbox. Idempotent."""

@@ -1,4 +1,5 @@
 """Stop-gap."""
+
 from selfplay.sandbox.base import Sandbox
 from selfplay.sandbox.bubblewrap import BubblewrapSandbox
 

@@ -1,0 +1,115 @@
+"""Follows one running job: bounded output, deadline, disk watch, and its certain end."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from selfplay.errors import SandboxError
+from selfplay.sandbox.base import Quota
+
+CHUNK = 1 << 16
+WATCH_S = 0.25
+KILL_GRACE_S = 60.0
+MAX_OUT_ENTRIES = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """What a job printed and why it ended; `stopped` names the exceeded disk bound, or ""."""
+
+    output: bytes
+    truncated: bool
+    timed_out: bool
+    stopped: str
+    duration_s: float
+
+    def annotated(self) -> bytes:
+        """The output, with a last line that says which bound stopped the job."""
+        if not self.stopped:
+            return self.output
+        return self.output + f"\n[sandbox] stopped: {self.stopped}\n".encode()
+
+
+def collect(
+    stream: int, gone: int, quota: Quota, kill: Callable[[], None], excess: Callable[[], str]
+) -> Collected:
+    """Read `stream` until the job's whole process tree is gone.
+
+    stream   descriptor of the combined output; a job may close it early or leave it open
+    gone     descriptor that becomes readable (or hangs up) when the last process has ended
+    kill     called once, at the deadline or when `excess()` names an exceeded bound
+    Output beyond `quota.output` is read and dropped, so that a chatty command still ends by itself.
+    `SandboxError` when the tree outlives its kill.
+    """
+    os.set_blocking(stream, False)
+    poller = select.poll()
+    poller.register(stream, select.POLLIN)
+    poller.register(gone, select.POLLIN)
+    output, truncated = bytearray(), False
+    began = time.monotonic()
+    deadline, next_watch = began + quota.timeout_s, began + WATCH_S
+    timed_out, stopped, ended = False, "", False
+    while True:
+        now = time.monotonic()
+        if now >= deadline:
+            if timed_out or stopped:
+                raise SandboxError(
+                    f"a process tree did not end {KILL_GRACE_S:.0f} s after its kill"
+                )
+            timed_out, deadline = True, now + KILL_GRACE_S
+            kill()
+        elif now >= next_watch and not (timed_out or stopped):
+            next_watch = now + WATCH_S
+            stopped = excess()
+            if stopped:
+                deadline = now + KILL_GRACE_S
+                kill()
+        wait_s = max(0.0, min(deadline, next_watch if next_watch > now else deadline) - now)
+        ready = dict(poller.poll(0 if ended else wait_s * 1000 + 1))
+        ended = ended or gone in ready
+        chunk = _read(stream) if ended or stream in ready else None
+        if chunk:
+            room = quota.output - len(output)
+            truncated = truncated or len(chunk) > room
+            output += chunk[:room] if room > 0 else b""
+        elif ended:  # nobody is left to write: what was in the pipe has been read
+            return Collected(
+                output=bytes(output),
+                truncated=truncated,
+                timed_out=timed_out,
+                stopped=stopped,
+                duration_s=time.monotonic() - began,
+            )
+        elif chunk == b"":
+            poller.unregister(stream)
+            poller.register(stream, 0)
+
+
+def _read(stream: int) -> bytes | None:
+    """Next piece, b"" at the end, None when nothing is there."""
+    try:
+        return os.read(stream, CHUNK)
+    except BlockingIOError:
+        return None
+
+
+def out_excess(out: Path, quota: Quota) -> str:
+    """Names the bound that the files below /out exceed, "" while they are within bounds."""
+    size, num_entries = 0, 0
+    for folder, folders, files in os.walk(out):
+        num_entries += len(folders) + len(files)
+        for name in files:
+            try:
+                size += os.lstat(os.path.join(folder, name)).st_blocks * 512  # noqa: PTH118
+            except OSError:
+                continue
+        if size > max(quota.output, quota.file_size):
+            return "/out holds too many bytes"
+        if num_entries > MAX_OUT_ENTRIES:
+            return "/out holds too many files"
+    return ""

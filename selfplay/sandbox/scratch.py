@@ -1,0 +1,167 @@
+"""Folders that carry one job's files in and out, and never outlive the process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from selfplay.errors import SandboxError
+from selfplay.sandbox.base import Job
+from selfplay.sandbox.host import cache_root, check_reachable, make_readable
+from selfplay.sandbox.owner import is_abandoned, owner_token
+from selfplay.types import Layer
+
+MAX_FILES = 64
+HOSTNAME = "sandbox"
+BASE_VARIABLES = {
+    "HOME": "/tmp",
+    "TZ": "UTC",
+    "LANG": "C.UTF-8",
+    "LC_ALL": "C.UTF-8",
+    "PYTHONHASHSEED": "0",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+
+
+class Scratch:
+    """One directory of this process below `root`; job folders in it belong to the sandbox uid."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        root = root or cache_root() / "scratch"
+        root.mkdir(parents=True, exist_ok=True)
+        check_reachable(root)
+        for entry in root.iterdir():
+            if is_abandoned(entry.name):
+                remove_tree(entry)
+        self.path = Path(tempfile.mkdtemp(prefix=f"{owner_token()}-", dir=root))
+        self.path.chmod(0o755)
+
+    @contextmanager
+    def folder(self, job: Job) -> Iterator[Path]:
+        """A folder with `layer/`, `in/`, `out/`, `stdin` for one job; gone afterwards."""
+        try:
+            folder = Path(tempfile.mkdtemp(dir=self.path))
+        except OSError as error:
+            raise SandboxError(f"no folder for a job in {self.path}: {error}") from error
+        try:
+            try:
+                _fill(folder, job)
+            except OSError as error:
+                raise SandboxError(f"cannot write the files of a job: {error}") from error
+            yield folder
+        finally:
+            remove_tree(folder)
+
+    def close(self) -> None:
+        """Remove everything. Idempotent."""
+        remove_tree(self.path)
+
+
+def _fill(folder: Path, job: Job) -> None:
+    for name in ("layer", "in", "out"):
+        (folder / name).mkdir()
+    write_layer(job.layer, folder / "layer")
+    for name, content in job.inputs.items():
+        (folder / "in" / check_relative(name)).write_bytes(content)
+    (folder / "stdin").write_bytes(job.stdin)
+    make_readable(folder)
+
+
+def write_layer(layer: Layer, target: Path) -> None:
+    """Write the changed files of a layer below `target`.
+
+    The modification time is a whole second that the content determines, far in the past: compiled
+    byte code of another state (which names its source's time and size) can never match it.
+    """
+    for path, change in layer.items():
+        check_relative(path)
+        if change.content is None:
+            continue
+        file = target / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(change.content)
+        file.chmod(0o755 if change.executable else 0o644)
+        stamp = 1_000_000_000 + zlib.crc32(change.content) % 500_000_000
+        os.utime(file, (stamp, stamp))
+
+
+def check_relative(path: str) -> str:
+    """The path itself; `SandboxError` when it would leave the folder it is meant for."""
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts or "\0" in path:
+        raise SandboxError(f"path {path!r} leaves the sandbox's tree: use a plain relative path")
+    return path
+
+
+def deleted_paths(layer: Layer) -> list[str]:
+    """Deleted paths that no written file of the same layer covers or lies below."""
+    written = [path for path, change in layer.items() if change.content is not None]
+    parents = {str(parent) for path in written for parent in PurePosixPath(path).parents}
+    hidden = set(written)
+    return [
+        path
+        for path, change in layer.items()
+        if change.content is None
+        and path not in parents
+        and not any(str(parent) in hidden for parent in PurePosixPath(path).parents)
+    ]
+
+
+def read_out(out: Path, room: int) -> dict[str, bytes]:
+    """Plain files of /out by name, links and special files left out, `room` bytes in all."""
+    files: dict[str, bytes] = {}
+    for name in sorted(entry.name for entry in out.iterdir())[: 4 * MAX_FILES]:
+        try:
+            fd = os.open(out / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            continue
+        with os.fdopen(fd, "rb") as file:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode) or status.st_size > room:
+                continue
+            files[name] = file.read(room)
+        room -= len(files[name])
+        if len(files) == MAX_FILES:
+            break
+    return files
+
+
+def etc_files(uid: int) -> dict[str, str]:
+    """Files of /etc that programs look up: the user they run as, and `localhost` without DNS."""
+    return {
+        "passwd": f"root:x:0:0:root:/root:/bin/sh\nsandbox:x:{uid}:{uid}::/tmp:/bin/sh\n",
+        "group": f"root:x:0:\nsandbox:x:{uid}:\n",
+        "hosts": f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost\n",
+        "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+        "resolv.conf": "",
+    }
+
+
+def write_etc(folder: Path, uid: int) -> Path:
+    """`etc_files` below `folder`, readable by everyone; the directory."""
+    etc = folder / "etc"
+    etc.mkdir()
+    for name, text in etc_files(uid).items():
+        (etc / name).write_text(text)
+        (etc / name).chmod(0o644)
+    etc.chmod(0o755)
+    return etc
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a tree that untrusted code wrote to: no links followed, closed directories opened."""
+    shutil.rmtree(path, ignore_errors=True)
+    if not path.exists():
+        return
+    for folder, folders, _ in os.walk(path):
+        for name in (".", *folders):
+            entry = os.path.join(folder, name)  # noqa: PTH118 (names may be no text)
+            if not os.path.islink(entry):  # noqa: PTH114
+                os.chmod(entry, 0o700)  # noqa: PTH101
+    shutil.rmtree(path, ignore_errors=True)
