@@ -54,7 +54,7 @@ def fetch(spec: RepoSpec, folder: Path) -> Fetched:
 
 def git(*argv: str, cwd: Path | None = None) -> str:
     """Run git with a configuration of our own. Raises `RepoError` with its last line."""
-    command = ["git", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", *argv]
+    command = ["git", "-c", "safe.directory=*", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", *argv]
     done = subprocess.run(
         command,
         cwd=cwd,
