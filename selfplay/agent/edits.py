@@ -9,13 +9,14 @@ A listing shows lines of one or more files, numbered 1..N without gaps, common i
 An answer is a few operations, one a line:
 
     N| text    line N becomes this text; given again for the same N, further lines after it
-    N+ text    a new line after line N
+    N+ text    a new line between line N and the next listed one (after hidden lines, if any)
     N-         line N goes;  N-M: lines N to M go
 """
 
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,10 +72,16 @@ class Listing:
                 for row, line in zip(excerpt.rows, shown, strict=True)
             ]
         self._numbers = {(line.path, line.row): n for n, line in enumerate(self.lines, 1)}
+        ends = itertools.accumulate(len(excerpt.rows) for excerpt in excerpts)
+        self._last = frozenset(ends)
 
     def number(self, path: str, row: int) -> int | None:
         """Number under which a row of a file is listed, None when it is not."""
         return self._numbers.get((path, row))
+
+    def is_last(self, number: int) -> bool:
+        """Whether a line is the last of its excerpt."""
+        return number in self._last
 
     def render(self) -> str:
         """The listing as text, excerpts separated by an empty line."""
@@ -150,19 +157,24 @@ def _apply(
 ) -> Iterator[str]:
     """New lines of one file, with endings."""
     usual = (_ending(rows[0]) if rows else "") or "\n"
+    waiting: list[str] = []
     for row, old in enumerate(rows):
         number = listing.number(path, row)
         if number is None:
             yield old
             continue
+        yield from waiting
         line = listing.lines[number - 1]
         ending = _ending(old) or usual
         if number not in operations.deleted:
             for text in operations.replaced.get(number, [line.text]):
                 unchanged = text == line.text
                 yield (_body(old) if unchanged else _indented(line.margin, text)) + ending
-        for text in operations.inserted.get(number, []):
-            yield _indented(line.margin, text) + ending
+        texts = operations.inserted.get(number, [])
+        waiting = [_indented(line.margin, text) + ending for text in texts]
+        if listing.is_last(number):
+            yield from waiting
+            waiting = []
 
 
 def render_edit(listing: Listing, new_sources: Mapping[str, str]) -> str:
@@ -201,15 +213,7 @@ def _block(listing: Listing, path: str, first: int, last: int, new: Sequence[str
         raise ValueError(f"not expressible as an edit: {path} changes outside the listing")
     listed = [number for number in numbers if number is not None]
     if not listed:
-        before, after = listing.number(path, first - 1), listing.number(path, first)
-        anchor = before or after
-        if anchor is None:
-            raise ValueError(f"not expressible as an edit: {path} grows outside the listing")
-        margin = listing.lines[anchor - 1].margin
-        sign = "+" if before else "|"
-        yield from (_operation(anchor, sign, _shown(margin, line)) for line in new)
-        if not before:
-            yield _operation(anchor, "|", listing.lines[anchor - 1].text)
+        yield from _growth(listing, path, first, new)
         return
     for index, line in enumerate(new):
         number = listed[min(index, len(listed) - 1)]
@@ -217,6 +221,25 @@ def _block(listing: Listing, path: str, first: int, last: int, new: Sequence[str
     rest = listed[len(new) :]
     if rest:
         yield f"{rest[0]}-" if len(rest) == 1 else f"{rest[0]}-{rest[-1]}"
+
+
+def _growth(listing: Listing, path: str, row: int, new: Sequence[str]) -> Iterator[str]:
+    """Operations that put `new` lines before a row."""
+    before, after = listing.number(path, row - 1), listing.number(path, row)
+    if after and after > 1 and not listing.is_last(after - 1):
+        anchor, sign = after - 1, "+"
+    elif before:
+        anchor, sign = before, "+" if listing.is_last(before) else "|"
+    elif after:
+        anchor, sign = after, "|"
+    else:
+        raise ValueError(f"not expressible as an edit: {path} grows outside the listing")
+    margin, text = listing.lines[anchor - 1].margin, listing.lines[anchor - 1].text
+    if sign == "|" and before:
+        yield _operation(anchor, "|", text)
+    yield from (_operation(anchor, sign, _shown(margin, line)) for line in new)
+    if sign == "|" and not before:
+        yield _operation(anchor, "|", text)
 
 
 def parse_listing(text: str) -> Listing:

@@ -8,13 +8,13 @@ The bug patch and the original source never choose or show anything.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from selfplay.agent.compact import excerpt, fit_listing
 from selfplay.agent.edits import Excerpt, Listing
 from selfplay.agent.failures import Failure, TestBody, find_tests, read_failures, test_name
-from selfplay.agent.suspicion import ochiai, rank
+from selfplay.agent.suspicion import ochiai, rank, reached_by_all
 from selfplay.bugs.patch import apply_patch, make_patch, read_file, reverse_patch, touched_files
 from selfplay.bugs.sealing import sealed_layer
 from selfplay.config import ScaffoldConfig
@@ -109,7 +109,7 @@ class CompactSolver:
     def show(self, view: SolverView) -> tuple[str, Listing]:
         """(text, listing) of a prompt, from what a solver may know."""
         failures = read_failures(view.failure_output)
-        bodies = relevant_tests(view, failures)
+        bodies = relevant_tests(view, failures, self._reached)
         tests, shown = _test_text(bodies, failures)
         messages = _messages(failures, shown)
         issue = view.problem_statement.strip()[:MAX_ISSUE_CHARACTERS]
@@ -150,7 +150,12 @@ class CompactSolver:
         }
         rows = traceback_rows(failures, functions)
         scores = {name: score for name, score in scores.items() if name in functions}
-        order = rank(scores, located=rows, mentioned=set(re.findall(r"\w+", tests)))
+        order = rank(
+            scores,
+            in_all=reached_by_all(view.fail_to_pass, self._reached),
+            located=rows,
+            mentioned=set(re.findall(r"\w+", tests)),
+        )
 
         def maker(name: str) -> Callable[[int], Excerpt]:
             function = functions[name]
@@ -179,9 +184,14 @@ def traceback_rows(
     return rows
 
 
-def relevant_tests(view: SolverView, failures: Sequence[Failure]) -> list[TestBody]:
-    """Bodies of the failing tests, those with recorded output first, then the short ones."""
+def relevant_tests(
+    view: SolverView, failures: Sequence[Failure], reached: Mapping[str, Collection[str]]
+) -> list[TestBody]:
+    """Bodies of the failing tests: recorded ones, then by functions reached and length."""
     names = list(dict.fromkeys(test_name(test) for test in view.fail_to_pass))
+    width: dict[str, int] = {}
+    for test in view.fail_to_pass:
+        width[test_name(test)] = max(width.get(test_name(test), 0), len(reached.get(test, ())))
     recorded = {failure.name for failure in failures}
     files = touched_files(view.oracle_patch) if view.oracle_patch else ()
     files = files or tuple(dict.fromkeys(t.split("::", 1)[0] for t in view.fail_to_pass))
@@ -191,7 +201,9 @@ def relevant_tests(view: SolverView, failures: Sequence[Failure]) -> list[TestBo
         if path.endswith(".py")
         for body in find_tests(view.read_test(path) or "", names)
     ]
-    return sorted(bodies, key=lambda b: (b.name not in recorded, len(b.lines), b.name))
+    return sorted(
+        bodies, key=lambda b: (b.name not in recorded, width[b.name], len(b.lines), b.name)
+    )
 
 
 def _test_text(bodies: Sequence[TestBody], failures: Sequence[Failure]) -> tuple[str, list[str]]:

@@ -61,6 +61,17 @@ def test_replace_insert_delete() -> None:
     assert edited("4|     return 3\r\n")[-2] == "        return 3"
 
 
+def test_insertion_goes_past_hidden_lines() -> None:
+    """A line added after a header lands below the docstring, which the listing hides."""
+    assert edited("3+     y = 1")[2:] == [
+        "            return 1",
+        "",
+        "        y = 1",
+        "        return 2",
+        "",
+    ]
+
+
 def test_order_of_operations_on_different_lines_does_not_matter() -> None:
     assert edited("4|     return 3\n1+     y = 1") == edited("1+     y = 1\n4|     return 3")
 
@@ -105,6 +116,12 @@ def test_carriage_returns_stay() -> None:
         (SOURCE.replace("        if x:\n            return 1\n", ""), "2-3"),
         (SOURCE.replace("        if x:", "        y = x\n        if x:"), "1+     y = x"),
         (SOURCE.replace("    def f", "    @g\n    def f"), "1| @g\n1| def f(self, x):"),
+        (
+            SOURCE.replace("return 1\n", "return 1\n        y = 1\n"),
+            "3|         return 1\n3|     y = 1",
+        ),
+        (SOURCE.replace("        return 2", "        y = 1\n        return 2"), "3+     y = 1"),
+        (SOURCE + "        x = 3\n", "4+     x = 3"),
     ],
 )
 def test_render_edit_is_short(new: str, answer: str) -> None:

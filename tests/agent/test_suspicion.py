@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.agent.suspicion import ochiai, rank
+from selfplay.agent.suspicion import ochiai, rank, reached_by_all
 
 REACHED = {"t1": {"a::f", "a::g"}, "t2": {"a::g"}, "t3": {"a::g", "a::h"}, "t4": {"a::C.m"}}
 
@@ -29,6 +29,12 @@ def test_rank_breaks_ties_by_traceback_then_mention_then_name() -> None:
     assert rank(scores) == ["a::g", "a::C.m", "a::h", "b::f"]
     assert rank(scores, mentioned={"m"})[0] == "a::C.m"
     assert rank(scores, mentioned={"m"}, located={"b::f", "a::C.m"})[:2] == ["a::C.m", "b::f"]
+
+
+def test_functions_of_all_failing_tests_come_first() -> None:
+    assert reached_by_all(["t1", "t3", "unknown"], REACHED) == {"a::g"}
+    assert reached_by_all(["unknown"], REACHED) == set()
+    assert rank({"a": 0.9, "b": 0.2}, in_all={"b"}, located={"a"}) == ["b", "a"]
 
 
 @given(st.lists(st.sampled_from(sorted(REACHED))), st.lists(st.sampled_from(sorted(REACHED))))

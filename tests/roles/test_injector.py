@@ -131,7 +131,7 @@ def test_oracle_files(injector: CompactInjector, prepared: PreparedRepo) -> None
 
 def test_artifact(injector: CompactInjector, prepared: PreparedRepo) -> None:
     prompt = injector.prompt(task("Bag.add"))
-    artifact = injector.artifact(prompt, "4|     self.added -= 1")
+    artifact = injector.artifact(prompt, "3|     self.added -= 1")
     tree = prepared.environment.tree
     assert artifact.test_files == ("tests/test_core.py",)
     assert touched_files(artifact.bug_patch) == ("pkg/core.py",)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from selfplay.bugs.validation import validate
 
 from selfplay.bugs.patch import apply_patch, read_file, reverse_patch
+from selfplay.bugs.validation import validate
 from selfplay.config import ScaffoldConfig
 from selfplay.errors import UserError
 from selfplay.policy.scripted import ByteTokenizer, candidate_answers
@@ -38,7 +38,7 @@ def make_task(
 
 @pytest.fixture(scope="module")
 def bag(injector: CompactInjector, prepared: PreparedRepo) -> SolveTask:
-    return make_task(injector, prepared, "Bag.add", "4|     self.added -= 1")
+    return make_task(injector, prepared, "Bag.add", "3|     self.added -= 1")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_prompt_shows_tests_failures_and_the_suspicious_function_first(
 ) -> None:
     prompt = solver.prompt(bag)
     assert prompt.text.startswith("# Add an item.\n1| def add(self, item):\n")
-    assert "4|     self.added -= 1\n" in prompt.text
+    assert "3|     self.added -= 1\n" in prompt.text
     assert "Failing tests:\ndef test_add(self):\n    bag = Bag" in prompt.text
     assert "\nE assert -2 == 2\n" in prompt.text
     assert prompt.text.endswith("\n\nFix the bug")
@@ -133,7 +133,7 @@ def test_fix_patch_leads_back_to_the_original(
     solver: CompactSolver, bag: SolveTask, prepared: PreparedRepo
 ) -> None:
     prompt = solver.prompt(bag)
-    patch = solver.fix_patch(prompt, "4|     self.added += 1")
+    patch = solver.fix_patch(prompt, "3|     self.added += 1")
     assert "-        self.added -= 1\n+        self.added += 1\n" in patch
     tree = prepared.environment.tree
     fixed = apply_patch(tree, prompt.sealed, patch)
@@ -146,10 +146,10 @@ def test_fix_patch_leads_back_to_the_original(
     ("answer", "code"),
     [
         ("", "no_change"),
-        ("4|     self.added -= 1  # fixed", "no_change"),
+        ("3|     self.added -= 1  # fixed", "no_change"),
         ("The bug is in line 4.", "bad_format"),
         ("99-", "bad_line"),
-        ("4|     self.added += ", "syntax_error"),
+        ("3|     self.added += ", "syntax_error"),
     ],
 )
 def test_refused_answers(solver: CompactSolver, bag: SolveTask, answer: str, code: str) -> None:
@@ -166,4 +166,4 @@ def test_nothing_to_show(solver: CompactSolver, bag: SolveTask) -> None:
 def test_scripted_policy_can_find_the_repair_by_itself(
     solver: CompactSolver, bag: SolveTask
 ) -> None:
-    assert "4|     self.added += 1" in candidate_answers(solver.prompt(bag).text)
+    assert "3|     self.added += 1" in candidate_answers(solver.prompt(bag).text)
