@@ -45,7 +45,6 @@ class BubblewrapSandbox:
     def __init__(self, scratch: Path | None = None) -> None:
         self._bwrap = find_bwrap()
         self._scratch = Scratch(scratch)
-        self._etc = write_etc(self._scratch.path, INSIDE_UID)
         self._filter = self._scratch.path / "seccomp"
         program = filter_program()
         if program is not None:
@@ -95,7 +94,8 @@ class BubblewrapSandbox:
         argv += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
         argv += ["--size", str(TMP_SIZE), "--perms", "1777", "--tmpfs", "/tmp"]
         argv += ["--size", str(SHM_SIZE), "--perms", "1777", "--tmpfs", "/dev/shm"]
-        argv += ["--ro-bind", str(folder / "in"), "/in", "--bind", str(folder / "out"), "/out"]
+        argv += ["--ro-bind", str(folder / "in"), "/in"] if job.inputs else ["--dir", "/in"]
+        argv += ["--bind", str(folder / "out"), "/out"]
         argv += ["--overlay-src", str(job.environment.tree)]
         if job.layer:
             argv += ["--overlay-src", str(folder / "layer")]
@@ -120,18 +120,20 @@ class BubblewrapSandbox:
         for tool in TOOLS:
             if not any(tool.startswith(f"{inside}/") for inside in mounts.values()):
                 raise SandboxError(f"the environment has no {tool}: mount the directory it is in")
-        pairs = sorted(mounts.items(), key=lambda pair: pair[1])
-        argv = [] if "/etc" in (i for _, i in pairs) else ["--ro-bind", str(self._etc), "/etc"]
-        for source, inside in pairs:
+        argv = []
+        copied = {s: i for s, i in mounts.items() if i.startswith("/etc/")}
+        if "/etc" not in mounts.values():
+            folder = self._scratch.path / f"mounts-{len(self._mounts)}"
+            folder.mkdir()
+            argv += ["--ro-bind", str(write_etc(folder, INSIDE_UID, copied)), "/etc"]
+        for source, inside in sorted(mounts.items(), key=lambda pair: pair[1]):
             path = Path(source)
+            if source in copied:
+                continue
             if path.is_symlink() and path.parent == Path("/") and source == inside:
                 argv += ["--symlink", str(path.readlink()), inside]  # /bin -> usr/bin
-                continue
-            if inside.startswith("/etc/") and argv[:1] == ["--ro-bind"]:
-                point = self._etc.parent / inside.removeprefix("/")
-                point.parent.mkdir(parents=True, exist_ok=True)
-                point.mkdir(exist_ok=True) if path.is_dir() else point.touch()
-            argv += ["--ro-bind", source, inside]
+            else:
+                argv += ["--ro-bind", source, inside]
         return argv
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from selfplay.errors import SandboxError
 from selfplay.sandbox.base import Job, Quota, RunResult
-from selfplay.sandbox.cgroup import enter
+from selfplay.sandbox.cgroup import born_in, enter
 from selfplay.sandbox.collect import collect, out_excess
 from selfplay.sandbox.scratch import read_out
 
@@ -62,7 +62,11 @@ class Launch:
     def run(self, argv: list[str], groups: list[Path]) -> RunResult:
         """Start, hold, bound, release, follow to the end. `groups` are cgroup directories."""
         job, out = self._job, self._folder / "out"
-        self._start(argv)
+        try:
+            with born_in(groups):
+                self._start(argv)
+        except OSError as error:
+            raise SandboxError(f"cannot enter a cgroup: {error}") from error
         child = self._first_process()
         try:
             self._init = os.pidfd_open(child)

@@ -7,7 +7,7 @@ import shutil
 import stat
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -44,7 +44,8 @@ class Scratch:
 
     @contextmanager
     def folder(self, job: Job) -> Iterator[Path]:
-        """A folder with `layer/`, `in/`, `out/`, `stdin` for one job; gone afterwards."""
+        """A folder with `out/`, `stdin` and, unless they would be empty, `layer/` and `in/` for one
+        job; gone afterwards."""
         try:
             folder = Path(tempfile.mkdtemp(dir=self.path))
         except OSError as error:
@@ -64,9 +65,12 @@ class Scratch:
 
 
 def _fill(folder: Path, job: Job) -> None:
-    for name in ("layer", "in", "out"):
-        (folder / name).mkdir()
-    write_layer(job.layer, folder / "layer")
+    (folder / "out").mkdir()
+    if job.layer:
+        (folder / "layer").mkdir()
+        write_layer(job.layer, folder / "layer")
+    if job.inputs:
+        (folder / "in").mkdir()
     for name, content in job.inputs.items():
         (folder / "in" / check_relative(name)).write_bytes(content)
     (folder / "stdin").write_bytes(job.stdin)
@@ -143,14 +147,24 @@ def etc_files(uid: int) -> dict[str, str]:
     }
 
 
-def write_etc(folder: Path, uid: int) -> Path:
-    """`etc_files` below `folder`, readable by everyone; the directory."""
+def write_etc(folder: Path, uid: int, copied: Mapping[str, str]) -> Path:
+    """An /etc below `folder`: `etc_files` and the small host files or folders of `copied` (host
+    path -> path inside), copied because every further mount slows each run; the directory."""
     etc = folder / "etc"
     etc.mkdir()
     for name, text in etc_files(uid).items():
         (etc / name).write_text(text)
-        (etc / name).chmod(0o644)
-    etc.chmod(0o755)
+    for source, inside in copied.items():
+        target = folder / inside.removeprefix("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if Path(source).is_dir():
+                shutil.copytree(source, target, symlinks=True)
+            else:
+                shutil.copyfile(source, target)
+        except OSError as error:
+            raise SandboxError(f"cannot read {source} of the environment: {error}") from error
+    make_readable(folder)
     return etc
 
 
