@@ -96,17 +96,31 @@ def edit_tests(
     changes: dict[str, FileChange] = {}
     for path, names in by_file(tree, tests).items():
         raw = read_file(tree, layer, path)
-        source = (raw or b"").decode("utf-8", "surrogateescape")
+        if raw is None:
+            continue
+        encoding = _encoding(raw)
+        source = raw.decode(encoding)
         module = parse(source)
-        if raw is None or module is None:
+        if module is None:
             continue
         found = [place for name in names if (place := find(module, name)) is not None]
         lines = split_lines(source)
         edit(lines, found)
         text = "".join(lines)
         if text != source and parse(text) is not None:
-            changes[path] = FileChange(content=text.encode("utf-8", "surrogateescape"))
+            changes[path] = FileChange(content=text.encode(encoding))
     return normal_layer(tree, {**layer, **changes})
+
+
+def _encoding(raw: bytes) -> str:
+    """UTF-8, else Latin-1: any bytes survive it, and Python's syntax is ASCII."""
+    if raw.startswith(b"\xef\xbb\xbf"):
+        return "utf-8-sig"
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return "latin-1"
+    return "utf-8"
 
 
 def span(function: Function) -> tuple[int, int]:

@@ -1,0 +1,204 @@
+"""The test runner: caching, threads, untrusted parsers, and runs that go wrong."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from selfplay.bugs.scripts import parser_source, pytest_script
+from selfplay.bugs.testing import RunCache, TestRun, TestRunner, read_table
+from selfplay.errors import SandboxError
+from selfplay.sandbox.base import Environment, Job, RunResult, Sandbox
+from selfplay.types import FileChange
+
+from .shop import SUM_BUG, SUM_TESTS, TEST_FILES, as_layer
+
+ECHO_PARSER = """
+import json, sys
+print(json.dumps({line.split()[1]: line.split()[0] for line in sys.stdin}))
+"""
+
+
+class Counting:
+    """A real sandbox that counts what it is asked to run."""
+
+    name = "counting"
+
+    def __init__(self, inner: Sandbox, failures: int = 0) -> None:
+        self.inner, self.failures = inner, failures
+        self.jobs: list[Job] = []
+        self.lock = threading.Lock()
+
+    def run(self, job: Job) -> RunResult:
+        with self.lock:
+            self.jobs.append(job)
+            if self.failures:
+                self.failures -= 1
+                raise SandboxError("no space left on device")
+        return self.inner.run(job)
+
+    def close(self) -> None:
+        pass
+
+
+def test_bug_and_original(runner: TestRunner) -> None:
+    script, parser = pytest_script(TEST_FILES), parser_source("pytest")
+    clean = runner.run(script, parser, {}, timeout_s=60)
+    assert set(clean.table.values()) == {"passed"}
+    assert (clean.exit_code, clean.parser_ok, len(clean.table)) == (0, True, 10)
+    broken = runner.run(script, parser, as_layer(SUM_BUG), timeout_s=60)
+    assert {t for t, s in broken.table.items() if s == "failed"} == set(SUM_TESTS)
+
+
+def test_equal_questions_are_asked_once(sandbox: Sandbox, environment: Environment) -> None:
+    counting = Counting(sandbox)
+    runner = TestRunner(counting, environment)
+    question = ("sleep 0.2; echo passed a", ECHO_PARSER, {})
+    with ThreadPoolExecutor(4) as threads:
+        runs = list(threads.map(lambda _: runner.run(*question, timeout_s=9), range(4)))
+    assert {tuple(run.table.items()) for run in runs} == {(("a", "passed"),)}
+    assert runner.num_runs == 1
+    assert len(counting.jobs) == 2  # script and parser
+    assert sum(not run.cached for run in runs) == 1
+    again = runner.run(*question, timeout_s=9, hash_seed=1)
+    assert not again.cached
+    assert runner.num_runs == 2
+
+
+@pytest.mark.parametrize("what", ["script", "parser", "content", "mode", "deleted", "timeout"])
+def test_any_difference_is_another_run(
+    sandbox: Sandbox, environment: Environment, what: str
+) -> None:
+    runner = TestRunner(sandbox, environment)
+    script, parser, timeout_s = "echo passed a", ECHO_PARSER, 9.0
+    change = FileChange(content=b"x")
+    runner.run(script, parser, {"x": change}, timeout_s=timeout_s)
+    if what == "script":
+        script += " "
+    elif what == "parser":
+        parser += "\n"
+    elif what == "timeout":
+        timeout_s = 8.0
+    else:
+        other = {"content": b"y", "mode": b"x", "deleted": None}[what]
+        change = FileChange(content=other, executable=what == "mode")
+    assert not runner.run(script, parser, {"x": change}, timeout_s=timeout_s).cached
+
+
+def test_infrastructure_failures_are_not_cached(sandbox: Sandbox, environment: Environment) -> None:
+    runner = TestRunner(Counting(sandbox, failures=1), environment)
+    with pytest.raises(SandboxError):
+        runner.run("echo passed a", ECHO_PARSER, {}, timeout_s=9)
+    assert runner.num_runs == 0
+    assert runner.run("echo passed a", ECHO_PARSER, {}, timeout_s=9).table == {"a": "passed"}
+
+
+def test_stderr_is_read_too(runner: TestRunner) -> None:
+    run = runner.run("echo passed a >&2; echo failed b", ECHO_PARSER, {}, timeout_s=9)
+    assert run.table == {"a": "passed", "b": "failed"}
+
+
+def test_long_output_is_not_cut_before_parsing(runner: TestRunner) -> None:
+    script = "yes 'failed x' | head -n 300000; echo passed last"
+    run = runner.run(script, ECHO_PARSER, {}, timeout_s=30)
+    assert run.table == {"x": "failed", "last": "passed"}
+
+
+def test_endless_output_gives_no_table(runner: TestRunner) -> None:
+    run = runner.run("echo passed a; yes passed b | head -c 70M", ECHO_PARSER, {}, timeout_s=60)
+    assert (run.table, run.parser_ok, run.output_truncated) == ({}, False, True)
+
+
+def test_time_out(runner: TestRunner) -> None:
+    run = runner.run("echo passed a; sleep 60", ECHO_PARSER, {}, timeout_s=1)
+    assert run.timed_out
+    assert run.exit_code is None
+
+
+@pytest.mark.parametrize(
+    "parser",
+    [
+        "raise SystemExit(1)",
+        "print('no json')",
+        "print('[]')",
+        'print(\'{"a": "PASSED"}\')',
+        "print('{\"a\": true}')",
+        "print('{\"a\": {}}')",
+        "this is not python",
+        "while True: pass",
+    ],
+)
+def test_broken_parsers_give_no_table(
+    runner: TestRunner, parser: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("selfplay.bugs.testing.PARSER_TIMEOUT_S", 2.0)
+    run = runner.run("echo passed a", parser, {}, timeout_s=9)
+    assert (run.table, run.parser_ok) == ({}, False)
+
+
+def test_untrusted_parser_runs_in_the_sandbox(runner: TestRunner, tmp_path: Path) -> None:
+    mark = tmp_path / "owned"
+    parser = f"open({str(mark)!r}, 'w').write('x')"
+    assert not runner.run("echo passed a", parser, {}, timeout_s=9).parser_ok
+    assert not mark.exists()
+
+
+def test_untrusted_parser_does_not_see_the_state(runner: TestRunner) -> None:
+    """It answers from stdin; the bug's files are not in its sandbox, nor on its import path."""
+    parser = (
+        "import json, os, sys\n"
+        "seen = os.path.exists('/testbed/new.py') or '/testbed' in sys.path or '' in sys.path\n"
+        "print(json.dumps({'a': 'failed' if seen else 'passed'}))\n"
+    )
+    layer = {"new.py": FileChange(content=b"")}
+    assert runner.run("true", parser, layer, timeout_s=9).table == {"a": "passed"}
+
+
+def test_duplicate_keys_that_disagree_are_failures() -> None:
+    assert read_table('{"a": "failed", "a": "passed"}') == {"a": "failed"}
+    assert read_table('{"a": "passed", "a": "passed"}') == {"a": "passed"}
+
+
+def test_stale_byte_code_is_not_used(sandbox: Sandbox, environment: Environment) -> None:
+    """An edit of equal size must show in every run."""
+    runner = TestRunner(sandbox, environment)
+    script = "python -c 'import shop.tiny; print(shop.tiny.X, \"a\")'"
+    for word in ("passed", "failed") * 3:
+        layer = {"shop/tiny.py": FileChange(content=f"X = '{word}'\n".encode())}
+        assert runner.run(script, ECHO_PARSER, layer, timeout_s=30).table == {"a": word}
+
+
+def run_of(size: int) -> TestRun:
+    return TestRun(
+        table={},
+        parser_ok=True,
+        exit_code=0,
+        timed_out=False,
+        output="x" * size,
+        output_truncated=False,
+        duration_s=0.0,
+    )
+
+
+def test_cache_is_bounded_and_drops_the_oldest() -> None:
+    cache = RunCache(characters=100)
+    cache["a"], cache["b"] = run_of(40), run_of(40)
+    assert "a" in cache
+    cache["a"]
+    cache["c"] = run_of(40)
+    assert set(cache) == {"a", "c"}
+    cache["d"] = run_of(1000)
+    assert set(cache) == {"d"}
+    del cache["d"]
+    cache["e"] = run_of(90)
+    assert set(cache) == {"e"}
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_hash_seed_reaches_the_tests(runner: TestRunner, seed: int) -> None:
+    script = 'echo "passed s$PYTHONHASHSEED"'
+    run = runner.run(script, ECHO_PARSER, {}, timeout_s=9, hash_seed=seed)
+    assert run.table == {f"s{seed}": "passed"}
