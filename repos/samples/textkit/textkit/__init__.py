@@ -1,0 +1,1 @@
+"""Plain-text helpers: layout, words, small parsers."""
