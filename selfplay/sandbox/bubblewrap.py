@@ -55,9 +55,10 @@ class BubblewrapSandbox:
         self._mounts: dict[str, list[str]] = {}
 
     @property
-    def bounds(self) -> str:
-        """What bounds memory and processes of a job, for reports."""
-        return "cgroup" if self._cgroups.folders else "resource limits"
+    def description(self) -> str:
+        """The binary and what bounds memory and processes of a job, for reports."""
+        bounds = "cgroups" if self._cgroups.folders else "resource limits"
+        return f"{self._bwrap}, bounded by {bounds}"
 
     def run(self, job: Job) -> RunResult:
         """Run one command on a fresh snapshot (see `sandbox.base.Sandbox`)."""

@@ -117,6 +117,23 @@ def deleted_paths(layer: Layer) -> list[str]:
     ]
 
 
+def covered_paths(tree: Path, layer: Layer) -> list[str]:
+    """Paths of the tree that a layer's files replace by something of another kind (a file by a
+    directory, or the other way round): a copy must remove them first, an overlay hides them."""
+    found: dict[str, None] = {}
+    for path, change in layer.items():
+        if change.content is None:
+            continue
+        place = tree / path
+        if place.is_symlink() or place.is_dir():
+            found[path] = None
+        for parent in PurePosixPath(path).parents:
+            place = tree / parent
+            if place.is_symlink() or place.is_file():
+                found[str(parent)] = None
+    return list(found)
+
+
 def read_out(out: Path, room: int) -> dict[str, bytes]:
     """Plain files of /out by name, links and special files left out, `room` bytes in all."""
     files: dict[str, bytes] = {}
@@ -125,10 +142,11 @@ def read_out(out: Path, room: int) -> dict[str, bytes]:
             fd = os.open(out / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             continue
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > room:
+            os.close(fd)
+            continue
         with os.fdopen(fd, "rb") as file:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode) or status.st_size > room:
-                continue
             files[name] = file.read(room)
         room -= len(files[name])
         if len(files) == MAX_FILES:

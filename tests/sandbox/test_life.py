@@ -1,0 +1,328 @@
+"""What a sandbox leaves behind (nothing), and what it clears away of others."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from selfplay.errors import SandboxError, UserError
+from selfplay.sandbox.base import Environment, Job, Quota, RunResult
+from selfplay.sandbox.bubblewrap import BubblewrapSandbox
+from selfplay.sandbox.cgroup import Cgroups, find_controllers
+from selfplay.sandbox.owner import is_abandoned, owner_token
+from selfplay.sandbox.pool import SandboxPool
+from selfplay.sandbox.scratch import Scratch, deleted_paths, remove_tree
+from selfplay.sandbox.seccomp import filter_program
+from selfplay.sandbox.select import open_sandbox, sandbox_report
+from selfplay.sandbox.unsafe import UnsafeSandbox
+from selfplay.types import FileChange
+
+JOB_QUOTA = Quota(timeout_s=20.0)
+
+
+def dead_token() -> str:
+    """The token of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    space = owner_token().split("-")[0]
+    return f"{space}-{process.pid}-1"
+
+
+def cgroups_of_ours() -> list[Path]:
+    return [p for f in find_controllers() for p in f.iterdir() if p.name.startswith(owner_token())]
+
+
+def test_nothing_is_left_after_close(environment: Environment, place: Path) -> None:
+    root = place / "scratch"
+    before = sorted(os.listdir("/proc/self/fd"))
+    sandbox = BubblewrapSandbox(root)
+    hostile = "mkdir -p /out/a/b; touch /out/a/b/c; ln -s / /out/root; chmod 0 /out/a/b /out/a"
+    for argv in (("true",), ("sh", "-c", hostile), ("no-such-command",)):
+        sandbox.run(Job(environment=environment, argv=argv, quota=JOB_QUOTA))
+        assert len(list(root.glob("*/tmp*"))) == 0
+    sandbox.close()
+    sandbox.close()
+    assert list(root.iterdir()) == []
+    assert cgroups_of_ours() == []
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_failures_leave_nothing_either(environment: Environment, place: Path) -> None:
+    root = place / "scratch"
+    before = sorted(os.listdir("/proc/self/fd"))
+    sandbox = BubblewrapSandbox(root)
+    mounts = {**environment.mounts, "/no/such": "/opt"}
+    broken = Environment(tree=environment.tree, mounts=mounts, path="/bin", digest="b")
+    for _ in range(3):
+        with pytest.raises(SandboxError):
+            sandbox.run(Job(environment=broken, argv=("true",)))
+    assert sorted(os.listdir("/proc/self/fd")) == before
+    sandbox.close()
+    assert list(root.iterdir()) == []
+    assert cgroups_of_ours() == []
+
+
+def test_folders_of_dead_processes_are_reaped(place: Path) -> None:
+    root = place / "scratch"
+    dead, foreign = root / f"{dead_token()}-x", root / "1-1-1-other-namespace"
+    (dead / "inside").mkdir(parents=True)
+    foreign.mkdir()
+    first = Scratch(root)
+    second = Scratch(root)
+    assert not dead.exists()
+    assert foreign.exists()
+    assert first.path.exists()
+    first.close()
+    second.close()
+    foreign.rmdir()
+
+
+def test_owner_tokens() -> None:
+    assert not is_abandoned(owner_token())
+    assert not is_abandoned(f"{owner_token()}-suffix")
+    assert is_abandoned(dead_token())
+    assert not is_abandoned("something else")
+    reused = owner_token().rpartition("-")[0] + "-1"  # same pid, other start time
+    assert is_abandoned(reused)
+
+
+def test_cgroups_of_dead_processes_are_reaped() -> None:
+    for folder in find_controllers():
+        (folder / f"{dead_token()}-0").mkdir()
+    groups = Cgroups()
+    assert not [p for f in groups.folders for p in f.iterdir() if is_abandoned(p.name)]
+
+
+@pytest.mark.docker
+def test_no_container_is_left(environment: Environment) -> None:
+    import docker
+
+    from selfplay.sandbox.docker import IMAGE, LABEL, DockerSandbox
+
+    client = docker.from_env()
+
+    def ours() -> list[str]:
+        found = client.containers.list(all=True, filters={"label": LABEL})
+        return [c.id for c in found if c.labels[LABEL] == owner_token()]
+
+    sandbox = DockerSandbox()
+    running_elsewhere = set(ours())  # of the suite's own sandbox
+    for argv in (("true",), ("sleep", "60"), ("no-such-command",)):
+        sandbox.run(Job(environment=environment, argv=argv, quota=Quota(timeout_s=2.0)))
+    assert set(ours()) <= running_elsewhere
+    image = client.images.list(IMAGE)[0].tags[0]
+    left = client.containers.create(image, ["/x"], labels={LABEL: dead_token()})
+    mine = client.containers.create(image, ["/x"], labels={LABEL: owner_token()})
+    other = DockerSandbox()
+    remaining = {c.id for c in client.containers.list(all=True, filters={"label": LABEL})}
+    assert left.id not in remaining
+    assert mine.id in remaining
+    other.close()
+    sandbox.close()
+    assert ours() == []
+    client.close()
+
+
+@pytest.mark.docker
+def test_a_silent_engine_is_a_sandbox_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///no/such/docker.sock")
+    with pytest.raises(SandboxError, match="no Docker engine"):
+        open_sandbox("docker")
+    opened = open_sandbox("auto")
+    assert opened.name == "bubblewrap"
+    opened.close()
+
+
+@pytest.mark.docker
+def test_auto_takes_docker_where_an_engine_answers() -> None:
+    opened = open_sandbox("auto")
+    assert opened.name == "docker"
+    opened.close()
+
+
+def test_never_unsafe_unless_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///no/such/docker.sock")
+    monkeypatch.setattr("selfplay.sandbox.bubblewrap.find_bwrap", lambda: Path("/no/such/bwrap"))
+    with pytest.raises(SandboxError, match="sandbox=unsafe"):
+        open_sandbox("auto")
+    opened = open_sandbox("unsafe")
+    assert opened.name == "unsafe"
+    opened.close()
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(UserError, match="sandbox=dokcer: use one of auto, bubblewrap"):
+        open_sandbox("dokcer")
+
+
+def test_report_names_both_backends() -> None:
+    report = {name: works for name, works, _ in sandbox_report()}
+    assert report["bubblewrap"] is True
+    assert set(report) == {"bubblewrap", "docker"}
+
+
+def test_an_unreachable_cache_is_explained(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    if os.geteuid() == 0:
+        closed.chmod(0o700)
+        with pytest.raises(UserError, match="SELFPLAY_CACHE"):
+            Scratch(closed / "scratch")
+    assert open_sandbox("bubblewrap").close() is None
+
+
+def test_works_for_an_ordinary_user(environment: Environment, place: Path) -> None:
+    """The same sandbox, started by a user without any rights."""
+    folder = place / "ordinary"
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from selfplay.sandbox.base import Environment, Job\n"
+        "from selfplay.sandbox.bubblewrap import BubblewrapSandbox\n"
+        "from selfplay.sandbox.host import host_mounts, make_readable\n"
+        "from selfplay.types import FileChange\n"
+        "here = Path(sys.argv[1]); tree = here / 'tree'; tree.mkdir(parents=True)\n"
+        "(tree / 'a').write_text('a'); make_readable(tree)\n"
+        "env = Environment(tree=tree, mounts=host_mounts(), path='/usr/bin:/bin', digest='x')\n"
+        "box = BubblewrapSandbox()\n"
+        "job = Job(environment=env, argv=('sh', '-c', 'cat a b; id -u; echo o >/out/o; echo >>a'),\n"
+        "          layer={'b': FileChange(content=b'b')})\n"
+        "result = box.run(job); box.close()\n"
+        "print(result.exit_code, result.output, dict(result.files), (tree / 'a').read_text())\n"
+    )
+    interpreter = next(
+        Path(host) / "bin" / f"python3.{sys.version_info.minor}"
+        for host, inside in environment.mounts.items()
+        if Path(sys.base_prefix).is_relative_to(inside)
+    )
+    argv = [str(interpreter), "-c", program, str(folder)]
+    folder.mkdir()
+    if os.geteuid() == 0:
+        folder.chmod(0o777)
+        argv = ["setpriv", "--reuid", "64001", "--regid", "64001", "--clear-groups", *argv]
+    variables = {
+        "PATH": "/usr/bin:/bin:/usr/sbin",
+        "SELFPLAY_CACHE": str(folder / "cache"),
+        "PYTHONPATH": ":".join(path for path in sys.path if path),
+    }
+    done = subprocess.run(argv, env=variables, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "0 b'ab1000\\n' {'o': b'o\\n'} a\n", done.stderr
+
+
+class FailsOnce:
+    """A real sandbox whose first start of each job fails."""
+
+    name = "fails once"
+
+    def __init__(self, inner: UnsafeSandbox, num_failures: int) -> None:
+        self._inner, self._left = inner, num_failures
+
+    def run(self, job: Job) -> RunResult:
+        self._left -= 1
+        if self._left >= 0:
+            raise SandboxError("down")
+        return self._inner.run(job)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def test_pool_repeats_a_failed_start_once(environment: Environment) -> None:
+    job = Job(environment=environment, argv=("true",))
+    pool = SandboxPool(FailsOnce(UnsafeSandbox(), 1), num_workers=1)
+    assert pool.sandbox.run(job).exit_code == 0
+    pool.close()
+    pool = SandboxPool(FailsOnce(UnsafeSandbox(), 2), num_workers=1)
+    with pytest.raises(SandboxError, match="down"):
+        pool.sandbox.run(job)
+    pool.close()
+    pool.close()
+
+
+def test_pool_keeps_order_and_raises(environment: Environment) -> None:
+    pool = SandboxPool(BubblewrapSandbox(), num_workers=4)
+
+    def said(number: int) -> bytes:
+        argv = ("sh", "-c", f"sleep 0.{3 - number % 3}; echo {number}")
+        return pool.sandbox.run(Job(environment=environment, argv=argv)).output
+
+    assert pool.map(said, range(9)) == [f"{number}\n".encode() for number in range(9)]
+    with pytest.raises(ZeroDivisionError):
+        pool.map(lambda number: 1 // number, [1, 0, 2])
+    pool.close()
+
+
+def test_unsafe_runs_on_a_copy(environment: Environment) -> None:
+    sandbox = UnsafeSandbox()
+    layer = {
+        "plain.txt": FileChange(content=b"layer\n"),
+        "package": FileChange(content=None),
+        "link": FileChange(content=b"file\n"),
+    }
+    script = "cat /testbed/plain.txt /in/script link; ls; echo x >plain.txt; cp /in/script /out/r"
+    result = sandbox.run(
+        Job(
+            environment=environment,
+            argv=("sh", "-c", script),
+            layer=layer,
+            inputs={"script": b"# reads /in/data of /testbed, not /input\n"},
+            variables={"REPORT": "/out/report"},
+        )
+    )
+    assert result.exit_code == 0
+    lines = result.output.decode().splitlines()
+    assert [lines[0], *lines[2:]] == ["layer", "file", "link", "plain.txt", "with space; rm -rf"]
+    assert lines[1].endswith("/testbed, not /input")
+    assert lines[1].count(str(environment.tree)) == 0
+    assert set(result.files) == {"r"}
+    late = Job(environment=environment, argv=("sleep", "60"), quota=Quota(timeout_s=0.3))
+    assert sandbox.run(late).timed_out
+    assert sandbox.run(Job(environment=environment, argv=("no-such-command",))).exit_code == 127
+    sandbox.close()
+
+
+def test_deleted_paths() -> None:
+    gone, kept = FileChange(content=None), FileChange(content=b"")
+    layer = {"a": gone, "b": gone, "b/c": kept, "d": kept, "d/e": gone, "f/g": gone}
+    assert deleted_paths(layer) == ["a", "f/g"]
+
+
+def test_remove_tree_follows_no_links(tmp_path: Path) -> None:
+    (tmp_path / "keep").mkdir()
+    (tmp_path / "keep" / "file").touch()
+    hostile = tmp_path / "hostile"
+    (hostile / "deep").mkdir(parents=True)
+    (hostile / "link").symlink_to(tmp_path / "keep")
+    (hostile / "deep" / "link").symlink_to(tmp_path / "keep" / "file")
+    (hostile / "deep").chmod(0)
+    hostile.chmod(0)
+    remove_tree(hostile)
+    assert not hostile.exists()
+    assert (tmp_path / "keep" / "file").exists()
+
+
+def test_seccomp_program_is_whole() -> None:
+    for machine in ("x86_64", "aarch64"):
+        program = filter_program(machine)
+        assert program is not None
+        assert len(program) % 8 == 0
+        assert program[-8:] == bytes.fromhex("060000000000ff7f")
+    assert filter_program("riscv64") is None
+
+
+def test_seccomp_denies_calls(environment: Environment) -> None:
+    program = (
+        "import ctypes, os\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        "names = dict(x86_64=(425, 321, 39), aarch64=(425, 280, 172))[os.uname().machine]\n"
+        "for number in names:\n"
+        "  ctypes.set_errno(0); libc.syscall(number, 0, 0, 0); print(ctypes.get_errno())\n"
+    )
+    sandbox = BubblewrapSandbox()
+    result = sandbox.run(Job(environment=environment, argv=("python3", "-c", program)))
+    sandbox.close()
+    assert result.output.split() == [b"38", b"1", b"0"]
