@@ -56,13 +56,16 @@ def test_suite_and_artifacts(tmp_path: Path, run: Path, task: SolveTask) -> None
 
 
 def test_exporting_twice_gives_the_same(tmp_path: Path, run: Path) -> None:
-    repos = specify(tmp_path / "repos", "git: {url: 'https://example.org/c.git', commit: abc}")
+    commit = "0123456789abcdef" * 2 + "01234567"
+    source = f"git: {{url: 'https://example.org/c.git', commit: '{commit}'}}"
+    repos = specify(tmp_path / "repos", source)
     files = []
     for _ in range(2):
         export_swebench(run, tmp_path / "out", repos)
         files.append({p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()})
     assert files[0] == files[1]
-    assert b'"base_commit": "abc"' in files[0][tmp_path / "out" / "suite.jsonl"]
+    [line] = read_suite(tmp_path / "out" / "suite.jsonl")
+    assert line.base_commit == commit
 
 
 def test_a_repository_without_specification_is_named_alone(
