@@ -42,7 +42,7 @@ def list_functions(source: str, path: str) -> list[FunctionInfo]:
                 )
             elif isinstance(child, ast.ClassDef):
                 visit(child, f"{prefix}{child.name}.")
-            elif isinstance(child, ast.If | ast.Try | ast.With) or isinstance(child, ast.ExceptHandler):
+            elif isinstance(child, ast.If | ast.Try | ast.With | ast.ExceptHandler):
                 visit(child, prefix)
 
     visit(tree, "")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from selfplay.errors import RepoError
 from selfplay.repo.functions import list_functions
+from selfplay.repo.git import git
 from selfplay.repo.prepare import PreparedRepo
-from selfplay.repo.sources import git
 
 MAX_COMMITS = 200
 

@@ -6,9 +6,8 @@ import dataclasses
 import fcntl
 import hashlib
 import json
-import logging
+import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,18 +16,18 @@ from functools import cache
 from pathlib import Path
 
 from selfplay.errors import RepoError
+from selfplay.files import write_atomic
 from selfplay.repo.discovery import discover
 from selfplay.repo.functions import FunctionInfo, list_functions
+from selfplay.repo.packages import install_packages
 from selfplay.repo.profile import RepoProfile
-from selfplay.repo.sources import fetch, git
+from selfplay.repo.sources import fetch, local_commit, plain_files
 from selfplay.repo.spec import LocalSource, RepoSpec
 from selfplay.sandbox.base import WORKDIR, Environment, Sandbox
 from selfplay.sandbox.host import cache_root, host_mounts, make_readable
 
-log = logging.getLogger(__name__)
 LAYOUT = 1
 """Raised when what is cached changes its form."""
-TOOLS = ("pytest>=8,<10", "coverage>=7.6")
 PACKAGES, BYTE_CODE = "/opt/selfplay/packages", "/opt/selfplay/pycache"
 NOT_SOURCE = ("test", "tests", "testing", "docs", "doc", "examples", "benchmarks", "bench")
 
@@ -58,91 +57,59 @@ def prepare(
 ) -> PreparedRepo:
     """Prepare a repository, or take it from the cache. Two processes may do so at once.
 
-    Raises `RepoError` when it cannot be fetched, installed or tested.
+    What a kill leaves behind is built anew. Raises `RepoError` when the repository cannot be
+    fetched, installed or tested, `UserError` when what the specification names is not there.
     """
-    root = (cache_dir or cache_root()) / "repos"
-    root.mkdir(parents=True, exist_ok=True)
-    key = spec_digest(spec)
-    target = root / f"{spec.name}-{key[:16]}"
-    with _locked(root / f"{spec.name}-{key[:16]}.lock"):
-        if refresh or not (target / "done.json").is_file():
-            partial = root / f"{target.name}.tmp"
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.rmtree(target, ignore_errors=True)
-            partial.mkdir()
-            fetched = fetch(spec, partial)
-            _install(spec, partial, fetched.tree)
-            partial.rename(target)
-            _discover(target, sandbox, key)
-    return _open(spec, target, key)
+    try:
+        key = spec_digest(spec)
+        root = (cache_dir or cache_root()) / "repos"
+        root.mkdir(parents=True, exist_ok=True)
+        target = root / f"{spec.name}-{key[:16]}"
+        with _locked(root / f"{target.name}.lock"):
+            if refresh or not (target / "done.json").is_file():
+                _build(spec, target, sandbox, key)
+        return _open(spec, target, key)
+    except OSError as error:
+        raise RepoError(f"{spec.name}: cannot be prepared: {error}") from error
+
+
+def _build(spec: RepoSpec, target: Path, sandbox: Sandbox, key: str) -> None:
+    partial = target.with_name(f"{target.name}.tmp")
+    for leftover in (partial, target):
+        if leftover.exists():
+            shutil.rmtree(leftover)
+    partial.mkdir()
+    fetched = fetch(spec, partial)
+    install_packages(spec.name, spec.install, fetched.tree, partial / "packages")
+    make_readable(partial)
+    partial.rename(target)
+    scratch = target / "pycache.tmp"
+    profile = discover(_environment(target, key), sandbox, scratch)
+    make_readable(scratch)
+    scratch.rename(target / "pycache")
+    write_atomic(target / "profile.json", profile.to_json().encode())
+    write_atomic(target / "done.json", json.dumps({"digest": key}).encode())
 
 
 def spec_digest(spec: RepoSpec) -> str:
     """What the environment depends on: source (content of local ones), packages, interpreter."""
-    parts = [str(LAYOUT), sys.version, json.dumps(dataclasses.asdict(spec), sort_keys=True)]
+    document = dataclasses.asdict(spec)
+    content: list[str] = []
     if isinstance(spec.source, LocalSource):
         path = Path(spec.source.path)
-        if (path / ".git").exists():
-            parts.append(git("rev-parse", "HEAD", cwd=path))
-        else:
-            parts += [_tree_digest(path)]
+        document["source"] = "local"  # wherever it lies
+        content = [local_commit(path) or _tree_digest(path)]
+    parts = [str(LAYOUT), sys.version, json.dumps(document, sort_keys=True), *content]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def _tree_digest(path: Path) -> str:
     digest = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file() and "__pycache__" not in p.parts):
-        digest.update(f"{file.relative_to(path)}\0".encode())
-        digest.update(file.read_bytes())
+    for file in plain_files(path):
+        content = os.fsencode(file.readlink()) if file.is_symlink() else file.read_bytes()
+        digest.update(b"%s\0%d\0" % (os.fsencode(file.relative_to(path)), len(content)))
+        digest.update(content)
     return digest.hexdigest()
-
-
-def _install(spec: RepoSpec, folder: Path, tree: Path) -> None:
-    """Test tools and the repository's extras into `folder/packages`; never the project itself."""
-    packages = folder / "packages"
-    command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    done = subprocess.run(
-        [*command, "--no-compile", "--target", str(packages), *TOOLS, *spec.install],
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise RepoError(f"{spec.name}: installing {', '.join(spec.install) or 'pytest'}: {reason}")
-    for package in _packages_of(tree):
-        shutil.rmtree(packages / package, ignore_errors=True)
-        (packages / f"{package}.py").unlink(missing_ok=True)
-    information = tree / "PKG-INFO"
-    if information.is_file():
-        fields = dict(
-            line.split(": ", 1)
-            for line in information.read_text("utf-8", "replace").splitlines()
-            if line.startswith(("Name: ", "Version: "))
-        )
-        if {"Name", "Version"} <= set(fields):
-            name = f"{fields['Name'].replace('-', '_')}-{fields['Version']}.dist-info"
-            (packages / name).mkdir(exist_ok=True)
-            shutil.copy(information, packages / name / "METADATA")
-    (packages / "bin").mkdir(exist_ok=True)
-    python = packages / "bin" / "python"
-    python.unlink(missing_ok=True)
-    python.symlink_to(Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}")
-    # Beside bin/, this file makes it a virtual environment: nothing of the host's own site-packages
-    # (plugins that load themselves, other versions) can be imported inside.
-    (packages / "pyvenv.cfg").write_text(
-        f"home = {Path(sys.base_prefix) / 'bin'}\ninclude-system-site-packages = false\n"
-    )
-    make_readable(folder)
-
-
-def _packages_of(tree: Path) -> set[str]:
-    roots = [tree / "src"] if (tree / "src").is_dir() else [tree]
-    return {
-        entry.stem
-        for root in roots
-        for entry in root.iterdir()
-        if (entry / "__init__.py").is_file() or (entry.suffix == ".py" and root.name == "src")
-    }
 
 
 def _environment(folder: Path, key: str) -> Environment:
@@ -160,16 +127,6 @@ def _environment(folder: Path, key: str) -> Environment:
         digest=key,
         variables=variables,
     )
-
-
-def _discover(target: Path, sandbox: Sandbox, key: str) -> None:
-    scratch = target / "pycache.tmp"
-    profile = discover(_environment(target, key), sandbox, scratch)
-    make_readable(scratch)
-    scratch.rename(target / "pycache")
-    (target / "profile.json").write_text(profile.to_json(), encoding="utf-8")
-    (target / "done.json.tmp").write_text(json.dumps({"digest": key}), encoding="utf-8")
-    (target / "done.json.tmp").rename(target / "done.json")
 
 
 def _open(spec: RepoSpec, target: Path, key: str) -> PreparedRepo:

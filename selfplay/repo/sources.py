@@ -5,28 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import subprocess
-import sys
-import tarfile
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from selfplay.errors import RepoError, UserError
-from selfplay.repo.spec import GitSource, ImageSource, LocalSource, PypiSource, RepoSpec
+from selfplay.repo.archives import drop_outward_links, extract
+from selfplay.repo.git import git, write_config
+from selfplay.repo.packages import download_sdist
+from selfplay.repo.spec import GitSource, LocalSource, PypiSource, RepoSpec
 
 log = logging.getLogger(__name__)
-GIT_ENV = {
-    "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_CONFIG_GLOBAL": os.devnull,
-    "GIT_TERMINAL_PROMPT": "0",
-    "GIT_AUTHOR_NAME": "selfplay",
-    "GIT_AUTHOR_EMAIL": "selfplay@localhost",
-    "GIT_COMMITTER_NAME": "selfplay",
-    "GIT_COMMITTER_EMAIL": "selfplay@localhost",
-    "GIT_AUTHOR_DATE": "2000-01-01T00:00:00Z",
-    "GIT_COMMITTER_DATE": "2000-01-01T00:00:00Z",
-}
+LEFT_OUT = (
+    ".git", "__pycache__", "*.pyc", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis",
+    ".tox", ".nox", "node_modules",
+)  # fmt: skip
+"""What is not taken from a plain directory; virtual environments neither."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,34 +37,44 @@ def fetch(spec: RepoSpec, folder: Path) -> Fetched:
         return _fetch_pypi(source, folder)
     if isinstance(source, GitSource):
         return _fetch_git(source.url, source.commit, folder)
-    if isinstance(source, LocalSource):
-        return _fetch_local(source, folder)
-    assert isinstance(source, ImageSource)
-    raise UserError(
-        f"repo={spec.name}: Docker image sources are not supported yet; use pypi, git or local"
-    )
+    return _fetch_local(source, folder)
 
 
-def git(*argv: str, cwd: Path | None = None) -> str:
-    """Run git with a configuration of our own. Raises `RepoError` with its last line."""
-    command = ["git", "-c", "safe.directory=*", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", *argv]
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        env={**os.environ, **GIT_ENV},
-        capture_output=True,
-        text=True,
-        errors="surrogateescape",
-    )
-    if done.returncode:
-        reason = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise RepoError(f"git {argv[0]} failed: {reason[0]}")
-    return done.stdout
+def local_commit(path: Path) -> str | None:
+    """HEAD of a git work tree, None for any other directory. `UserError` without a commit."""
+    if not path.is_dir():
+        raise UserError(f"{path}: no such directory")
+    if not (path / ".git").exists():
+        return None
+    try:
+        return git("rev-parse", "--verify", "HEAD^{commit}", cwd=path).strip()
+    except RepoError as error:
+        raise UserError(
+            f"{path}: a git work tree whose HEAD is no commit ({error}): commit first, "
+            "or name a directory without .git"
+        ) from None
+
+
+def plain_files(path: Path) -> list[Path]:
+    """Everything that is taken from a plain directory, sorted: files and links."""
+    found: list[Path] = []
+    for folder, folders, files in os.walk(path):
+        here = Path(folder)
+        skipped = _ignore(folder, [*folders, *files])
+        linked = [name for name in folders if (here / name).is_symlink()]
+        folders[:] = sorted(set(folders) - skipped - set(linked))
+        found += [here / name for name in {*files, *linked} - skipped]
+    return sorted(file for file in found if file.is_symlink() or file.is_file())
+
+
+def _ignore(folder: str, names: list[str]) -> set[str]:
+    ignored = shutil.ignore_patterns(*LEFT_OUT)(folder, names)
+    return ignored | {name for name in names if (Path(folder) / name / "pyvenv.cfg").is_file()}
 
 
 def _fetch_pypi(source: PypiSource, folder: Path) -> Fetched:
     tree = folder / "tree"
-    extract_sdist(download_sdist(source.project, source.version, folder / "sdist"), tree)
+    extract(download_sdist(source.project, source.version, folder / "sdist"), tree)
     if not source.history:
         return Fetched(tree=tree, history=None)
     work, history = folder / "history", folder / "history.git"
@@ -80,11 +83,12 @@ def _fetch_pypi(source: PypiSource, folder: Path) -> Fetched:
     for version in (*source.history, source.version):
         for entry in work.iterdir():
             if entry.name != ".git":
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                linked = entry.is_symlink() or not entry.is_dir()
+                entry.unlink() if linked else shutil.rmtree(entry)
         if version == source.version:
             shutil.copytree(tree, work, dirs_exist_ok=True, symlinks=True)
         else:
-            extract_sdist(download_sdist(source.project, version, folder / "sdist"), work)
+            extract(download_sdist(source.project, version, folder / "sdist"), work)
         git("add", "-A", "-f", cwd=work)
         git("commit", "-q", "--allow-empty", "-m", f"{source.project} {version}", cwd=work)
     (work / ".git").rename(history)
@@ -93,59 +97,36 @@ def _fetch_pypi(source: PypiSource, folder: Path) -> Fetched:
     return Fetched(tree=tree, history=history)
 
 
-def download_sdist(project: str, version: str, folder: Path) -> Path:
-    """The source archive, through pip and so through the user's own package index."""
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:"]
-    folder.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        done = subprocess.run(
-            [*command, "--disable-pip-version-check", "-d", scratch, f"{project}=={version}"],
-            capture_output=True,
-            text=True,
-        )
-        found = [p for p in Path(scratch).iterdir() if p.name.endswith((".tar.gz", ".zip"))]
-        if done.returncode or not found:
-            reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise RepoError(f"{project}=={version}: source archive not available: {reason}")
-        return Path(shutil.move(found[0], folder / found[0].name))
-
-
-def extract_sdist(archive: Path, target: Path) -> None:
-    """Extract with the top directory stripped; links and paths that leave it are refused."""
-    with tempfile.TemporaryDirectory(dir=archive.parent) as scratch:
-        try:
-            if archive.name.endswith(".zip"):
-                shutil.unpack_archive(archive, scratch, "zip")
-            else:
-                with tarfile.open(archive) as tar:
-                    tar.extractall(scratch, filter="data")
-        except (tarfile.TarError, OSError, ValueError) as error:
-            raise RepoError(f"{archive.name}: cannot be extracted: {error}") from error
-        tops = list(Path(scratch).iterdir())
-        root = tops[0] if len(tops) == 1 and tops[0].is_dir() else Path(scratch)
-        shutil.copytree(root, target, dirs_exist_ok=True, symlinks=True)
-
-
 def _fetch_git(url: str, commit: str, folder: Path) -> Fetched:
+    """Clone with the full history. Files are checked out, not archived: `git archive` would leave
+    out what the repository's attributes keep from releases, its tests most of all."""
     history, tree = folder / "history.git", folder / "tree"
-    git("clone", "-q", "--bare", "--no-hardlinks", url, str(history))
+    config = write_config(folder / "gitconfig")
+    git("clone", "-q", "--bare", "--no-hardlinks", "--", url, str(history), config=config)
+    try:
+        git("update-ref", "--no-deref", "HEAD", f"{commit}^{{commit}}", cwd=history)
+    except RepoError:
+        raise RepoError(f"{url}: has no commit {commit} on any branch or tag") from None
     tree.mkdir()
-    archive = folder / "tree.tar"
-    git("archive", "-o", str(archive), commit, cwd=history)
-    with tarfile.open(archive) as tar:
-        tar.extractall(tree, filter="data")
-    archive.unlink()
-    git("update-ref", "HEAD", commit, cwd=history)
+    where = (f"--git-dir={history}", f"--work-tree={tree}")
+    variables = {"GIT_INDEX_FILE": str(folder / "index")}
+    git(*where, "read-tree", "HEAD", variables=variables)
+    git(*where, "checkout-index", "-a", "-q", variables=variables)
+    (folder / "index").unlink()
+    config.unlink()
+    drop_outward_links(tree)
     return Fetched(tree=tree, history=history)
 
 
 def _fetch_local(source: LocalSource, folder: Path) -> Fetched:
     path = Path(source.path)
-    if not path.is_dir():
-        raise UserError(f"{path}: no such directory")
-    if (path / ".git").exists():
-        commit = git("rev-parse", "HEAD", cwd=path).strip()
+    commit = local_commit(path)
+    if commit is not None:
         return _fetch_git(str(path), commit, folder)
-    ignore = shutil.ignore_patterns(".git", "__pycache__", "*.pyc", ".pytest_cache")
-    shutil.copytree(path, folder / "tree", symlinks=True, ignore=ignore)
+    for file in plain_files(path):
+        target = folder / "tree" / file.relative_to(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, target, follow_symlinks=False)
+    (folder / "tree").mkdir(exist_ok=True)
+    drop_outward_links(folder / "tree")
     return Fetched(tree=folder / "tree", history=None)

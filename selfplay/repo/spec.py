@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,21 +38,22 @@ class LocalSource:
     path: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageSource:
-    """A Docker image that holds the repository at `workdir`."""
-
-    image: str
-    workdir: str = "/testbed"
-
-
-Source = PypiSource | GitSource | LocalSource | ImageSource
+Source = PypiSource | GitSource | LocalSource
 SOURCES: dict[str, type[Any]] = {
     "pypi": PypiSource,
     "git": GitSource,
     "local": LocalSource,
-    "image": ImageSource,
 }
+FORMS = {
+    "project": (re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*"), "the name of a project"),
+    "version": (re.compile(r"[0-9A-Za-z][0-9A-Za-z.!+_-]*"), "one released version, such as 1.2.0"),
+    "url": (re.compile(r"[^-\s]\S*"), "a URL that git can clone"),
+    "commit": (
+        re.compile(r"[0-9a-f]{40}"),
+        "a full commit id of 40 hexadecimal digits (branches and tags move)",
+    ),
+}
+"""What a field must look like, and how an error says so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,48 +77,108 @@ def find_repos_dir() -> Path:
 
 def list_specs(repos_dir: Path) -> list[RepoSpec]:
     """Every specification of a directory, by name."""
-    return [_read(path) for path in sorted(repos_dir.glob("*.yaml"))]
+    return [read_spec(path) for path in sorted(repos_dir.glob("*.yaml"))]
 
 
 def load_spec(name_or_path: str, repos_dir: Path) -> RepoSpec:
-    """A name in `repos/`, or a path to a directory. Raises `UserError` for anything else."""
+    """A name in `repos/`, or a path to a git work tree or any other directory.
+
+    Raises `UserError` for anything else, with the names that are known.
+    """
     file = repos_dir / f"{name_or_path}.yaml"
     if "/" not in name_or_path and file.is_file():
-        return _read(file)
+        return read_spec(file)
     path = Path(name_or_path).expanduser()
-    if path.is_dir() and ("/" in name_or_path or path.exists()):
-        return RepoSpec(name=path.resolve().name, source=LocalSource(path=str(path.resolve())))
-    known = ", ".join(sorted(p.stem for p in repos_dir.glob("*.yaml")))
-    raise UserError(f"repo={name_or_path}: no such repository or directory; known: {known}")
+    if name_or_path and path.is_dir():
+        path = path.resolve()
+        return RepoSpec(name=_plain(path.name), source=LocalSource(path=str(path)))
+    known = ", ".join(sorted(p.stem for p in repos_dir.glob("*.yaml"))) or "none"
+    raise UserError(
+        f"repo={name_or_path}: neither a file {repos_dir}/NAME.yaml nor a directory; known: {known}"
+    )
 
 
-def _read(path: Path) -> RepoSpec:
+def _plain(name: str) -> str:
+    """A directory's name as one that may stand in file names."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "repository"
+
+
+def read_spec(path: Path) -> RepoSpec:
+    """Read one specification. Every `UserError` names file, key, value and remedy."""
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+    keys = ("source", "install", "license")
     if not isinstance(document, dict):
-        raise UserError(f"{path}: must be a mapping with keys source, install, license")
-    unknown = sorted(set(document) - {"source", "install", "license"})
-    if unknown:
-        raise UserError(f"{path}: unknown key {unknown[0]!r}; keys are source, install, license")
+        raise UserError(f"{path}: must be a mapping with the keys {', '.join(keys)}")
+    for key in document:
+        if key not in keys:
+            raise UserError(f"{path}: unknown key {key!r}; the keys are {', '.join(keys)}")
+    install = _texts(path, "install", document.get("install") or [])
+    for requirement in install:
+        if requirement.startswith("-"):
+            raise UserError(
+                f"{path}: install: {requirement!r} is an option of pip; list requirements only, "
+                "such as hypothesis>=6"
+            )
     return RepoSpec(
         name=path.stem,
         source=_source(path, document.get("source")),
-        install=tuple(map(str, document.get("install") or ())),
-        license=str(document.get("license") or ""),
+        install=install,
+        license=_text(path, "license", document.get("license") or ""),
     )
 
 
 def _source(path: Path, document: Any) -> Source:
-    if not isinstance(document, dict) or len(document) != 1 or next(iter(document)) not in SOURCES:
-        raise UserError(f"{path}: source must be one of {', '.join(SOURCES)}, e.g. source: {{pypi: ...}}")
-    kind, fields = next(iter(document.items()))
-    try:
-        fields = {k: tuple(map(str, v)) if isinstance(v, list) else str(v) for k, v in fields.items()}
-        source: Source = SOURCES[kind](**fields)
-    except (TypeError, AttributeError) as error:
-        raise UserError(f"{path}: source.{kind}: {error}") from None
+    kinds = ", ".join(SOURCES)
+    if not isinstance(document, dict) or len(document) != 1:
+        raise UserError(
+            f"{path}: source: {document!r} must have exactly one of the keys {kinds}, "
+            "as in source: {local: {path: samples/ledger}}"
+        )
+    kind, given = next(iter(document.items()))
+    if kind not in SOURCES:
+        raise UserError(f"{path}: source: unknown kind {kind!r}; use one of {kinds}")
+    known = {f.name: f.default is dataclasses.MISSING for f in dataclasses.fields(SOURCES[kind])}
+    if not isinstance(given, dict):
+        raise UserError(f"{path}: source.{kind}: {given!r} must be a mapping of {', '.join(known)}")
+    for key in given:
+        if key not in known:
+            raise UserError(
+                f"{path}: source.{kind}: unknown key {key!r}; the keys are {', '.join(known)}"
+            )
+    for key, required in known.items():
+        if required and not given.get(key):
+            raise UserError(f"{path}: source.{kind}.{key} is missing; add it")
+    fields: dict[str, Any] = {}
+    for key, value in given.items():
+        where = f"source.{kind}.{key}"
+        fields[key] = (_texts if key == "history" else _text)(path, where, value)
+        for text in fields[key] if key == "history" else (fields[key],):
+            _check(path, where, "version" if key == "history" else key, text)
+    source: Source = SOURCES[kind](**fields)
     if isinstance(source, LocalSource):
-        return LocalSource(path=str((path.parent / source.path).resolve()))
+        folder = (path.parent / Path(source.path).expanduser()).resolve()
+        if not folder.is_dir():
+            raise UserError(f"{path}: source.local.path: {source.path}: no directory at {folder}")
+        return LocalSource(path=str(folder))
     return source
+
+
+def _check(path: Path, where: str, key: str, text: str) -> None:
+    """Refuse a value that would not name one fixed thing, or that a command could misread."""
+    if key in FORMS and not FORMS[key][0].fullmatch(text):
+        raise UserError(f"{path}: {where}: {text!r} is not {FORMS[key][1]}")
+
+
+def _text(path: Path, where: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"{path}: {where}: {value!r} is not text; put it in quotes")
+    return value
+
+
+def _texts(path: Path, where: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise UserError(f"{path}: {where}: {value!r} is not a list; write [{value}]")
+    return tuple(_text(path, where, item) for item in value)

@@ -1,0 +1,92 @@
+"""Unpacking archives that strangers made."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import stat
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from selfplay.errors import RepoError
+
+log = logging.getLogger(__name__)
+MAX_FILES, MAX_BYTES = 100_000, 4 << 30
+"""Bounds on what one archive may unpack to."""
+
+
+def extract(archive: Path, target: Path) -> None:
+    """Unpack a .tar.gz or .zip into `target`, its one top directory stripped.
+
+    Refused with `RepoError`: absolute names, names with .., links that leave the archive, devices,
+    and more than `MAX_FILES` or `MAX_BYTES`. Left out: anything named .git, which could bring a
+    configuration that git would execute.
+    """
+    with tempfile.TemporaryDirectory(dir=archive.parent) as scratch:
+        root = Path(scratch)
+        try:
+            if archive.name.endswith(".zip"):
+                _unzip(archive, root)
+            else:
+                _untar(archive, root)
+        except (tarfile.TarError, zipfile.BadZipFile, OSError, ValueError, EOFError) as error:
+            raise RepoError(f"{archive.name}: cannot be unpacked: {error}") from error
+        tops = list(root.iterdir())
+        if len(tops) == 1 and tops[0].is_dir() and not tops[0].is_symlink():
+            root = tops[0]
+        shutil.copytree(root, target, dirs_exist_ok=True, symlinks=True)
+    drop_outward_links(target)
+
+
+def drop_outward_links(tree: Path) -> None:
+    """Remove symbolic links that leave a tree: the host reads files there."""
+    top = tree.resolve()
+    for link in [path for path in tree.rglob("*") if path.is_symlink()]:
+        try:
+            inside = link.resolve().is_relative_to(top) and not link.readlink().is_absolute()
+        except (OSError, RuntimeError):  # a loop
+            inside = False
+        if not inside:
+            log.warning("left out: %s is a link out of its tree", link.relative_to(tree))
+            link.unlink()
+
+
+def _untar(archive: Path, target: Path) -> None:
+    with tarfile.open(archive) as tar:
+        tar.extractall(target, members=_members(tar), filter="data")
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    size = 0
+    for number, member in enumerate(tar):
+        size += member.size
+        _check_size(number + 1, size)
+        if _wanted(member.name):
+            yield member
+
+
+def _unzip(archive: Path, target: Path) -> None:
+    with zipfile.ZipFile(archive) as file:
+        entries = file.infolist()
+        _check_size(len(entries), sum(entry.file_size for entry in entries))
+        for entry in entries:
+            mode = entry.external_attr >> 16
+            if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise ValueError(f"{entry.filename!r} is a link or a device")
+            if _wanted(entry.filename):
+                file.extract(entry, target)
+
+
+def _check_size(num_files: int, size: int) -> None:
+    if num_files > MAX_FILES or size > MAX_BYTES:
+        raise ValueError(f"more than {MAX_FILES} files or {MAX_BYTES >> 30} GiB")
+
+
+def _wanted(name: str) -> bool:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name:
+        raise ValueError(f"{name!r} is not a path inside the archive")
+    return ".git" not in {part.lower() for part in path.parts}

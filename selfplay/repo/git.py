@@ -1,0 +1,85 @@
+"""Git with a configuration of our own, whatever the user's says."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from selfplay.errors import RepoError
+
+CONFIG = {
+    "safe.directory": "*",  # a work tree may belong to another user
+    "core.hooksPath": "/dev/null",
+    "core.fsmonitor": "false",
+    "core.attributesFile": "/dev/null",
+    "core.excludesFile": "/dev/null",
+    "core.autocrlf": "false",
+    "commit.gpgSign": "false",
+    "protocol.ext.allow": "never",
+}
+PERSON = {"NAME": "selfplay", "EMAIL": "selfplay@localhost", "DATE": "2000-01-01T00:00:00Z"}
+KEPT = ("GIT_SSH", "GIT_SSH_COMMAND", "GIT_ASKPASS", "GIT_SSL_CAINFO", "GIT_SSL_NO_VERIFY")
+
+
+def git(
+    *argv: str,
+    cwd: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+    config: Path | None = None,
+) -> str:
+    """Output (surrogateescape) of a git command. Raises `RepoError` with git's own reason.
+
+    Nothing is taken from the environment's GIT_* (we may run inside a hook) but how to reach
+    servers. `config` is a file read as the global configuration, by git's own children too.
+    """
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("GIT_") or name in KEPT
+    }
+    environment |= {
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": str(config or os.devnull),
+        "GIT_TERMINAL_PROMPT": "0",
+        "LC_ALL": "C",
+    }
+    environment.setdefault("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")
+    for role in ("AUTHOR", "COMMITTER"):
+        environment |= {f"GIT_{role}_{part}": value for part, value in PERSON.items()}
+    options = [word for name, value in CONFIG.items() for word in ("-c", f"{name}={value}")]
+    try:
+        done = subprocess.run(
+            ["git", *options, *argv],
+            cwd=cwd,
+            env={**environment, **(variables or {})},
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+            stdin=subprocess.DEVNULL,
+        )
+    except FileNotFoundError as error:
+        raise RepoError(f"git {argv[0]}: {error.filename}: not found; is git installed?") from error
+    if done.returncode:
+        raise RepoError(f"git {argv[0]} failed: {_reason(done.stderr)}")
+    return done.stdout
+
+
+def write_config(path: Path) -> Path:
+    """`CONFIG` as a file, for commands whose children do not see the command line's."""
+    lines = []
+    for name, value in CONFIG.items():
+        section, _, key = name.rpartition(".")
+        head, _, rest = section.partition(".")
+        lines.append(f'[{head} "{rest}"]' if rest else f"[{head}]")
+        lines.append(f'\t{key} = "{value}"')
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def _reason(stderr: str) -> str:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    marked = [line for line in lines if line.startswith(("fatal:", "error:"))]
+    return (marked or lines or ["no message"])[0]
