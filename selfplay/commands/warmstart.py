@@ -145,11 +145,11 @@ def bugs_of(arena: Arena, pool: SandboxPool, config: WarmstartConfig) -> Iterato
 def round_robin(
     arenas: Sequence[Arena], sources: dict[int, Iterator[ProceduralBug]]
 ) -> Iterator[tuple[Arena, ProceduralBug]]:
-    """16 of each repository in turn until all are exhausted."""
+    """48 of each repository in turn until all are exhausted."""
     waiting = list(arenas)
     while waiting:
         for arena in list(waiting):
-            chunk = list(itertools.islice(sources[id(arena)], 16))
+            chunk = list(itertools.islice(sources[id(arena)], 48))
             if not chunk:
                 waiting.remove(arena)
             for bug in chunk:

@@ -18,7 +18,7 @@ from selfplay.roles.procedural import ProceduralAnswer, procedural_answers, proc
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.types import BugArtifact, InjectionTask, SolveTask, ValidationReport
 
-CHUNK = 16
+CHUNK = 48
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
