@@ -20,6 +20,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from selfplay.errors import UserError
+from selfplay.types import Limits
 
 T = TypeVar("T")
 
@@ -68,11 +69,20 @@ class ReposConfig:
 class InjectorConfig:
     """Strategies with their weights, and the limits that an artifact must meet."""
 
-    strategies: dict[str, float] = field(default_factory=lambda: {"direct": 0.5, "removal": 0.5})
+    strategies: dict[str, float] = field(default_factory=dict)
     min_passing_tests: int = 5
     min_changed_files: int = 1
     min_failing_tests: int = 1
     script_timeout_s: float = 90.0
+
+    def limits(self) -> Limits:
+        """The limits of an injection task."""
+        return Limits(
+            min_passing_tests=self.min_passing_tests,
+            min_changed_files=self.min_changed_files,
+            min_failing_tests=self.min_failing_tests,
+            script_timeout_s=self.script_timeout_s,
+        )
 
 
 @dataclass(kw_only=True)

@@ -102,7 +102,14 @@ def by_operators(config: InjectConfig, stage: Stage) -> list[Found]:
     arena = next(iter(stage.arenas.values()))
     return [
         (bug.task, bug.artifact, bug.report, bug.reason)
-        for bug in validated_bugs(arena, stage.pool, num_tries=config.n, seed=config.seed)
+        for bug in validated_bugs(
+            arena,
+            stage.pool,
+            num_tries=config.n,
+            seed=config.seed,
+            max_per_function=config.curriculum.max_bugs_per_function,
+            limits=config.injector.limits(),
+        )
     ]
 
 

@@ -138,7 +138,11 @@ def make_examples(
 def bugs_of(arena: Arena, pool: SandboxPool, config: WarmstartConfig) -> Iterator[ProceduralBug]:
     """Bugs of one repository; tries are bounded for each function."""
     return validated_bugs(
-        arena, pool, seed=config.seed, max_per_function=config.max_bugs_per_function
+        arena,
+        pool,
+        seed=config.seed,
+        max_per_function=config.max_bugs_per_function,
+        limits=config.injector.limits(),
     )
 
 

@@ -16,7 +16,7 @@ from selfplay.curriculum.injecting import solve_task
 from selfplay.errors import InfrastructureError
 from selfplay.roles.procedural import ProceduralAnswer, procedural_answers, procedural_artifact
 from selfplay.sandbox.pool import SandboxPool
-from selfplay.types import BugArtifact, InjectionTask, SolveTask, ValidationReport
+from selfplay.types import BugArtifact, InjectionTask, Limits, SolveTask, ValidationReport
 
 CHUNK = 48
 
@@ -49,9 +49,12 @@ def validated_bugs(
     num_tries: int | None = None,
     seed: int = 0,
     max_per_function: int | None = None,
+    limits: Limits | None = None,
 ) -> Iterator[ProceduralBug]:
     """Mutations of one repository with their verdicts, valid or not, in a reproducible order."""
-    answers = procedural_answers(arena.injector, seed, max_per_function=max_per_function)
+    answers = procedural_answers(
+        arena.injector, seed, max_per_function=max_per_function, limits=limits
+    )
     if num_tries is not None:
         answers = itertools.islice(answers, num_tries)
     while chunk := list(itertools.islice(answers, CHUNK)):

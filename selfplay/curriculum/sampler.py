@@ -11,7 +11,7 @@ from selfplay.curriculum.arena import Arena
 from selfplay.repo.functions import FunctionInfo
 from selfplay.repo.history import past_changes
 from selfplay.seeds import derive_rng
-from selfplay.types import InjectionTask, Limits, Seed, Strategy
+from selfplay.types import InjectionTask, Seed, Strategy
 
 MIN_FUNCTION_LINES = 3
 
@@ -40,12 +40,7 @@ class SeedSampler:
         self._curriculum = curriculum
         self._injector = injector
         self._seed = seed
-        self._limits = Limits(
-            min_passing_tests=injector.min_passing_tests,
-            min_changed_files=injector.min_changed_files,
-            min_failing_tests=injector.min_failing_tests,
-            script_timeout_s=injector.script_timeout_s,
-        )
+        self._limits = injector.limits()
         self._eligible = {
             name: eligible_functions(arena, scaffold) for name, arena in arenas.items()
         }
