@@ -35,7 +35,8 @@ from selfplay.types import SolveTask
 
 HELP = """
 keys: experiment=NAME (conf/experiment/), name=RUN, steps=N, seed=N, resume=auto|never,
-      policy=transformers|base|scripted, repos.train=[a,b], reward=solve_rate|consistency|band|power,
+      policy=transformers|base|scripted, repos.train=[a,b],
+      reward=solve_rate|consistency|band|power,
       learner=lora|full|none, evaluation.suite=PATH, json=true, and every other key of conf/
 The run is written to runs/<name>/; the same command continues it after any interruption.
 """
@@ -152,7 +153,12 @@ def make_controller(
             "injector": config.learner.injector_weight,
             "solver": config.learner.solver_weight,
         },
-        keep_bug=functools.partial(keep_bug, corpus, run_dir),
+        keep_bug=functools.partial(
+            keep_bug,
+            corpus,
+            run_dir,
+            {name: a.prepared.environment.tree for name, a in arenas.items()},
+        ),
         keep_attempts=functools.partial(keep_attempts, corpus),
     )
     metrics = MetricsLog(run_dir, tensorboard=config.metrics.tensorboard)
@@ -171,7 +177,6 @@ def make_controller(
             min_groups=shape.min_solve_groups, low=shape.replay_low, high=shape.replay_high
         ),
         max_idle_steps=shape.max_idle_steps,
-        seed=config.seed,
     )
 
 

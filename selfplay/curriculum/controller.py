@@ -17,6 +17,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from selfplay.bugs.artifact import write_artifact
@@ -28,7 +29,6 @@ from selfplay.curriculum.solving import Attempt
 from selfplay.errors import UserError
 from selfplay.metrics import MetricsLog
 from selfplay.run_dir import RunDir
-from selfplay.seeds import derive_rng
 from selfplay.types import PeerGroup, SolveTask
 
 
@@ -79,7 +79,6 @@ class Controller:
         watcher: Watcher,
         replay: ReplayRule,
         max_idle_steps: int,
-        seed: int,
     ) -> None:
         self._run_dir = run_dir
         self._corpus = corpus
@@ -90,7 +89,6 @@ class Controller:
         self._watcher = watcher
         self._replay = replay
         self._max_idle_steps = max_idle_steps
-        self._seed = seed
 
     def run(self, start: int, stop: int) -> None:
         """Raises `UserError` when nothing can be learned for `max_idle_steps` steps on end."""
@@ -132,15 +130,15 @@ class Controller:
         return row
 
     def _draw_replays(self, step: int, num_new: int) -> list[SolveTask]:
-        """Bugs of earlier steps that the solver neither always nor never solves."""
+        """Bugs of earlier steps that the solver neither always nor never solves, those that were
+        attempted least first."""
         missing = self._replay.min_groups - num_new
         if missing <= 0:
             return []
         candidates = self._corpus.replay_candidates(
             before_step=step, low=self._replay.low, high=self._replay.high
         )
-        rng = derive_rng(self._seed, step, "replay")
-        return rng.sample(candidates, min(missing, len(candidates)))
+        return candidates[:missing]
 
 
 def round_metrics(rounds: Rounds) -> dict[str, float]:
@@ -168,9 +166,13 @@ def round_metrics(rounds: Rounds) -> dict[str, float]:
     return row
 
 
-def keep_bug(corpus: Corpus, run_dir: RunDir, injection: Injection, step: int) -> bool:
-    """Store a valid bug of the model, artifact directory first; False when an earlier step already
-    holds it."""
+def keep_bug(
+    corpus: Corpus, run_dir: RunDir, trees: Mapping[str, Path], injection: Injection, step: int
+) -> bool:
+    """Store a valid bug of the model; False when an earlier step already holds it.
+
+    The artifact directory is written first, so that every row of the corpus has one.
+    """
     task = injection.outcome.solve_task
     assert task is not None
     write_artifact(task.artifact, run_dir.path / "artifacts" / task.bug_id)
@@ -180,6 +182,7 @@ def keep_bug(corpus: Corpus, run_dir: RunDir, injection: Injection, step: int) -
         strategy=injection.task.strategy,
         seed=injection.task.seed,
         step=step,
+        tree=trees[task.repo],
     )
 
 

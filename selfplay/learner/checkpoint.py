@@ -1,6 +1,6 @@
 """Checkpoints that are whole or absent: temporary name, fsync, rename.
 
-    <directory>/step-000007/trainer.pt    masters, optimizer, scheduler position, random state
+    <directory>/step_7       /trainer.pt    masters, optimizer, scheduler position, random state
                            /extra.json    whatever else the caller resumes from
                            /manifest.json sizes and checksums, written last
 
@@ -26,7 +26,7 @@ from selfplay.learner.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
-_NAME = re.compile(r"step-(\d{6,})")
+_NAME = re.compile(r"step_(\d+)")
 _FILES = ("trainer.pt", "extra.json")
 _MANIFEST = "manifest.json"
 
@@ -36,7 +36,7 @@ def save(
 ) -> Path:
     """Write the checkpoint of `step`, then delete all but the `keep_last` newest."""
     directory.mkdir(parents=True, exist_ok=True)
-    target = directory / f"step-{step:06d}"
+    target = directory / f"step_{step}"
     temporary = directory / f".{target.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -78,7 +78,7 @@ def step_of(path: Path) -> int:
     """The step that a checkpoint's name carries."""
     match = _NAME.fullmatch(path.name)
     if match is None:
-        raise UserError(f"{path}: a checkpoint is named like step-000007")
+        raise UserError(f"{path}: a checkpoint is named like step_7")
     return int(match.group(1))
 
 
@@ -86,7 +86,7 @@ def prune(directory: Path, keep_last: int) -> None:
     """Delete all but the newest `keep_last` checkpoints, and what killed writers left."""
     for path in _checkpoints(directory)[: -max(keep_last, 1)]:
         shutil.rmtree(path, ignore_errors=True)
-    for path in directory.glob(".step-*.tmp"):
+    for path in directory.glob(".step_*.tmp"):
         shutil.rmtree(path, ignore_errors=True)
 
 

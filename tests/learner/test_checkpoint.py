@@ -28,7 +28,7 @@ def test_latest_and_prune(trainer: Trainer, tmp_path: Path) -> None:
         checkpoint.save(tmp_path, step, trainer, {"step": step}, keep_last=2)
     newest = checkpoint.latest(tmp_path)
     assert newest is not None and checkpoint.step_of(newest) == 11
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000010", "step-000011"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_10", "step_11"]
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "no manifest", "no file", "bad manifest"])
@@ -60,8 +60,8 @@ def test_saving_a_step_again_replaces_it(trainer: Trainer, tmp_path: Path) -> No
 
 
 def test_only_checkpoint_names_have_a_step(tmp_path: Path) -> None:
-    assert checkpoint.step_of(tmp_path / "step-000042") == 42
-    with pytest.raises(UserError, match="step-000007"):
+    assert checkpoint.step_of(tmp_path / "step_42") == 42
+    with pytest.raises(UserError, match="step_7"):
         checkpoint.step_of(tmp_path / "last")
 
 
