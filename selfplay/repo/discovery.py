@@ -17,23 +17,77 @@ from selfplay.sandbox.base import Environment, Job, Quota, RunResult, Sandbox
 
 log = logging.getLogger(__name__)
 TIMEOUT_S = 900.0
+TEST_TIMEOUT_S = 120
+MAX_LEFT_OUT = 8
+"""Tests that may end a whole run (crash, hang, interrupt) before the repository is given up."""
 PYTEST = ("python", "-m", "pytest", "-q", "-p", "selfplay_probe", "-p", "no:cacheprovider")
 OPTIONS = ("--continue-on-collection-errors", "-o", "addopts=", "--tb=short", "--color=no")
+PATTERNS: tuple[tuple[str, ...], ...] = (
+    (),
+    ("-o", "python_files=test*.py *test.py *tests.py"),  # what unittest would find, and more
+)
 SAVE_BYTE_CODE = '"$@"; code=$?; tar -C /tmp/pyc -cf /out/pyc.tar . 2>/dev/null; exit $code'
+ENDED = {0, 1, 5}
+"""pytest's exit codes of a run that came to its end: passed, failed, nothing collected."""
+
+
+class _Suite:
+    """Runs a repository's whole suite; tests that end a run are left out of the next one."""
+
+    def __init__(self, environment: Environment, sandbox: Sandbox) -> None:
+        python_path = f"/in:{environment.variables.get('PYTHONPATH', '')}"
+        variables = {**environment.variables, "PYTHONPATH": python_path}
+        self.environment = replace(environment, variables=variables)
+        self.sandbox = sandbox
+        self.options: tuple[str, ...] = ()
+        self.left_out: dict[str, str] = {}
+
+    def run(
+        self, variables: Mapping[str, str], wrapper: tuple[str, ...] = ()
+    ) -> tuple[dict[str, Any], RunResult]:
+        """The probe's document and the run. Raises `RepoError` when no run comes to its end."""
+        while True:
+            result = self._run(variables, wrapper)
+            document, running = _read(result)
+            if document is not None and document["exit"] in ENDED:
+                return document, result
+            if not running or running in self.left_out or len(self.left_out) == MAX_LEFT_OUT:
+                raise RepoError(f"discovery: {_trouble(result, running)}")
+            self.left_out[running] = "ends the whole run: it crashes, hangs or interrupts pytest"
+            log.warning("%s %s", running, self.left_out[running])
+
+    def _run(self, variables: Mapping[str, str], wrapper: tuple[str, ...]) -> RunResult:
+        here = Path(__file__).parent
+        inputs = {
+            "selfplay_probe.py": (here / "probe.py").read_bytes(),
+            "functions.py": (here / "functions.py").read_bytes(),
+            "left_out.json": json.dumps(list(self.left_out)).encode(),
+        }
+        job = Job(
+            environment=self.environment,
+            argv=(*wrapper, *PYTEST, *OPTIONS, *self.options),
+            inputs=inputs,
+            variables={"SELFPLAY_TEST_TIMEOUT_S": str(TEST_TIMEOUT_S), **variables},
+            quota=Quota(timeout_s=TIMEOUT_S, output=64 << 20),
+        )
+        return self.sandbox.run(job)
 
 
 def discover(environment: Environment, sandbox: Sandbox, byte_code: Path) -> RepoProfile:
     """Run the suite twice, once with coverage and once plainly under another hash seed.
 
-    Tests that pass both times are kept; others are excluded with a reason. The second run's
+    Tests that pass both times are kept; others are excluded with a reason. Where the repository's
+    own settings lead pytest to no passing test, wider file names are tried. The second run's
     byte code (standard library and test frameworks included) is unpacked into `byte_code`.
     Raises `RepoError` when no test passes.
     """
-    covered = _run(environment, sandbox, {"SELFPLAY_COVERAGE": "1"}, ())
-    first = _probe(covered)
-    plain = _run(
-        environment,
-        sandbox,
+    suite = _Suite(environment, sandbox)
+    first: dict[str, Any] = {}
+    for suite.options in PATTERNS:
+        first, _ = suite.run({"SELFPLAY_COVERAGE": "1"})
+        if any(_outcome(entry) == "passed" for entry in first["results"].values()):
+            break
+    second, plain = suite.run(
         {
             "PYTHONHASHSEED": "1",
             "PYTHONDONTWRITEBYTECODE": "",
@@ -41,53 +95,38 @@ def discover(environment: Environment, sandbox: Sandbox, byte_code: Path) -> Rep
         },
         ("sh", "-c", SAVE_BYTE_CODE, "sh"),
     )
-    second = _probe(plain)
     unpack(plain.files.get("pyc.tar", b""), byte_code)
-    return profile_of(first, second)
+    return profile_of(first, second, suite.left_out)
 
 
-def _run(
-    environment: Environment,
-    sandbox: Sandbox,
-    variables: Mapping[str, str],
-    wrapper: tuple[str, ...],
-) -> RunResult:
-    here = Path(__file__).parent
-    inputs = {
-        "selfplay_probe.py": (here / "probe.py").read_bytes(),
-        "functions.py": (here / "functions.py").read_bytes(),
-    }
-    python_path = f"/in:{environment.variables.get('PYTHONPATH', '')}"
-    return sandbox.run(
-        Job(
-            environment=replace(
-                environment, variables={**environment.variables, "PYTHONPATH": python_path}
-            ),
-            argv=(*wrapper, *PYTEST, *OPTIONS),
-            inputs=inputs,
-            variables=variables,
-            quota=Quota(timeout_s=TIMEOUT_S, output=64 << 20),
-        )
-    )
-
-
-def _probe(result: RunResult) -> dict[str, Any]:
-    if result.timed_out:
-        raise RepoError(f"discovery: the test suite did not end within {TIMEOUT_S:.0f} s")
+def _read(result: RunResult) -> tuple[dict[str, Any] | None, str]:
+    """The probe's document, if it was written, and the test that was running at the end."""
+    running = result.files.get("running", b"").decode("utf-8", "surrogateescape")
     try:
         document: dict[str, Any] = json.loads(result.files["probe.json"])
     except (KeyError, ValueError):
-        tail = result.output[-600:].decode(errors="replace")
-        raise RepoError(f"discovery: pytest did not run to its end: {tail}") from None
-    return document
+        return None, running
+    return document, running
 
 
-def profile_of(first: Mapping[str, Any], second: Mapping[str, Any]) -> RepoProfile:
+def _trouble(result: RunResult, running: str) -> str:
+    during = f" (during {running})" if running else ""
+    if result.timed_out:
+        return f"the test suite did not end within {TIMEOUT_S:.0f} s{during}"
+    tail = result.output[-600:].decode(errors="replace").strip()
+    return f"pytest did not run to its end{during}: {tail}"
+
+
+def profile_of(
+    first: Mapping[str, Any], second: Mapping[str, Any], left_out: Mapping[str, str]
+) -> RepoProfile:
     """Merge both runs' probe documents into a profile."""
     tests: dict[str, TestInfo] = {}
-    excluded: dict[str, str] = {}
+    excluded = dict(left_out)
     seconds: dict[str, float] = {}
     for test, entry in first["results"].items():
+        if test in left_out:
+            continue
         other = second["results"].get(test)
         mine, theirs = _outcome(entry), _outcome(other) if other else "missing"
         file = entry["file"]
@@ -107,7 +146,7 @@ def profile_of(first: Mapping[str, Any], second: Mapping[str, Any]) -> RepoProfi
             excluded[test] = f"flaky: {mine}, then {theirs}"
     if not tests:
         why = next(iter(excluded.values()), "none was collected")
-        raise RepoError(f"discovery: no passing test found ({why})")
+        raise RepoError(f"discovery: no passing test found (the first: {why})")
     files = {info.file for info in tests.values()}
     return RepoProfile(
         runner="pytest",

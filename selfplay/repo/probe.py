@@ -1,8 +1,10 @@
 """A pytest plugin that discovery passes into the sandbox: outcome, seconds and functions of each
-test. Self-contained: it runs beside the repository's own tests. Writes /out/probe.json."""
+test. Self-contained: it runs beside the repository's own tests. Writes /out/probe.json, and the
+test that is running into /out/running, so that one that ends the whole run is known."""
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 from pathlib import Path
@@ -13,6 +15,7 @@ from functions import list_functions  # type: ignore[import-not-found]
 ROOT = Path("/testbed")
 results: dict[str, dict[str, Any]] = {}
 measured: Any = None
+exit_code = -1
 
 
 def pytest_configure(config: Any) -> None:
@@ -26,12 +29,22 @@ def pytest_configure(config: Any) -> None:
         measured.start()
 
 
+def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
+    left_out = set(json.loads(Path("/in/left_out.json").read_text(encoding="utf-8")))
+    items[:] = [item for item in items if item.nodeid not in left_out]
+
+
 def pytest_runtest_logstart(nodeid: str, location: Any) -> None:
+    Path("/out/running").write_text(nodeid, encoding="utf-8", errors="surrogateescape")
+    limit = float(os.environ["SELFPLAY_TEST_TIMEOUT_S"])
+    faulthandler.dump_traceback_later(limit, exit=True, file=2)
     if measured is not None:
         measured.switch_context(nodeid)
 
 
 def pytest_runtest_logfinish(nodeid: str, location: Any) -> None:
+    faulthandler.cancel_dump_traceback_later()
+    Path("/out/running").write_text("", encoding="utf-8")
     if measured is not None:
         measured.switch_context("")
 
@@ -57,12 +70,17 @@ def pytest_collectreport(report: Any) -> None:
         }
 
 
+def pytest_sessionfinish(session: Any, exitstatus: int) -> None:
+    global exit_code
+    exit_code = int(exitstatus)
+
+
 def pytest_unconfigure(config: Any) -> None:
     reached: dict[str, list[str]] = {}
     if measured is not None:
         measured.stop()
         reached = functions_of_tests(measured.get_data())
-    document = {"results": results, "reached": reached}
+    document = {"results": results, "reached": reached, "exit": exit_code}
     Path("/out/probe.json").write_text(json.dumps(document), encoding="utf-8")
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-Runner = Literal["pytest", "unittest"]
+Runner = Literal["pytest"]
+"""pytest runs unittest's classes too."""
 
 
 @dataclass(frozen=True, kw_only=True)
