@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from selfplay.errors import SandboxError
+from selfplay.errors import SandboxError, UserError
 from selfplay.sandbox.base import WORKDIR, Job, Quota, RunResult
 from selfplay.sandbox.cgroup import Cgroups
 from selfplay.sandbox.host import reachable_copy, sandbox_uid
@@ -62,6 +62,10 @@ class BubblewrapSandbox:
 
     def run(self, job: Job) -> RunResult:
         """Run one command on a fresh snapshot (see `sandbox.base.Sandbox`)."""
+        if job.environment.image is not None and not job.environment.mounts:
+            raise UserError(
+                f"the environment is the Docker image {job.environment.image}: use sandbox=docker"
+            )
         with (
             self._scratch.folder(job) as folder,
             self._cgroups.job(job.quota) as groups,
@@ -110,7 +114,7 @@ class BubblewrapSandbox:
         return [*argv, *job.argv]
 
     def _mount_arguments(self, job: Job) -> list[str]:
-        """Read-only binds of the environment, over a small /etc of our own; kept by digest."""
+        """Read-only binds of the environment; kept by its digest."""
         with self._lock:
             key = f"{job.environment.digest}\0{sorted(job.environment.mounts.items())}"
             if key not in self._mounts:
@@ -118,6 +122,7 @@ class BubblewrapSandbox:
             return self._mounts[key]
 
     def _make_mounts(self, mounts: Mapping[str, str]) -> list[str]:
+        """A small /etc of our own, the binds, and links for directories like /bin."""
         for tool in TOOLS:
             if not any(tool.startswith(f"{inside}/") for inside in mounts.values()):
                 raise SandboxError(f"the environment has no {tool}: mount the directory it is in")

@@ -80,6 +80,19 @@ def enter(folders: list[Path], pid: int) -> None:
             (folder / "cgroup.procs").write_text(str(pid))
 
 
+def ran_out_of_memory(folders: list[Path]) -> bool:
+    """Whether the kernel killed a process of these cgroups for their memory bound."""
+    for name in ("memory.oom_control", "memory.events"):
+        for folder in folders:
+            with suppress(OSError):
+                counts = dict(
+                    line.split() for line in (folder / name).read_text().splitlines() if line
+                )
+                if int(counts.get("oom_kill", "0")) > 0:
+                    return True
+    return False
+
+
 def find_controllers() -> list[Path]:
     """Parent directories in which cgroups with bounds can be made, [] where there is no right."""
     if os.geteuid() != 0:

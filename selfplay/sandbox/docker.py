@@ -129,7 +129,7 @@ class DockerSandbox:
         tmpfs = f"rw,exec,nosuid,nodev,uid={uid},gid={uid}"
         removed = [*deleted_paths(job.layer), *covered_paths(job.environment.tree, job.layer)]
         return self._client.containers.create(
-            job.environment.image or self._empty_image(),
+            job.environment.image or self.empty_image(),
             ["-c", ENTRY, "sh", str(len(removed)), *removed, *job.argv],
             entrypoint=["/bin/sh"],
             user=f"{uid}:{uid}",
@@ -195,7 +195,7 @@ class DockerSandbox:
                 self._etc[key] = etc
             return self._etc[key]
 
-    def _empty_image(self) -> str:
+    def empty_image(self) -> str:
         """The image of empty directories, imported once; its name."""
         with self._lock:
             if not self._image:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from selfplay.errors import SandboxError
 from selfplay.sandbox.base import Job, Quota, RunResult
-from selfplay.sandbox.cgroup import born_in, enter
+from selfplay.sandbox.cgroup import born_in, enter, ran_out_of_memory
 from selfplay.sandbox.collect import collect, out_excess
 from selfplay.sandbox.scratch import read_out
 
@@ -86,11 +86,11 @@ class Launch:
         assert self._process is not None
         self._process.wait()
         code = self._exit_code()
-        if code is None and not ending.timed_out and not ending.stopped:
+        if code is None and (ending.stopped or ran_out_of_memory(groups)):
+            code = 128 + signal.SIGKILL  # the job's doing: bwrap shares its bounds
+        if code is None and not ending.timed_out:
             said = ending.output[-400:].decode(errors="replace").strip()
             raise SandboxError(f"bubblewrap failed (exit {self._process.returncode}): {said}")
-        if ending.stopped:
-            code = 128 + signal.SIGKILL
         return RunResult(
             exit_code=None if ending.timed_out else code,
             timed_out=ending.timed_out,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from selfplay.sandbox.base import Environment, Job, RunResult, Sandbox
 from selfplay.sandbox.host import host_mounts, make_readable
 from selfplay.sandbox.select import open_sandbox
 
-PATH = "/usr/local/bin:/usr/bin:/bin"
+PATH = f"{sys.base_prefix}/bin:/usr/local/bin:/usr/bin:/bin"
 BACKENDS = ["bubblewrap", pytest.param("docker", marks=pytest.mark.docker)]
 Run = Callable[..., RunResult]
 

@@ -59,7 +59,7 @@ def test_standard_input(run: Run) -> None:
 
 
 def test_variables_are_fixed_and_nothing_else_leaks(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET_TOKEN", "leaked")
     said = run("env", variables={"MINE": "a b"}).output.decode()
@@ -70,7 +70,7 @@ def test_variables_are_fixed_and_nothing_else_leaks(
         "PYTHONHASHSEED": "0",
         "PYTHONDONTWRITEBYTECODE": "1",
         "HOME": "/tmp",
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "PATH": environment.path,
         "MINE": "a b",
     }
     assert {name: values.get(name) for name in expected} == expected

@@ -42,7 +42,7 @@ def test_no_network_by_address(run: Run) -> None:
             "for host in sys.argv[1:]:\n"
             f"  for port in ({port}, 53, 80):\n"
             "    try:\n"
-            "      socket.create_connection((host, port), 1).close(); print('reached', host, port)\n"
+            "      socket.create_connection((host, port), 1).close(); print(host, port)\n"
             "    except OSError: pass\n"
         )
         hosts = ["127.0.0.1", "1.1.1.1", "172.17.0.1", "169.254.169.254", *own]
@@ -90,8 +90,13 @@ def test_nothing_outside_can_be_written(run: Run) -> None:
 
 
 def test_interpreter_and_tools_are_read_only(run: Run) -> None:
-    program = "import os; open(os.__file__, 'a')"
-    assert b"Read-only file system" in run("python3", "-c", program).output
+    program = (
+        "import os, sys\n"
+        "for path in (os.__file__, os.path.realpath(sys.executable), '/usr/bin/env'):\n"
+        "  try: open(path, 'a'); print('opened', path)\n"
+        "  except OSError: pass\n"
+    )
+    assert run("python3", "-c", program).output == b""
 
 
 def test_no_privileges(run: Run) -> None:
@@ -202,9 +207,9 @@ def test_file_size_is_bounded(run: Run) -> None:
     assert lines[-2] != "0"
 
 
-@pytest.mark.parametrize("place", ["/tmp", "/dev/shm"])
-def test_temporary_space_is_bounded(run: Run, place: str) -> None:
-    script = f"for i in $(seq 40); do head -c 100000000 /dev/zero >{place}/$i || exit 9; done"
+@pytest.mark.parametrize("folder", ["/tmp", "/dev/shm"])
+def test_temporary_space_is_bounded(run: Run, folder: str) -> None:
+    script = f"for i in $(seq 40); do head -c 100000000 /dev/zero >{folder}/$i || exit 9; done"
     quota = Quota(memory=512 << 20, timeout_s=60)
     assert run("sh", "-c", script, quota=quota).exit_code not in (0, None)
 

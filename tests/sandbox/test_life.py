@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +18,7 @@ from selfplay.errors import SandboxError, UserError
 from selfplay.sandbox.base import Environment, Job, Quota, RunResult
 from selfplay.sandbox.bubblewrap import BubblewrapSandbox
 from selfplay.sandbox.cgroup import Cgroups, find_controllers
+from selfplay.sandbox.host import cache_root
 from selfplay.sandbox.owner import is_abandoned, owner_token
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.sandbox.scratch import Scratch, deleted_paths, remove_tree
@@ -36,9 +42,13 @@ def cgroups_of_ours() -> list[Path]:
     return [p for f in find_controllers() for p in f.iterdir() if p.name.startswith(owner_token())]
 
 
+def open_descriptors() -> set[str]:
+    return {str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
+
+
 def test_nothing_is_left_after_close(environment: Environment, place: Path) -> None:
     root = place / "scratch"
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     sandbox = BubblewrapSandbox(root)
     hostile = "mkdir -p /out/a/b; touch /out/a/b/c; ln -s / /out/root; chmod 0 /out/a/b /out/a"
     for argv in (("true",), ("sh", "-c", hostile), ("no-such-command",)):
@@ -48,19 +58,19 @@ def test_nothing_is_left_after_close(environment: Environment, place: Path) -> N
     sandbox.close()
     assert list(root.iterdir()) == []
     assert cgroups_of_ours() == []
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 def test_failures_leave_nothing_either(environment: Environment, place: Path) -> None:
     root = place / "scratch"
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     sandbox = BubblewrapSandbox(root)
     mounts = {**environment.mounts, "/no/such": "/opt"}
     broken = Environment(tree=environment.tree, mounts=mounts, path="/bin", digest="b")
     for _ in range(3):
         with pytest.raises(SandboxError):
             sandbox.run(Job(environment=broken, argv=("true",)))
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
     sandbox.close()
     assert list(root.iterdir()) == []
     assert cgroups_of_ours() == []
@@ -128,6 +138,71 @@ def test_no_container_is_left(environment: Environment) -> None:
 
 
 @pytest.mark.docker
+def test_environment_from_an_image(environment: Environment) -> None:
+    from selfplay.sandbox.docker import DockerSandbox
+
+    sandbox = DockerSandbox()
+    sandbox.run(Job(environment=environment, argv=("true",)))  # imports the empty image
+    mounts = {host: inside for host, inside in environment.mounts.items() if inside != "/etc"}
+    own = replace(environment, image=sandbox.empty_image(), mounts=mounts)
+    assert sandbox.run(Job(environment=own, argv=("cat", "plain.txt"))).output == b"plain\n"
+    missing = replace(environment, image="selfplay-no-such-image:1")
+    with pytest.raises(SandboxError, match="no-such-image"):
+        sandbox.run(Job(environment=missing, argv=("true",)))
+    sandbox.close()
+
+
+def test_bubblewrap_refuses_images(environment: Environment) -> None:
+    sandbox = BubblewrapSandbox()
+    with pytest.raises(UserError, match="sandbox=docker"):
+        sandbox.run(Job(environment=replace(environment, image="x", mounts={}), argv=("true",)))
+    sandbox.close()
+
+
+def test_jobs_die_with_a_killed_harness(environment: Environment, place: Path) -> None:
+    marker = f"6{os.getpid()}.{time.monotonic_ns()}"
+    program = (
+        "import sys, pickle\n"
+        "from selfplay.sandbox.base import Environment, Job\n"
+        "from selfplay.sandbox.bubblewrap import BubblewrapSandbox\n"
+        "environment = pickle.load(sys.stdin.buffer)\n"
+        "argv = ('sh', '-c', f'setsid sleep {sys.argv[1]} & sleep {sys.argv[1]}')\n"
+        "BubblewrapSandbox().run(Job(environment=environment, argv=argv))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, marker], stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    pickle.dump(environment, process.stdin)
+    process.stdin.close()
+    assert wait_until(lambda: len(sleepers(marker)) == 2)
+    process.kill()
+    process.wait()
+    assert wait_until(lambda: not sleepers(marker))
+    BubblewrapSandbox().close()  # the next start clears away what is left
+    names = [path.name for path in (cache_root() / "scratch").iterdir()]
+    assert not [name for name in names if f"-{process.pid}-" in name]
+
+
+def sleepers(marker: str) -> list[str]:
+    """Processes `sleep MARKER` on this machine."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found += [entry.parent.name] * (
+                entry.read_bytes() == b"sleep\0" + marker.encode() + b"\0"
+            )
+    return found
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.mark.docker
 def test_a_silent_engine_is_a_sandbox_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///no/such/docker.sock")
     with pytest.raises(SandboxError, match="no Docker engine"):
@@ -189,7 +264,7 @@ def test_works_for_an_ordinary_user(environment: Environment, place: Path) -> No
         "(tree / 'a').write_text('a'); make_readable(tree)\n"
         "env = Environment(tree=tree, mounts=host_mounts(), path='/usr/bin:/bin', digest='x')\n"
         "box = BubblewrapSandbox()\n"
-        "job = Job(environment=env, argv=('sh', '-c', 'cat a b; id -u; echo o >/out/o; echo >>a'),\n"
+        "job = Job(environment=env, argv=('sh', '-c', 'cat a b; id -u; echo o >/out/o; >a'),\n"
         "          layer={'b': FileChange(content=b'b')})\n"
         "result = box.run(job); box.close()\n"
         "print(result.exit_code, result.output, dict(result.files), (tree / 'a').read_text())\n"
