@@ -21,17 +21,19 @@ def draw_tokens(
     the most likely token, with its log-probability at temperature 1.
     """
     greedy = temperature == 0
-    scaled = logits.float() / torch.where(greedy, 1.0, temperature).unsqueeze(1)
-    normaliser = torch.logsumexp(scaled, dim=-1)
-    probs = (scaled - normaliser.unsqueeze(1)).exp_()
+    divisor = torch.where(greedy, 1.0, temperature)
+    if bool((divisor != 1).any()):
+        logits = logits.float() / divisor.unsqueeze(1)
+    probs = torch.softmax(logits, dim=-1, dtype=torch.float32)
     nucleus = top_p < 1
+    weights = probs
     if bool(nucleus.any()):
-        probs[nucleus] = keep_nucleus(probs[nucleus], top_p[nucleus])
-    tokens = draw_categorical(probs, generator)
+        weights = probs.clone()
+        weights[nucleus] = keep_nucleus(probs[nucleus], top_p[nucleus])
+    tokens = draw_categorical(weights, generator)
     if bool(greedy.any()):
-        tokens = torch.where(greedy, scaled.argmax(-1), tokens)
-    chosen = scaled.gather(1, tokens.unsqueeze(1)).squeeze(1)
-    return tokens, chosen - normaliser
+        tokens = torch.where(greedy, logits.argmax(-1), tokens)
+    return tokens, probs.gather(1, tokens.unsqueeze(1)).squeeze(1).log()
 
 
 def draw_categorical(probs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

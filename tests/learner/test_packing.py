@@ -80,7 +80,7 @@ def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -
         torch.testing.assert_close(grad, right[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     samples=ragged_groups(),
     max_tokens=st.sampled_from([1, 12, 30, 500]),

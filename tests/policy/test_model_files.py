@@ -64,6 +64,7 @@ def model(smollm2: Path) -> Any:
 
 
 @pytest.mark.model
+@pytest.mark.slow
 def test_unpacked_once_and_repaired_when_broken(smollm2: Path) -> None:
     cache = smollm2.parents[1]
     stamp = (smollm2 / "config.json").stat().st_mtime_ns
