@@ -96,6 +96,12 @@ class CompactInjector:
                 return tuple(sorted(chosen))
         return ()
 
+    def shown_whole(self, function: FunctionInfo) -> bool:
+        """Whether a function fits a listing without its docstring and blank lines."""
+        limit = self.scaffold.max_function_lines
+        source = self.prepared.source(function.path)
+        return len(excerpt(source, function, max_lines=limit + 1).rows) <= limit
+
     def function(self, task: InjectionTask) -> FunctionInfo:
         """The seed's function. Raises `UserError` when the repository has none of that name."""
         seed = task.seed

@@ -50,7 +50,7 @@ def procedural_answers(
     pool = [
         f
         for f in (functions if functions is not None else injector.prepared.functions)
-        if 2 <= f.end_line - f.start_line + 1 <= 2 * injector.scaffold.max_function_lines
+        if injector.shown_whole(f)
         and injector.oracle_files(f.path, f.qualname, limits.min_passing_tests)
     ]
     rng.shuffle(pool)
