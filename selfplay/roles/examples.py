@@ -54,8 +54,9 @@ def injector_example(tokenizer: Tokenizer, found: ProceduralAnswer) -> Supervise
 def history_example(tokenizer: Tokenizer, found: ProceduralAnswer) -> SupervisedExample:
     """The same answer under the history strategy: the mutation was repaired by a past change."""
     prompt: InjectorPrompt = found.prompt
-    source = prompt.listing.sources[prompt.task.seed.path]
-    change = PastChange(commit="", subject="", before=found.mutation.source, after=source)
+    mutation, source = found.mutation, prompt.listing.sources[prompt.task.seed.path]
+    original = source[len(mutation.before) : len(source) - len(mutation.after)]
+    change = PastChange(commit="", subject="", before=mutation.function, after=original)
     text = render(
         "injector",
         listing=prompt.listing.render(),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from selfplay.agent.edits import render_edit
 from selfplay.bugs.procedural import Mutation, propose
 from selfplay.repo.functions import FunctionInfo
-from selfplay.roles.injector import CompactInjector, InjectorPrompt, hint_for
+from selfplay.roles.injector import CompactInjector, Hint, InjectorPrompt, hint_for
 from selfplay.roles.rejected import Rejected
 from selfplay.seeds import derive_rng
 from selfplay.types import BugArtifact, InjectionTask, Limits, Seed
@@ -98,7 +98,7 @@ def procedural_answer(
         seed=Seed(path=function.path, function=function.qualname),
         limits=limits,
     )
-    prompt = injector.prompt(task)
+    prompt = injector.prompt(task, Hint(kind=mutation.kind, line=1))
     hint = hint_for(prompt.listing, mutation, function.path)
     if hint is None:
         return None

@@ -29,13 +29,24 @@ class Operator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutation:
-    """One proposed bug: the whole new file, and the first line (1-based) that differs."""
+    """One proposed bug; `line` (1-based) is the first that differs in the file.
+
+    The file is kept as the text before, of and after the function, so that the many mutations of
+    one function share the parts that they leave alone.
+    """
 
     operator: str
     kind: str
     removal: bool
     line: int
-    source: str
+    before: str
+    function: str
+    after: str
+
+    @property
+    def source(self) -> str:
+        """The whole new file."""
+        return self.before + self.function + self.after
 
 
 OPERATORS: tuple[Operator, ...] = (
@@ -112,7 +123,9 @@ def propose(source: str, function: FunctionInfo) -> list[Mutation]:
                         kind=operator.kind,
                         removal=operator.removal,
                         line=function.start_line + span[0],
-                        source=before + changed + after,
+                        before=before,
+                        function=changed,
+                        after=after,
                     )
                 )
     return found
