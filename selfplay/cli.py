@@ -79,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # sandboxes share the cores
     try:
         return _dispatch(sys.argv[1:] if argv is None else argv)
     except UserError as error:
