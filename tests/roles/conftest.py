@@ -128,10 +128,11 @@ def sandbox() -> Iterator[Sandbox]:
 @pytest.fixture(scope="session")
 def prepared(
     project: Path, sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory
-) -> PreparedRepo:
+) -> Iterator[PreparedRepo]:
     """The project with this interpreter's packages; its profile comes from a real discovery."""
     tree = cache_root() / "tests" / f"roles-{project.parent.name}-{project.name}" / "tree"
-    return build(project, tree, sandbox, tmp_path_factory.mktemp("scratch"))
+    yield build(project, tree, sandbox, tmp_path_factory.mktemp("scratch"))
+    shutil.rmtree(tree.parent)
 
 
 def build(project: Path, tree: Path, sandbox: Sandbox, scratch: Path) -> PreparedRepo:
