@@ -74,8 +74,9 @@ class BubblewrapSandbox:
             return launch.run(self._argv(job, folder, launch), groups)
 
     def close(self) -> None:
-        """Remove the scratch directory. Idempotent."""
+        """Remove the scratch directory and the cgroups. Idempotent."""
         self._scratch.close()
+        self._cgroups.close()
 
     def _argv(self, job: Job, folder: Path, launch: Launch) -> list[str]:
         """The whole command line."""

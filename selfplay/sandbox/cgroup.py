@@ -31,9 +31,18 @@ class Cgroups:
         self._prefix = owner_token()
         self._numbers = itertools.count()
         for folder in self.folders:
-            for entry in folder.iterdir():
-                if entry.is_dir() and is_abandoned(entry.name):
-                    _remove(entry)
+            with suppress(OSError):  # another process may just remove it
+                for entry in list(folder.iterdir()):
+                    if entry.is_dir() and is_abandoned(entry.name):
+                        _remove(entry)
+
+    def close(self) -> None:
+        """Remove the parents too, unless another process uses them or the kernel's root has them
+        for all (v2)."""
+        for folder in self.folders:
+            if (folder / "tasks").exists():
+                with suppress(OSError):
+                    folder.rmdir()
 
     @contextmanager
     def job(self, quota: Quota) -> Iterator[list[Path]]:
@@ -43,7 +52,7 @@ class Cgroups:
         try:
             for folder in self.folders:
                 try:
-                    (folder / name).mkdir()
+                    (folder / name).mkdir(parents=True)
                     made.append(folder / name)
                     _bound(folder / name, quota)
                 except OSError as error:

@@ -21,8 +21,7 @@ from selfplay.sandbox.cgroup import Cgroups, find_controllers
 from selfplay.sandbox.host import cache_root
 from selfplay.sandbox.owner import is_abandoned, owner_token
 from selfplay.sandbox.pool import SandboxPool
-from selfplay.sandbox.scratch import Scratch, deleted_paths, remove_tree
-from selfplay.sandbox.seccomp import filter_program
+from selfplay.sandbox.scratch import Scratch
 from selfplay.sandbox.select import open_sandbox, sandbox_report
 from selfplay.sandbox.unsafe import UnsafeSandbox
 from selfplay.types import FileChange
@@ -358,35 +357,6 @@ def test_unsafe_runs_on_a_copy(environment: Environment) -> None:
     assert sandbox.run(late).timed_out
     assert sandbox.run(Job(environment=environment, argv=("no-such-command",))).exit_code == 127
     sandbox.close()
-
-
-def test_deleted_paths() -> None:
-    gone, kept = FileChange(content=None), FileChange(content=b"")
-    layer = {"a": gone, "b": gone, "b/c": kept, "d": kept, "d/e": gone, "f/g": gone}
-    assert deleted_paths(layer) == ["a", "f/g"]
-
-
-def test_remove_tree_follows_no_links(tmp_path: Path) -> None:
-    (tmp_path / "keep").mkdir()
-    (tmp_path / "keep" / "file").touch()
-    hostile = tmp_path / "hostile"
-    (hostile / "deep").mkdir(parents=True)
-    (hostile / "link").symlink_to(tmp_path / "keep")
-    (hostile / "deep" / "link").symlink_to(tmp_path / "keep" / "file")
-    (hostile / "deep").chmod(0)
-    hostile.chmod(0)
-    remove_tree(hostile)
-    assert not hostile.exists()
-    assert (tmp_path / "keep" / "file").exists()
-
-
-def test_seccomp_program_is_whole() -> None:
-    for machine in ("x86_64", "aarch64"):
-        program = filter_program(machine)
-        assert program is not None
-        assert len(program) % 8 == 0
-        assert program[-8:] == bytes.fromhex("060000000000ff7f")
-    assert filter_program("riscv64") is None
 
 
 def test_seccomp_denies_calls(environment: Environment) -> None:
