@@ -85,7 +85,6 @@ def by_policy(config: InjectConfig, stage: Stage) -> list[Found]:
         stage.arenas,
         curriculum=config.curriculum,
         injector=config.injector,
-        scaffold=config.scaffold,
         seed=config.seed,
     )
     planned = sampler.draw(0, {})

@@ -141,7 +141,6 @@ def make_controller(
         arenas,
         curriculum=shape,
         injector=config.injector,
-        scaffold=config.scaffold,
         seed=config.seed,
     )
     player = RoundPlayer(

@@ -6,10 +6,9 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from selfplay.config import CurriculumConfig, InjectorConfig, ScaffoldConfig
+from selfplay.config import CurriculumConfig, InjectorConfig
 from selfplay.curriculum.arena import Arena
 from selfplay.repo.functions import FunctionInfo
-from selfplay.repo.history import past_changes
 from selfplay.seeds import derive_rng
 from selfplay.types import InjectionTask, Seed, Strategy
 
@@ -33,7 +32,6 @@ class SeedSampler:
         *,
         curriculum: CurriculumConfig,
         injector: InjectorConfig,
-        scaffold: ScaffoldConfig,
         seed: int,
     ) -> None:
         self._arenas = arenas
@@ -42,7 +40,7 @@ class SeedSampler:
         self._seed = seed
         self._limits = injector.limits()
         self._eligible = {
-            name: eligible_functions(arena, scaffold) for name, arena in arenas.items()
+            name: eligible_functions(arena) for name, arena in arenas.items()
         }
 
     def num_eligible(self) -> dict[str, int]:
@@ -104,25 +102,24 @@ class SeedSampler:
         if not functions:
             return None
         weights = [1.0 / (1 + counts.get(f"{f.path}::{f.qualname}", 0)) ** 2 for f in functions]
-        prepared = self._arenas[repo].prepared
+        role = self._arenas[repo].injector
         for function in rng.choices(functions, weights=weights, k=20):
             if strategy != "history":
                 return Seed(path=function.path, function=function.qualname)
-            changes = past_changes(prepared, function.path, function.qualname, limit=3)
+            changes = role.undoable_changes(function.path, function.qualname)
             if changes:
                 chosen = rng.choice(changes)
                 return Seed(path=function.path, function=function.qualname, commit=chosen.commit)
         return None
 
 
-def eligible_functions(arena: Arena, scaffold: ScaffoldConfig) -> list[FunctionInfo]:
+def eligible_functions(arena: Arena) -> list[FunctionInfo]:
     """Functions short enough to be shown that at least one stable, affordable test reaches."""
     prepared = arena.prepared
     return [
         function
         for function in prepared.functions
-        if MIN_FUNCTION_LINES
-        <= function.end_line - function.start_line + 1
-        <= scaffold.max_function_lines
+        if function.end_line - function.start_line + 1 >= MIN_FUNCTION_LINES
+        and arena.injector.shown_whole(function)
         and arena.injector.oracle_files(function.path, function.qualname)
     ]
