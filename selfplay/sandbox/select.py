@@ -11,6 +11,7 @@ from pathlib import Path
 from selfplay.errors import SandboxError, SelfplayError, UserError
 from selfplay.sandbox.base import Environment, Job, Quota, Sandbox
 from selfplay.sandbox.host import cache_root, host_mounts, make_readable
+from selfplay.sandbox.owner import owner_token
 from selfplay.types import FileChange
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,9 @@ def sandbox_report() -> list[tuple[str, bool, str]]:
 
 def check(sandbox: Sandbox) -> None:
     """Run one command that reads a changed file; `SandboxError` when that does not work."""
-    with tempfile.TemporaryDirectory(dir=cache_root()) as folder:
+    scratch = cache_root() / "scratch"
+    scratch.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{owner_token()}-", dir=scratch) as folder:
         tree = Path(folder)
         (tree / "file").write_text("below")
         make_readable(tree)
