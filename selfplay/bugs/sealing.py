@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from selfplay.bugs.diffs import touched_files
@@ -68,6 +69,17 @@ def write_sealed_tree(environment: Environment, artifact: BugArtifact, dest: Pat
         raise InfrastructureError(f"{dest}: the sealed tree leaks: {'; '.join(leaks[:5])}")
 
 
+def sealed_environment(environment: Environment) -> Environment:
+    """The environment for a solver that may look round: without the original's byte code."""
+    folder = environment.variables.get("PYTHONPYCACHEPREFIX")
+    if folder is None:
+        return environment
+    mounts = {host: inside for host, inside in environment.mounts.items() if inside != folder}
+    variables = {k: v for k, v in environment.variables.items() if k != "PYTHONPYCACHEPREFIX"}
+    digest = f"{environment.digest}-sealed"
+    return replace(environment, mounts=mounts, variables=variables, digest=digest)
+
+
 def audit_leaks(environment: Environment, artifact: BugArtifact, dest: Path) -> list[str]:
     """What a solver in `dest` (with the environment's mounts) could read the answer from.
 
@@ -77,13 +89,14 @@ def audit_leaks(environment: Environment, artifact: BugArtifact, dest: Path) -> 
     """
     originals = _originals(environment.tree, artifact)
     leaks = _tree_leaks(dest, originals)
+    secret = touched_files(artifact.bug_patch)
     for source, inside in environment.mounts.items():
         folder = Path(source)
         if inside in _SYSTEM or not folder.is_dir():
             continue
         for path in _files(folder):
             shown = f"{inside}/{path}"
-            if path.endswith(".pyc") and _byte_code_of(path, originals.values()):
+            if path.endswith(".pyc") and _byte_code_of(path, secret):
                 leaks.append(f"{shown}: byte code of the original")
             leaks += _copies(folder / path, shown, originals)
     return leaks
