@@ -34,7 +34,7 @@ def run(overrides: Sequence[str]) -> int:
         raise UserError(f"suite={config.suite}: holds no task")
     names = list(dict.fromkeys(task.repo for task in tasks))
     if config.checkpoint:
-        config.policy.adapter = config.checkpoint
+        use_checkpoint(config, Path(config.checkpoint))
     sampling = Sampling(
         temperature=config.policy.temperature,
         top_p=config.policy.top_p,
@@ -80,3 +80,18 @@ def read_tasks(path: Path) -> list[SolveTask]:
         with Corpus(file, read_only=True) as corpus:
             return [bug.task for bug in corpus.bugs()]
     return [task.solve_task for task in read_suite(path)]
+
+
+def use_checkpoint(config: EvaluateConfig, path: Path) -> None:
+    """Evaluate the newest exported weights of a run directory, an adapter or a model directory."""
+    if (path / "weights").is_dir():
+        exported = [p for p in (path / "weights").iterdir() if p.name.startswith("step_")]
+        if not exported:
+            raise UserError(f"checkpoint={path}: the run has exported no weights yet")
+        path = max(exported, key=lambda p: int(p.name.removeprefix("step_")))
+    if (path / "adapter_config.json").is_file():
+        config.policy.adapter = str(path)
+    elif (path / "config.json").is_file():
+        config.policy.model, config.policy.adapter = str(path), None
+    else:
+        raise UserError(f"checkpoint={path}: neither a run, an adapter nor a model directory")
