@@ -58,6 +58,16 @@ def load_model(path: Path, *, dtype: Any = None, attn: str = "eager") -> Any:
     return model.eval()  # type: ignore[no-untyped-call]
 
 
+def describe_accelerator() -> str:
+    """Name and memory of the first GPU; "" when there is none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return ""
+    memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+    return f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB"
+
+
 def resolve_adapter(name_or_path: str, adapters_dir: Path) -> Path:
     """Directory of a LoRA adapter: a path, or a name under `adapters_dir`."""
     for path in (Path(name_or_path).expanduser(), adapters_dir / name_or_path):
