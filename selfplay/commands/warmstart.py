@@ -62,6 +62,7 @@ def run(overrides: Sequence[str]) -> int:
     except OSError as error:
         raise UserError(f"out={out}: cannot be written ({error.strerror})") from None
     from selfplay.learner.grpo import open_learner
+    from selfplay.learner.supervised import mean_loss
 
     learner = open_learner(
         config.policy, LearnerConfig(lora_rank=config.rank, warmup_steps=0), config.seed
@@ -84,7 +85,7 @@ def run(overrides: Sequence[str]) -> int:
         "num_steps": len(history),
         "loss_first": history[0].loss,
         "loss_last": sum(h.loss for h in history[-5:]) / len(history[-5:]),
-        "held_out_loss": history[-1].held_out_loss,
+        "held_out_loss": mean_loss(learner.trainer, held_out),
         "wall_s": round(time.monotonic() - began, 1),
     }
     write_atomic(out / "record.json", json.dumps(record, indent=1).encode() + b"\n")
