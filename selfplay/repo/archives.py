@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import stat
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from selfplay.errors import RepoError
@@ -56,7 +57,30 @@ def drop_outward_links(tree: Path) -> None:
 
 def _untar(archive: Path, target: Path) -> None:
     with tarfile.open(archive) as tar:
-        tar.extractall(target, members=_members(tar), filter="data")
+        unpack_tar(tar, target, _members(tar))
+
+
+def unpack_tar(
+    tar: tarfile.TarFile, target: Path, members: Iterable[tarfile.TarInfo] | None = None
+) -> None:
+    """`extractall` with the standard library's data filter, or the like of it before 3.11.4.
+
+    There (Debian 12's own Python) only plain files, directories and links to names below their own
+    folder are taken, with plain permissions and nobody's ownership.
+    """
+    chosen = tar if members is None else members
+    if hasattr(tarfile, "data_filter"):
+        tar.extractall(target, members=chosen, filter="data")
+        return
+    for member in chosen:
+        path = PurePosixPath(member.name)
+        link = PurePosixPath(member.linkname)
+        inside = not any(p.is_absolute() or ".." in p.parts for p in (path, link))
+        if not inside or not (member.isfile() or member.isdir() or member.issym()):
+            raise ValueError(f"{member.name!r} is a link out of the archive, or a device")
+        member.mode = (member.mode & 0o755) | 0o600 | (0o100 if member.isdir() else 0)
+        member.uid, member.gid, member.uname, member.gname = os.getuid(), os.getgid(), "", ""
+        tar.extract(member, target)
 
 
 def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

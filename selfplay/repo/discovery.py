@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from selfplay.errors import RepoError
+from selfplay.repo.archives import unpack_tar
 from selfplay.repo.profile import RepoProfile, TestInfo
 from selfplay.sandbox.base import Environment, Job, Quota, RunResult, Sandbox
 
@@ -173,4 +174,4 @@ def unpack(archive: bytes, target: Path) -> None:
     if not archive:
         return
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        tar.extractall(target, filter="data")
+        unpack_tar(tar, target)
