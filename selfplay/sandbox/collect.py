@@ -6,6 +6,7 @@ import os
 import select
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ CHUNK = 1 << 16
 WATCH_S = 0.25
 KILL_GRACE_S = 60.0
 MAX_OUT_ENTRIES = 4096
+MIN_FREE = 512 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +88,7 @@ def collect(
                 duration_s=time.monotonic() - began,
             )
         elif chunk == b"":
-            poller.unregister(stream)
-            poller.register(stream, 0)
+            poller.unregister(stream)  # it would hang up at every poll
 
 
 def _read(stream: int) -> bytes | None:
@@ -99,17 +100,31 @@ def _read(stream: int) -> bytes | None:
 
 
 def out_excess(out: Path, quota: Quota) -> str:
-    """Names the bound that the files below /out exceed, "" while they are within bounds."""
+    """Names the bound that the files below /out exceed, "" while they are within bounds.
+
+    `SandboxError` when the disk behind is nearly full, whoever filled it: that is no verdict (open
+    files without a name are seen in no directory).
+    """
+    disk = os.statvfs(out.parent)
+    if disk.f_bavail * disk.f_frsize < MIN_FREE:
+        raise SandboxError(f"less than {MIN_FREE >> 20} MiB are free on the disk of {out}")
     size, num_entries = 0, 0
-    for folder, folders, files in os.walk(out):
-        num_entries += len(folders) + len(files)
-        for name in files:
-            try:
-                size += os.lstat(os.path.join(folder, name)).st_blocks * 512  # noqa: PTH118
-            except OSError:
-                continue
-        if size > max(quota.output, quota.file_size):
-            return "/out holds too many bytes"
-        if num_entries > MAX_OUT_ENTRIES:
-            return "/out holds too many files"
+    pending = [str(out)]
+    while pending:
+        try:
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    num_entries += 1
+                    with suppress(FileNotFoundError):
+                        size += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+                    if size > max(quota.output, quota.file_size):
+                        return "/out holds too many bytes"
+                    if num_entries > MAX_OUT_ENTRIES:
+                        return "/out holds too many files"
+        except FileNotFoundError:  # removed meanwhile
+            continue
+        except OSError as error:  # too deep or closed: what lies there could not be counted
+            return f"/out holds a directory that cannot be read ({error.strerror})"
     return ""

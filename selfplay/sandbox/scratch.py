@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import stat
+import subprocess
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from selfplay.errors import SandboxError
@@ -17,6 +19,7 @@ from selfplay.sandbox.host import cache_root, check_reachable, make_readable
 from selfplay.sandbox.owner import is_abandoned, owner_token
 from selfplay.types import Layer
 
+log = logging.getLogger(__name__)
 MAX_FILES = 64
 HOSTNAME = "sandbox"
 BASE_VARIABLES = {
@@ -137,7 +140,12 @@ def covered_paths(tree: Path, layer: Layer) -> list[str]:
 def read_out(out: Path, room: int) -> dict[str, bytes]:
     """Plain files of /out by name, links and special files left out, `room` bytes in all."""
     files: dict[str, bytes] = {}
-    for name in sorted(entry.name for entry in out.iterdir())[: 4 * MAX_FILES]:
+    try:
+        out.chmod(0o755)  # an ordinary user's command may have closed it
+        names = sorted(entry.name for entry in out.iterdir())[: 4 * MAX_FILES]
+    except OSError:
+        return {}
+    for name in names:
         try:
             fd = os.open(out / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
@@ -187,13 +195,13 @@ def write_etc(folder: Path, uid: int, copied: Mapping[str, str]) -> Path:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a tree that untrusted code wrote to: no links followed, closed directories opened."""
-    shutil.rmtree(path, ignore_errors=True)
+    """Remove a tree that untrusted code wrote to: no links followed, closed directories opened,
+    and however deep it is (what Python walks by recursion, the tools below do not)."""
+    with suppress(RecursionError):
+        shutil.rmtree(path, ignore_errors=True)
     if not path.exists():
         return
-    for folder, folders, _ in os.walk(path):
-        for name in (".", *folders):
-            entry = os.path.join(folder, name)  # noqa: PTH118 (names may be no text)
-            if not os.path.islink(entry):  # noqa: PTH114
-                os.chmod(entry, 0o700)  # noqa: PTH101
-    shutil.rmtree(path, ignore_errors=True)
+    for argv in (["chmod", "-R", "u+rwX"], ["rm", "-rf"]):
+        subprocess.run([*argv, "--", str(path)], capture_output=True, check=False)
+    if path.exists():
+        log.warning("%s could not be removed", path)

@@ -58,7 +58,8 @@ def sandbox_report() -> list[tuple[str, bool, str]]:
 
 
 def check(sandbox: Sandbox) -> None:
-    """Run one command that reads a changed file; `SandboxError` when that does not work."""
+    """Run one command that reads a changed file and leaves another; `SandboxError` when that does
+    not work."""
     scratch = cache_root() / "scratch"
     scratch.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{owner_token()}-", dir=scratch) as folder:
@@ -69,14 +70,14 @@ def check(sandbox: Sandbox) -> None:
             environment=Environment(
                 tree=tree, mounts=host_mounts(), path=PATH, digest="self-check"
             ),
-            argv=("cat", "file"),
+            argv=("sh", "-c", "cat file && cp file /out/copy"),
             layer={"file": FileChange(content=b"above")},
             quota=Quota(timeout_s=60.0),
         )
         result = sandbox.run(job)
-    if (result.exit_code, result.output) != (0, b"above"):
+    if (result.output, dict(result.files)) != (b"above", {"copy": b"above"}):
         raise SandboxError(
-            f"the {sandbox.name} sandbox does not see this machine's files: a command ended with "
+            f"the {sandbox.name} sandbox does not share this machine's files: a command ended with "
             f"{result.exit_code} and said {result.output[-300:].decode(errors='replace')!r}"
         )
 

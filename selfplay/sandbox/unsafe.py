@@ -67,6 +67,8 @@ def _copy_tree(job: Job, folder: Path) -> Path:
         shutil.copytree(job.environment.tree, tree, symlinks=True)
         for path in (*deleted_paths(job.layer), *covered_paths(job.environment.tree, job.layer)):
             place = tree / path
+            if not place.parent.resolve().is_relative_to(tree.resolve()):
+                continue  # behind a link that leaves the copy
             if place.is_dir() and not place.is_symlink():
                 remove_tree(place)
             else:

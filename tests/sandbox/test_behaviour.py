@@ -58,6 +58,11 @@ def test_standard_input(run: Run) -> None:
     assert run("cat").output == b""
 
 
+def test_input_that_nobody_reads(run: Run) -> None:
+    result = run("sh", "-c", "exit 6", stdin=bytes(20_000_000))
+    assert result.exit_code == 6
+
+
 def test_variables_are_fixed_and_nothing_else_leaks(
     run: Run, environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +113,19 @@ def test_layer_turns_files_into_directories_and_back(run: Run) -> None:
     }
     result = run("sh", "-c", "cat plain.txt/inside package link; test ! -L link", layer=layer)
     assert (result.exit_code, result.output) == (0, b"123")
+
+
+def test_odd_names_in_layers_and_results(run: Run) -> None:
+    odd = "-n a\n'b\" $(x)/*\tü"
+    result = run("sh", "-c", 'cat ./*/*; printf c >"/out/$1"', "sh", odd.replace("/", "_"),
+                 layer={odd: text("found"), "package": FileChange(content=None),
+                        "with space; rm -rf": FileChange(content=None)})  # fmt: skip
+    assert (result.exit_code, result.output) == (0, b"found")
+    assert result.files == {odd.replace("/", "_"): b"c"}
+    gone = run(
+        "sh", "-c", "ls -A", layer={"-n a\n/b": text("x"), "plain.txt": FileChange(content=None)}
+    )
+    assert b"plain.txt" not in gone.output
 
 
 def test_a_link_that_the_layer_replaces_leaves_its_target_alone(run: Run) -> None:

@@ -222,6 +222,16 @@ def test_out_cannot_fill_the_disk(run: Run) -> None:
     assert b"/out holds too many" in result.output
 
 
+@pytest.mark.parametrize("ending", ["", "os.chmod('/out/d', 0)", "import time; time.sleep(9)"])
+def test_a_bottomless_folder_harms_nobody(run: Run, ending: str) -> None:
+    program = (
+        f"import os\nos.chdir('/out')\nfor _ in range(2500): os.mkdir('d'); os.chdir('d')\n{ending}"
+    )
+    result = run("python3", "-c", program, quota=Quota(timeout_s=30.0))
+    assert (result.timed_out, dict(result.files)) == (False, {})
+    assert run("true").exit_code == 0
+
+
 def test_the_tree_in_memory_is_bounded(run: Run) -> None:
     script = "i=0; while true; do i=$((i+1)); head -c 1000000 /dev/zero >f$i || exit 9; done"
     result = run("sh", "-c", script, quota=Quota(memory=128 << 20, timeout_s=60))

@@ -116,7 +116,7 @@ def test_no_container_is_left(environment: Environment) -> None:
 
     def ours() -> list[str]:
         found = client.containers.list(all=True, filters={"label": LABEL})
-        return [c.id for c in found if c.labels[LABEL] == owner_token()]
+        return [str(c.id) for c in found if c.labels[LABEL] == owner_token()]
 
     sandbox = DockerSandbox()
     running_elsewhere = set(ours())  # of the suite's own sandbox
@@ -246,7 +246,7 @@ def test_an_unreachable_cache_is_explained(tmp_path: Path) -> None:
         closed.chmod(0o700)
         with pytest.raises(UserError, match="SELFPLAY_CACHE"):
             Scratch(closed / "scratch")
-    assert open_sandbox("bubblewrap").close() is None
+    open_sandbox("bubblewrap").close()
 
 
 def test_works_for_an_ordinary_user(environment: Environment, place: Path) -> None:
@@ -371,3 +371,27 @@ def test_seccomp_denies_calls(environment: Environment) -> None:
     result = sandbox.run(Job(environment=environment, argv=("python3", "-c", program)))
     sandbox.close()
     assert result.output.split() == [b"38", b"1", b"0"]
+
+
+def test_waiting_for_a_silent_command_costs_nothing(environment: Environment) -> None:
+    """Its closed output hangs up at every poll: that must not keep the harness busy."""
+    sandbox = UnsafeSandbox()
+    began = time.process_time()
+    script = "exec >&- 2>&-; sleep 1.5"
+    assert sandbox.run(Job(environment=environment, argv=("sh", "-c", script))).exit_code == 0
+    assert time.process_time() - began < 0.5
+    sandbox.close()
+
+
+def test_unsafe_deletes_nothing_behind_links(place: Path) -> None:
+    (place / "outside").mkdir()
+    (place / "outside" / "kept").touch()
+    tree = place / "linked"
+    tree.mkdir()
+    (tree / "link").symlink_to(place / "outside")
+    environment = Environment(tree=tree, mounts={}, path="/usr/bin:/bin", digest="linked")
+    sandbox = UnsafeSandbox()
+    layer = {"link/kept": FileChange(content=None)}
+    sandbox.run(Job(environment=environment, argv=("true",), layer=layer))
+    assert (place / "outside" / "kept").exists()
+    sandbox.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -9,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfplay.errors import SandboxError
+from selfplay.sandbox.base import Quota
+from selfplay.sandbox.collect import out_excess
 from selfplay.sandbox.scratch import (
     check_relative,
     covered_paths,
@@ -96,6 +100,27 @@ def test_remove_tree_follows_no_links(tmp_path: Path) -> None:
     remove_tree(hostile)
     assert not hostile.exists()
     assert (tmp_path / "keep" / "file").exists()
+
+
+def test_remove_tree_reaches_any_depth(tmp_path: Path) -> None:
+    """Python's own rmtree recurses: a job could stop every later start of the harness with it."""
+    program = "import os\nfor _ in range(3000): os.mkdir('d'); os.chdir('d')\n"
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+    remove_tree(tmp_path / "d")
+    assert not (tmp_path / "d").exists()
+
+
+def test_what_lies_in_out_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quota = Quota(output=1 << 20, file_size=1 << 20)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "file").write_bytes(bytes(1 << 19))
+    (tmp_path / "link").symlink_to("/usr")
+    assert out_excess(tmp_path, quota) == ""
+    (tmp_path / "other").write_bytes(bytes(1 << 20))
+    assert "too many bytes" in out_excess(tmp_path, quota)
+    monkeypatch.setattr("selfplay.sandbox.collect.MIN_FREE", 1 << 60)
+    with pytest.raises(SandboxError, match="free on the disk"):
+        out_excess(tmp_path, quota)
 
 
 def test_seccomp_program_is_whole() -> None:
