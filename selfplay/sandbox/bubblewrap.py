@@ -23,7 +23,14 @@ from selfplay.sandbox.base import WORKDIR, Job, Quota, RunResult
 from selfplay.sandbox.cgroup import Cgroups
 from selfplay.sandbox.host import reachable_copy, sandbox_uid
 from selfplay.sandbox.launch import Launch
-from selfplay.sandbox.scratch import BASE_VARIABLES, HOSTNAME, Scratch, deleted_paths, write_etc
+from selfplay.sandbox.scratch import (
+    BASE_VARIABLES,
+    HOSTNAME,
+    Scratch,
+    deleted_paths,
+    root_links,
+    write_etc,
+)
 from selfplay.sandbox.seccomp import filter_program
 
 INSIDE_UID = 1000
@@ -133,14 +140,12 @@ class BubblewrapSandbox:
             folder = self._scratch.path / f"mounts-{len(self._mounts)}"
             folder.mkdir()
             argv += ["--ro-bind", str(write_etc(folder, INSIDE_UID, copied)), "/etc"]
+        links = root_links(mounts)
         for source, inside in sorted(mounts.items(), key=lambda pair: pair[1]):
-            path = Path(source)
-            if source in copied:
-                continue
-            if path.is_symlink() and path.parent == Path("/") and source == inside:
-                argv += ["--symlink", str(path.readlink()), inside]  # /bin -> usr/bin
-            else:
+            if source not in copied and inside not in links:
                 argv += ["--ro-bind", source, inside]
+        for inside, target in links.items():
+            argv += ["--symlink", target, inside]
         return argv
 
 

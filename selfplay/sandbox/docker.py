@@ -1,7 +1,7 @@
 """The Docker sandbox: one hardened container for each job, always removed.
 
 The container sees the same root as bubblewrap's sandbox: `Environment.mounts` are bound read-only
-over an image with empty directories (imported from memory: no registry is needed), or it starts
+over an image of empty directories (imported from memory: no registry is needed), or it starts
 from `Environment.image`. The tree and the layer are copied into a sized tmpfs at `WORKDIR`. Output
 leaves through a named pipe, in order and without a log on disk; the engine must therefore run on
 this machine.
@@ -16,9 +16,10 @@ import logging
 import os
 import tarfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import docker
@@ -38,6 +39,7 @@ from selfplay.sandbox.scratch import (
     covered_paths,
     deleted_paths,
     read_out,
+    root_links,
     write_etc,
 )
 
@@ -77,7 +79,7 @@ class DockerSandbox:
         self._scratch = Scratch(scratch)
         self._lock = threading.Lock()
         self._etc: dict[str, Path] = {}
-        self._image = ""
+        self._images: set[str] = set()
         with _engine_errors("cannot clean up"):
             self._remove_containers(is_abandoned)
 
@@ -129,7 +131,7 @@ class DockerSandbox:
         tmpfs = f"rw,exec,nosuid,nodev,uid={uid},gid={uid}"
         removed = [*deleted_paths(job.layer), *covered_paths(job.environment.tree, job.layer)]
         return self._client.containers.create(
-            job.environment.image or self.empty_image(),
+            job.environment.image or self.empty_image(root_links(job.environment.mounts)),
             ["-c", ENTRY, "sh", str(len(removed)), *removed, *job.argv],
             entrypoint=["/bin/sh"],
             user=f"{uid}:{uid}",
@@ -180,6 +182,9 @@ class DockerSandbox:
             etc = self._etc_folder(environment)
             mounts.append(bind(etc, "/etc"))
             environment = {s: i for s, i in environment.items() if not i.startswith("/etc/")}
+        if job.environment.image is None:
+            links = root_links(environment)
+            environment = {s: i for s, i in environment.items() if i not in links}
         return mounts + [bind(source, inside) for source, inside in environment.items()]
 
     def _etc_folder(self, mounts: dict[str, str]) -> Path:
@@ -195,18 +200,20 @@ class DockerSandbox:
                 self._etc[key] = etc
             return self._etc[key]
 
-    def empty_image(self) -> str:
-        """The image of empty directories, imported once; its name."""
+    def empty_image(self, links: Mapping[str, str] = MappingProxyType({})) -> str:
+        """The image of empty directories and of `links` (path -> target), imported once; its
+        name."""
+        content = _empty_directories(links)
+        name = f"{IMAGE}:{hashlib.sha256(content).hexdigest()[:12]}"
         with self._lock:
-            if not self._image:
-                content = _empty_directories()
-                tag = hashlib.sha256(content).hexdigest()[:12]
+            if name not in self._images:
                 try:
-                    self._client.images.get(f"{IMAGE}:{tag}")
+                    self._client.images.get(name)
                 except ImageNotFound:
-                    self._client.api.import_image_from_data(content, repository=IMAGE, tag=tag)
-                self._image = f"{IMAGE}:{tag}"
-            return self._image
+                    repository, tag = name.split(":")
+                    self._client.api.import_image_from_data(content, repository, tag)
+                self._images.add(name)
+        return name
 
     def _remove_containers(self, chosen: Callable[[str], bool]) -> None:
         for container in self._client.containers.list(
@@ -292,12 +299,14 @@ def _engine_errors(what: str) -> Iterator[None]:
         raise SandboxError(f"Docker: {what}: {error}") from error
 
 
-def _empty_directories() -> bytes:
-    """A tar archive of empty directories: the whole image."""
+def _empty_directories(links: Mapping[str, str]) -> bytes:
+    """A tar archive of empty directories and root links: the whole image."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name in DIRECTORIES.split():
+        for name in sorted({*DIRECTORIES.split(), *(link[1:] for link in links)}):
             entry = tarfile.TarInfo(name)
             entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            if f"/{name}" in links:
+                entry.type, entry.linkname = tarfile.SYMTYPE, links[f"/{name}"]
             archive.addfile(entry)
     return buffer.getvalue()

@@ -173,6 +173,16 @@ def etc_files(uid: int) -> dict[str, str]:
     }
 
 
+def root_links(mounts: Mapping[str, str]) -> dict[str, str]:
+    """Mounts that are links at the host's root (/bin -> usr/bin): path -> target. They are made
+    again inside instead of mounted: every mount slows each run."""
+    return {
+        inside: str(Path(source).readlink())
+        for source, inside in sorted(mounts.items())
+        if source == inside and Path(source).parent == Path("/") and Path(source).is_symlink()
+    }
+
+
 def write_etc(folder: Path, uid: int, copied: Mapping[str, str]) -> Path:
     """An /etc below `folder`: `etc_files` and the small host files or folders of `copied` (host
     path -> path inside), copied because every further mount slows each run; the directory."""
