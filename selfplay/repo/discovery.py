@@ -6,7 +6,7 @@ import io
 import json
 import logging
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from selfplay.errors import RepoError
 from selfplay.repo.archives import unpack_tar
 from selfplay.repo.profile import RepoProfile, TestInfo
-from selfplay.sandbox.base import Environment, Job, Quota, RunResult, Sandbox
+from selfplay.sandbox.base import WORKDIR, Environment, Job, Quota, RunResult, Sandbox
 
 log = logging.getLogger(__name__)
 TIMEOUT_S = 900.0
@@ -79,7 +79,7 @@ def discover(environment: Environment, sandbox: Sandbox, byte_code: Path) -> Rep
 
     Tests that pass both times are kept; others are excluded with a reason. Where the repository's
     own settings lead pytest to no passing test, wider file names are tried. The second run's
-    byte code (standard library and test frameworks included) is unpacked into `byte_code`.
+    byte code of the standard library and the installed packages is unpacked into `byte_code`.
     Raises `RepoError` when no test passes.
     """
     suite = _Suite(environment, sandbox)
@@ -169,9 +169,21 @@ def _outcome(entry: Mapping[str, Any]) -> str:
 
 
 def unpack(archive: bytes, target: Path) -> None:
-    """Unpack the byte code that a sandbox left behind: plain files and directories only."""
+    """Unpack the byte code that a sandbox left behind: plain files and directories only.
+
+    The tree's own is left out: every later run sees `target`, and byte code of the original source
+    is the answer to every bug (and of the oracle tests, which a solver's tree lacks).
+    """
     target.mkdir(parents=True, exist_ok=True)
     if not archive:
         return
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        unpack_tar(tar, target)
+        unpack_tar(tar, target, _packages_only(tar))
+
+
+def _packages_only(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    for member in tar:
+        parts = [part for part in member.name.split("/") if part not in ("", ".")]
+        top = parts[0] if parts else ""
+        if (member.isfile() or member.isdir()) and top not in (WORKDIR.strip("/"), "in", "tmp"):
+            yield member

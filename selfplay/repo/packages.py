@@ -15,16 +15,13 @@ TOOLS = ("pytest>=8,<10", "coverage>=7.6")
 
 
 def download_sdist(project: str, version: str, folder: Path) -> Path:
-    """The source archive of a release, in `folder`. Raises `RepoError`.
-
-    pip asks the release's build backend for its metadata, on this machine, as installing it would.
-    """
+    """The source archive of a release, in `folder`; nothing of it is run. Raises `RepoError`."""
     folder.mkdir(exist_ok=True)
     requirement = f"{project}=={version}"
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        _pip(
+        _call(
             f"{requirement}: source archive not available",
-            ["download", "--no-deps", "--no-binary", ":all:", "-d", scratch, "--", requirement],
+            ["-P", str(Path(__file__).with_name("sdist.py")), project, version, scratch],
         )
         found = [p for p in Path(scratch).iterdir() if p.name.endswith((".tar.gz", ".zip"))]
         if not found:
@@ -89,10 +86,14 @@ def _make_interpreter(packages: Path) -> None:
 
 
 def _pip(purpose: str, argv: Sequence[str]) -> None:
-    """Run pip. Raises `RepoError`: the purpose and pip's own reason."""
-    command = [sys.executable, "-m", "pip", argv[0], "-q", "--disable-pip-version-check"]
+    command = ["-m", "pip", argv[0], "-q", "--disable-pip-version-check", "--no-input"]
+    _call(purpose, [*command, *argv[1:]])
+
+
+def _call(purpose: str, argv: Sequence[str]) -> None:
+    """Run Python. Raises `RepoError`: the purpose and pip's own reason."""
     done = subprocess.run(
-        [*command, "--no-input", *argv[1:]],
+        [sys.executable, *argv],
         capture_output=True,
         text=True,
         errors="replace",

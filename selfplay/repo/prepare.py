@@ -26,7 +26,7 @@ from selfplay.repo.spec import LocalSource, RepoSpec
 from selfplay.sandbox.base import WORKDIR, Environment, Sandbox
 from selfplay.sandbox.host import cache_root, host_mounts, make_readable
 
-LAYOUT = 1
+LAYOUT = 2
 """Raised when what is cached changes its form."""
 PACKAGES, BYTE_CODE = "/opt/selfplay/packages", "/opt/selfplay/pycache"
 NOT_SOURCE = ("test", "tests", "testing", "docs", "doc", "examples", "benchmarks", "bench")

@@ -12,7 +12,7 @@ from selfplay.errors import RepoError, UserError
 from selfplay.repo.archives import drop_outward_links, extract
 from selfplay.repo.git import git, write_config
 from selfplay.repo.packages import download_sdist
-from selfplay.repo.spec import GitSource, LocalSource, PypiSource, RepoSpec
+from selfplay.repo.spec import GitSource, ImageSource, LocalSource, PypiSource, RepoSpec
 
 log = logging.getLogger(__name__)
 LEFT_OUT = (
@@ -37,6 +37,11 @@ def fetch(spec: RepoSpec, folder: Path) -> Fetched:
         return _fetch_pypi(source, folder)
     if isinstance(source, GitSource):
         return _fetch_git(source.url, source.commit, folder)
+    if isinstance(source, ImageSource):
+        raise UserError(
+            f"{spec.name}: source.image: {source.image}: docker image sources arrive with issue B; "
+            "use pypi, git or local"
+        )
     return _fetch_local(source, folder)
 
 

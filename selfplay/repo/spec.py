@@ -38,15 +38,26 @@ class LocalSource:
     path: str
 
 
-Source = PypiSource | GitSource | LocalSource
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSource:
+    """A Docker image that holds the repository at `workdir`, dependencies installed."""
+
+    image: str
+    workdir: str = "/testbed"
+
+
+Source = PypiSource | GitSource | LocalSource | ImageSource
 SOURCES: dict[str, type[Any]] = {
     "pypi": PypiSource,
     "git": GitSource,
     "local": LocalSource,
+    "image": ImageSource,
 }
 FORMS = {
     "project": (re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*"), "the name of a project"),
     "version": (re.compile(r"[0-9A-Za-z][0-9A-Za-z.!+_-]*"), "one released version, such as 1.2.0"),
+    "image": (re.compile(r"[a-z0-9][A-Za-z0-9._/:@-]*"), "a reference of a Docker image"),
+    "workdir": (re.compile(r"/\S*"), "an absolute path inside the image"),
     "url": (re.compile(r"[^-\s]\S*"), "a URL that git can clone"),
     "commit": (
         re.compile(r"[0-9a-f]{40}"),
