@@ -169,11 +169,20 @@ class Launch:
 
 def memory_excess(root: Path, quota: Quota) -> str:
     """Names the bound when the sandbox's own in-memory file system (the overlay's upper layer)
-    holds more than the job's memory; "" while within bounds or where it cannot be seen."""
+    holds more than the job's memory; "" while within bounds or where it cannot be seen.
+
+    A slow start still has this machine's own root, whose size is not the job's doing.
+    """
     try:
-        status = os.statvfs(root)
+        fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return ""
+    try:
+        if os.fstat(fd).st_dev == Path("/").stat().st_dev:
+            return ""
+        status = os.fstatvfs(fd)
+    finally:
+        os.close(fd)
     used = (status.f_blocks - status.f_bfree) * status.f_frsize
     return "files written hold too many bytes" if used > quota.memory else ""
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
-from selfplay.errors import SandboxError
+from selfplay.errors import PatchError, SandboxError
 from selfplay.sandbox.base import Job
 from selfplay.sandbox.host import cache_root, check_reachable, make_readable
 from selfplay.sandbox.owner import is_abandoned, owner_token
@@ -99,10 +99,14 @@ def write_layer(layer: Layer, target: Path) -> None:
 
 
 def check_relative(path: str) -> str:
-    """The path itself; `SandboxError` when it would leave the folder it is meant for."""
+    """The path itself; `PatchError` when it would leave the folder it is meant for."""
     parts = PurePosixPath(path).parts
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        raise PatchError(f"path {path!r} is no name of a file") from None
     if not parts or path.startswith("/") or ".." in parts or "\0" in path:
-        raise SandboxError(f"path {path!r} leaves the sandbox's tree: use a plain relative path")
+        raise PatchError(f"path {path!r} leaves the sandbox's tree: use a plain relative path")
     return path
 
 

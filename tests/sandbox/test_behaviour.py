@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from selfplay.errors import SandboxError
+from selfplay.errors import PatchError, SandboxError
 from selfplay.sandbox.base import Environment, Job, Quota, RunResult, Sandbox
 from selfplay.types import FileChange
 
@@ -136,7 +136,7 @@ def test_a_link_that_the_layer_replaces_leaves_its_target_alone(run: Run) -> Non
 @pytest.mark.parametrize("path", ["../escape", "/etc/passwd", "a/../../b", ""])
 @pytest.mark.parametrize("change", [text("x"), FileChange(content=None)])
 def test_layer_cannot_leave_the_tree(run: Run, path: str, change: FileChange) -> None:
-    with pytest.raises(SandboxError, match="leaves"):
+    with pytest.raises(PatchError, match="leaves"):
         run("true", layer={path: change})
 
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.errors import SandboxError
+from selfplay.errors import PatchError, SandboxError
 from selfplay.sandbox.base import Quota
 from selfplay.sandbox.collect import out_excess
+from selfplay.sandbox.launch import memory_excess
 from selfplay.sandbox.scratch import (
     check_relative,
     covered_paths,
@@ -45,8 +46,13 @@ def test_deleting_never_takes_a_written_file_away(layer: Layer) -> None:
 
 @pytest.mark.parametrize("path", ["", "/", "/a", "..", "a/../b", "a/..", "a\0b"])
 def test_paths_that_leave_are_refused(path: str) -> None:
-    with pytest.raises(SandboxError, match="leaves"):
+    with pytest.raises(PatchError, match="leaves"):
         check_relative(path)
+
+
+def test_names_that_no_file_can_have_are_refused() -> None:
+    with pytest.raises(PatchError, match="no name"):
+        check_relative("a/\ud800")
 
 
 @pytest.mark.parametrize("path", ["a", "a/b", "..a", "a..", "...", "-rf", "a b;c"])
@@ -121,6 +127,13 @@ def test_what_lies_in_out_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("selfplay.sandbox.collect.MIN_FREE", 1 << 60)
     with pytest.raises(SandboxError, match="free on the disk"):
         out_excess(tmp_path, quota)
+
+
+def test_a_sandbox_that_has_not_come_up_is_not_measured() -> None:
+    """Until bwrap has changed its root, /proc/PID/root is the disk of this machine."""
+    assert memory_excess(Path("/proc/self/root"), Quota(memory=1)) == ""
+    assert memory_excess(Path("/proc/self/nothing"), Quota(memory=1)) == ""
+    assert "too many bytes" in memory_excess(Path("/proc/self/root/dev/shm"), Quota(memory=-1))
 
 
 def test_seccomp_program_is_whole() -> None:
