@@ -320,3 +320,14 @@ def test_unsafe_deletes_nothing_behind_links(place: Path) -> None:
     sandbox.run(Job(environment=environment, argv=("true",), layer=layer))
     assert (place / "outside" / "kept").exists()
     sandbox.close()
+
+
+def test_a_watch_during_a_slow_start_kills_nobody(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looked at this machine's root, which bwrap had not left yet: innocent commands died."""
+    monkeypatch.setattr("selfplay.sandbox.collect.WATCH_S", 0.0)
+    sandbox = BubblewrapSandbox()
+    job = Job(environment=environment, argv=("sh", "-c", "exit 7"), quota=Quota(memory=256 << 20))
+    assert [sandbox.run(job).exit_code for _ in range(10)] == [7] * 10
+    sandbox.close()
