@@ -142,13 +142,16 @@ class LearnerConfig:
 
 @dataclass(kw_only=True)
 class EvalConfig:
-    """Held-out evaluation before and after training; `suite=null` leaves it out."""
+    """Held-out evaluation before and after training; `suite=null` leaves it out.
+
+    Temperature 1 and top-p 0.95 are the published settings.
+    """
 
     suite: str | None = None
     num_tasks: int | None = None
     num_samples: int = 8
     temperature: float = 1.0
-    top_p: float = 1.0
+    top_p: float = 0.95
 
 
 @dataclass(kw_only=True)
