@@ -96,9 +96,10 @@ class TestRunner:
         key = f"{question}/{timeout_s!r}"
         assert self.cache is not None
         with self._lock:
-            for known in (question, key):
-                if known in self.cache and self.cache[known].duration_s <= timeout_s + 1:
-                    return replace(self.cache[known], cached=True)
+            if key in self.cache:
+                return replace(self.cache[key], cached=True)
+            if question in self.cache and self.cache[question].duration_s <= timeout_s:
+                return replace(self.cache[question], cached=True)
             waiting = self._pending.get(key)
             if waiting is None:
                 mine: Future[TestRun] = Future()

@@ -39,9 +39,7 @@ class SeedSampler:
         self._injector = injector
         self._seed = seed
         self._limits = injector.limits()
-        self._eligible = {
-            name: eligible_functions(arena) for name, arena in arenas.items()
-        }
+        self._eligible = {name: eligible_functions(arena) for name, arena in arenas.items()}
 
     def num_eligible(self) -> dict[str, int]:
         """Functions of each repository that a bug may be seeded in."""

@@ -49,6 +49,7 @@ class Policy(Protocol):
     """
 
     version: int
+
     @property
     def tokenizer(self) -> Tokenizer: ...
 

@@ -68,7 +68,7 @@ def test_equal_questions_are_asked_once(sandbox: Sandbox, environment: Environme
     assert runner.num_runs == 2
 
 
-@pytest.mark.parametrize("what", ["script", "parser", "content", "mode", "deleted", "timeout"])
+@pytest.mark.parametrize("what", ["script", "parser", "content", "mode", "deleted"])
 def test_any_difference_is_another_run(
     sandbox: Sandbox, environment: Environment, what: str
 ) -> None:
@@ -80,12 +80,27 @@ def test_any_difference_is_another_run(
         script += " "
     elif what == "parser":
         parser += "\n"
-    elif what == "timeout":
-        timeout_s = 8.0
     else:
         other = {"content": b"y", "mode": b"x", "deleted": None}[what]
         change = FileChange(content=other, executable=what == "mode")
     assert not runner.run(script, parser, {"x": change}, timeout_s=timeout_s).cached
+
+
+def test_a_run_answers_for_every_limit_that_it_met(
+    sandbox: Sandbox, environment: Environment
+) -> None:
+    runner = TestRunner(sandbox, environment)
+
+    def run(timeout_s: float) -> tuple[bool, bool]:
+        result = runner.run("sleep 1; echo passed a", ECHO_PARSER, {}, timeout_s=timeout_s)
+        return result.timed_out, result.cached
+
+    assert run(0.5) == (True, False)
+    assert run(0.5) == (True, True)
+    assert run(30.0) == (False, False)  # a run that was cut off says nothing of longer limits
+    assert run(60.0) == (False, True)
+    assert run(20.0) == (False, True)
+    assert run(0.25) == (True, False)
 
 
 def test_infrastructure_failures_are_not_cached(sandbox: Sandbox, environment: Environment) -> None:
