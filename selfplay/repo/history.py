@@ -39,11 +39,11 @@ def _changes_of_file(history: Path, path: str) -> tuple[tuple[str, PastChange], 
         "log", f"-{MAX_COMMITS}", "--no-merges", "--format=%H%x09%s", "HEAD", "--", path,
         cwd=history,
     )  # fmt: skip
-    commits = [tuple(line.split("\t", 1)) for line in log.splitlines() if line]
-    versions = [_functions_at(history, commit, path) for commit, _ in commits]
     found: list[tuple[str, PastChange]] = []
-    for (commit, subject), after, before in zip(commits, versions, versions[1:], strict=False):
-        for name, text in after.items():
+    for line in filter(None, log.splitlines()):
+        commit, _, subject = line.partition("\t")
+        before = _functions_at(history, f"{commit}^", path)
+        for name, text in _functions_at(history, commit, path).items():
             old = before.get(name)
             if old is not None and old != text:
                 change = PastChange(commit=commit, subject=subject, before=old, after=text)

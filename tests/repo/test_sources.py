@@ -199,5 +199,5 @@ def test_no_git_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_release_that_the_index_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(RepoError, match=r"toolz==0.0.1: source archive not available: ERROR: No"):
+    with pytest.raises(RepoError, match=r"toolz==0\.0\.1: source archive not available: ERROR"):
         download_sdist("toolz", "0.0.1", tmp_path / "sdist")
