@@ -40,7 +40,7 @@ def _changes_of_file(history: Path, path: str) -> tuple[tuple[str, PastChange], 
         cwd=history,
     )  # fmt: skip
     found: list[tuple[str, PastChange]] = []
-    for line in filter(None, log.splitlines()):
+    for line in filter(None, log.split("\n")):  # a subject may hold any other line end
         commit, _, subject = line.partition("\t")
         before = _functions_at(history, f"{commit}^", path)
         for name, text in _functions_at(history, commit, path).items():
@@ -53,11 +53,11 @@ def _changes_of_file(history: Path, path: str) -> tuple[tuple[str, PastChange], 
 
 def _functions_at(history: Path, commit: str, path: str) -> dict[str, str]:
     try:
-        source = git("show", f"{commit}:{path}", cwd=history)
+        source = git("show", "--end-of-options", f"{commit}:{path}", cwd=history)
     except RepoError:
         return {}
-    lines = source.splitlines(keepends=True)
+    lines = source.split("\n")  # as Python counts them: a form feed ends no line
     return {
-        f.qualname: "".join(lines[f.start_line - 1 : f.end_line])
+        f.qualname: "\n".join([*lines[f.start_line - 1 : f.end_line], ""])
         for f in list_functions(source, path)
     }

@@ -1,203 +1,176 @@
-"""Fetching from git repositories and directories, and what their history tells."""
+"""Fetching: stacked releases, git sources and work trees, and the past that they leave."""
 
 from __future__ import annotations
 
-import logging
-import os
+import io
+import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from selfplay.errors import RepoError, UserError
-from selfplay.repo.git import git as our_git
-from selfplay.repo.history import PastChange, past_changes
-from selfplay.repo.packages import download_sdist
-from selfplay.repo.prepare import PreparedRepo, spec_digest
+from selfplay.repo.functions import list_functions
+from selfplay.repo.git import git
+from selfplay.repo.history import past_changes
+from selfplay.repo.prepare import PreparedRepo
 from selfplay.repo.profile import RepoProfile
 from selfplay.repo.sources import Fetched, fetch
-from selfplay.repo.spec import GitSource, LocalSource, RepoSpec
+from selfplay.repo.spec import GitSource, LocalSource, PypiSource, RepoSpec
 from selfplay.sandbox.base import Environment
-from selfplay.sandbox.host import SANDBOX_UID
-from tests.repo.conftest import Git
 
-VERSIONS = {
-    "First": "def f(x):\n    return x\n\n\ndef g():\n    return 1\n",
-    "Grow f": "def f(x):\n    return x + 1\n\n\ndef g():\n    return 1\n",
-    "Comment": "# Two functions.\ndef f(x):\n    return x + 1\n\n\ndef g():\n    return 1\n",
-    "Change both": "def f(x, y=0):\n    return x + y\n\n\ndef g():\n    return 2\n",
-}
+OLD = "def twice(x):\n    return x + x\n\n\ndef same(x):\n    return x\n"
+NEW = "def twice(x):\n    return 2 * x\n\n\ndef same(x):\n    return x\n\n\ndef late():\n    pass\n"
+
+
+def release(folder: Path, version: str, files: dict[str, str]) -> None:
+    with tarfile.open(folder / f"calc-{version}.tar.gz", "w:gz") as tar:
+        for name, text in files.items():
+            member = tarfile.TarInfo(f"calc-{version}/{name}")
+            member.size = len(text.encode())
+            tar.addfile(member, io.BytesIO(text.encode()))
+
+
+def prepared(fetched: Fetched, spec: RepoSpec) -> PreparedRepo:
+    """Enough of a prepared repository to ask for its past."""
+    source = (fetched.tree / "calc.py").read_text(encoding="utf-8")
+    return PreparedRepo(
+        name=spec.name,
+        spec=spec,
+        environment=Environment(tree=fetched.tree, mounts={}, path="", digest=""),
+        history=fetched.history,
+        profile=RepoProfile(runner="pytest", test_files={}, tests={}),
+        functions=tuple(list_functions(source, "calc.py")),
+    )
+
+
+def commit(work: Path, subject: str, files: dict[str, str]) -> str:
+    for name, text in files.items():
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / name).write_text(text, encoding="utf-8")
+    git("add", "-A", cwd=work)
+    git("commit", "-q", "-m", subject, cwd=work)
+    return git("rev-parse", "HEAD", cwd=work).strip()
 
 
 @pytest.fixture
-def work(tmp_path: Path, git: Git) -> Path:
-    """A git work tree with four commits, attributes that hide its tests, and uncommitted dirt."""
-    folder = tmp_path / "work"
-    (folder / "tests").mkdir(parents=True)
-    git(folder, "init", "-q", "-b", "main")
-    (folder / "tests" / "test_m.py").write_text("def test(): pass\n")
-    (folder / ".gitattributes").write_text("tests export-ignore\n*.py export-subst\n")
-    (folder / ".gitignore").write_text("ignored\n")
-    for subject, text in VERSIONS.items():
-        (folder / "m.py").write_text(text)
-        git(folder, "add", "-A")
-        git(folder, "commit", "-qm", subject)
-    (folder / "m.py").write_text("not committed\n")
-    (folder / "untracked.py").write_text("")
+def work(tmp_path: Path) -> Path:
+    """A work tree of two commits, with what a hostile one would add: a hook, export-ignore."""
+    folder = tmp_path / "calc"
+    folder.mkdir()
+    git("init", "-q", "-b", "main", cwd=folder)
+    commit(folder, "Doubling", {"calc.py": OLD, ".gitattributes": "test_calc.py export-ignore\n"})
+    commit(folder, "Multiply", {"calc.py": NEW, "test_calc.py": "def test(): pass\n"})
+    hook = folder / ".git" / "hooks" / "post-checkout"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\ntouch {tmp_path / 'hooked'}\n", encoding="utf-8")
+    hook.chmod(0o755)
     return folder
 
 
-def fetched(path: Path, folder: Path) -> Fetched:
-    folder.mkdir()
-    return fetch(RepoSpec(name="r", source=LocalSource(path=str(path))), folder)
-
-
-def prepared_of(found: Fetched) -> PreparedRepo:
-    """As `prepare` returns it, with nothing installed."""
-    return PreparedRepo(
-        name="r",
-        spec=RepoSpec(name="r", source=LocalSource(path=str(found.tree))),
-        environment=Environment(tree=found.tree, mounts={}, path="", digest=""),
-        history=found.history,
-        profile=RepoProfile(runner="pytest", test_files={}, tests={}),
-        functions=(),
+def test_releases_are_stacked_oldest_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index, out = tmp_path / "index", tmp_path / "out"
+    index.mkdir()
+    out.mkdir()
+    release(index, "0.9", {"calc.py": OLD, "gone.py": "x = 1\n"})
+    release(index, "1.0", {"calc.py": NEW})
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    source = PypiSource(project="calc", version="1.0", history=("0.9",))
+    spec = RepoSpec(name="calc", source=source)
+    fetched = fetch(spec, out)
+    assert fetched.history is not None
+    assert {p.name for p in fetched.tree.iterdir()} == {"calc.py"}
+    subjects = git("log", "--reverse", "--format=%s", "HEAD", cwd=fetched.history).split("\n")
+    assert subjects[:2] == ["calc 0.9", "calc 1.0"]
+    assert git("ls-tree", "--name-only", "HEAD", cwd=fetched.history).split() == ["calc.py"]
+    (change,) = past_changes(prepared(fetched, spec), "calc.py", "twice", 5)
+    assert change.subject == "calc 1.0" and len(change.commit) == 40
+    assert (change.before, change.after) == (
+        "def twice(x):\n    return x + x\n",
+        "def twice(x):\n    return 2 * x\n",
     )
+    for name in ("same", "late", "nothing"):  # unchanged, new, unknown
+        assert past_changes(prepared(fetched, spec), "calc.py", name, 5) == []
 
 
-def test_a_work_tree_is_taken_at_its_commit(work: Path, tmp_path: Path, git: Git) -> None:
-    found = fetched(work, tmp_path / "to")
-    names = sorted(p.relative_to(found.tree).as_posix() for p in found.tree.rglob("*.*"))
-    assert names == [".gitattributes", ".gitignore", "m.py", "tests/test_m.py"]
-    assert (found.tree / "m.py").read_text() == VERSIONS["Change both"]
-    assert found.history is not None
-    assert git(found.history, "log", "--format=%s").splitlines() == list(VERSIONS)[::-1]
-    assert sorted(p.name for p in (tmp_path / "to").iterdir()) == ["history.git", "tree"]
+def test_a_work_tree_is_taken_at_head(work: Path, tmp_path: Path) -> None:
+    """Uncommitted edits stay out, files that releases omit stay in, nothing of it is run."""
+    (work / "calc.py").write_text("uncommitted\n", encoding="utf-8")
+    out = tmp_path / "out"
+    out.mkdir()
+    spec = RepoSpec(name="calc", source=LocalSource(path=str(work)))
+    fetched = fetch(spec, out)
+    assert (fetched.tree / "calc.py").read_text(encoding="utf-8") == NEW
+    assert (fetched.tree / "test_calc.py").is_file() and not (fetched.tree / ".git").exists()
+    assert not (tmp_path / "hooked").exists()
+    (change,) = past_changes(prepared(fetched, spec), "calc.py", "twice", 5)
+    assert change.subject == "Multiply"
+    assert (work / "calc.py").read_text(encoding="utf-8") == "uncommitted\n"
 
 
-def test_past_changes(work: Path, tmp_path: Path) -> None:
-    prepared = prepared_of(fetched(work, tmp_path / "to"))
-    changes = past_changes(prepared, "m.py", "f", limit=9)
-    assert [c.subject for c in changes] == ["Change both", "Grow f"]
-    assert changes[1] == PastChange(
-        commit=changes[1].commit,
-        subject="Grow f",
-        before="def f(x):\n    return x\n",
-        after="def f(x):\n    return x + 1\n",
-    )
-    assert changes[0].after == "def f(x, y=0):\n    return x + y\n"
-    assert [c.subject for c in past_changes(prepared, "m.py", "g", limit=9)] == ["Change both"]
-    assert len(past_changes(prepared, "m.py", "f", limit=1)) == 1
-    assert past_changes(prepared, "m.py", "nothing", limit=9) == []
-    assert past_changes(prepared, "no.py", "f", limit=9) == []
+def test_limit_and_order_of_past_changes(work: Path, tmp_path: Path) -> None:
+    commit(work, "Shift", {"calc.py": NEW.replace("2 * x", "x << 1")})
+    out = tmp_path / "out"
+    out.mkdir()
+    spec = RepoSpec(name="calc", source=LocalSource(path=str(work)))
+    repo = prepared(fetch(spec, out), spec)
+    changes = past_changes(repo, "calc.py", "twice", 5)
+    assert [change.subject for change in changes] == ["Shift", "Multiply"]
+    assert changes[0].before == changes[1].after
+    assert past_changes(repo, "calc.py", "twice", 1) == changes[:1]
 
 
-def test_changes_on_a_merged_branch_are_told(work: Path, tmp_path: Path, git: Git) -> None:
-    git(work, "checkout", "-q", "-f", "-b", "side", "HEAD~1")
-    (work / "m.py").write_text(VERSIONS["Comment"] + "\n\ndef h():\n    return 0\n")
-    git(work, "commit", "-qam", "Add h")
-    (work / "m.py").write_text(VERSIONS["Comment"] + "\n\ndef h():\n    return 3\n")
-    git(work, "commit", "-qam", "Change h")
-    git(work, "checkout", "-q", "main")
-    git(work, "merge", "-q", "-X", "theirs", "--no-edit", "side")
-    prepared = prepared_of(fetched(work, tmp_path / "to"))
-    (change,) = past_changes(prepared, "m.py", "h", limit=9)
-    assert change.subject == "Change h" and change.before.endswith("return 0\n")
-    assert {c.subject for c in past_changes(prepared, "m.py", "f", limit=9)} == {
-        "Change both", "Grow f",
-    }  # fmt: skip
-
-
-def test_a_git_source_at_an_older_commit(work: Path, tmp_path: Path, git: Git) -> None:
-    commit = git(work, "rev-parse", "HEAD~2")
-    (tmp_path / "to").mkdir()
-    source = GitSource(url=f"file://{work}", commit=commit)
-    found = fetch(RepoSpec(name="r", source=source), tmp_path / "to")
-    assert (found.tree / "m.py").read_text() == VERSIONS["Grow f"]
-    changes = past_changes(prepared_of(found), "m.py", "f", limit=9)
-    assert [c.subject for c in changes] == ["Grow f"], "nothing of what came later"
-
-
-def test_the_digest_follows_the_commit(work: Path, git: Git) -> None:
-    spec = RepoSpec(name="r", source=LocalSource(path=str(work)))
-    before = spec_digest(spec)
-    (work / "m.py").write_text("more dirt\n")
-    assert spec_digest(spec) == before
-    git(work, "commit", "-qam", "More")
-    assert spec_digest(spec) != before
-
-
-def test_a_plain_directory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    folder = tmp_path / "plain"
-    for name in ("a.py", "sub/b.py", ".venv/pyvenv.cfg", ".venv/lib/c.py", "__pycache__/a.pyc"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text("x")
-    (folder / "link").symlink_to("a.py")
-    (folder / "folder").symlink_to("sub")
-    (folder / "secret").symlink_to("/etc/passwd")
-    os.mkfifo(folder / "pipe")
-    with caplog.at_level(logging.WARNING):
-        found = fetched(folder, tmp_path / "to")
-    names = sorted(p.relative_to(found.tree).as_posix() for p in found.tree.rglob("*"))
-    assert names == ["a.py", "folder", "link", "sub", "sub/b.py"]
-    assert found.history is None and past_changes(prepared_of(found), "a.py", "f", 3) == []
-    assert "secret is a link out of its tree" in caplog.text
-
-
-def test_links_of_a_git_source_that_leave_it(work: Path, tmp_path: Path, git: Git) -> None:
-    (work / "out").symlink_to("/etc/passwd")
-    git(work, "add", "out")
-    git(work, "commit", "-qm", "link")
-    assert not (fetched(work, tmp_path / "to").tree / "out").is_symlink()
-
-
-def test_a_work_tree_without_a_commit(tmp_path: Path, git: Git) -> None:
-    git(tmp_path, "init", "-q")
-    with pytest.raises(UserError, match=r"whose HEAD is no commit .* commit first"):
-        fetched(tmp_path, tmp_path / "to")
+def test_git_at_an_older_commit(work: Path, tmp_path: Path) -> None:
+    first = git("rev-parse", "HEAD~1", cwd=work).strip()
+    out = tmp_path / "out"
+    out.mkdir()
+    spec = RepoSpec(name="calc", source=GitSource(url=work.as_uri(), commit=first))
+    fetched = fetch(spec, out)
+    assert (fetched.tree / "calc.py").read_text(encoding="utf-8") == OLD
+    assert fetched.history is not None
+    assert git("rev-parse", "HEAD", cwd=fetched.history).strip() == first
+    assert past_changes(prepared(fetched, spec), "calc.py", "twice", 5) == []  # the future is not
 
 
 def test_a_commit_that_is_not_there(work: Path, tmp_path: Path) -> None:
-    source = GitSource(url=str(work), commit="ab" * 20)
-    (tmp_path / "to").mkdir()
-    with pytest.raises(RepoError, match=f"has no commit {'ab' * 20}"):
-        fetch(RepoSpec(name="r", source=source), tmp_path / "to")
+    source = GitSource(url=work.as_uri(), commit="ab" * 20)
+    with pytest.raises(RepoError, match="has no commit abab"):
+        fetch(RepoSpec(name="calc", source=source), tmp_path)
 
 
-def test_a_url_that_is_not_there(tmp_path: Path) -> None:
-    source = GitSource(url=f"file://{tmp_path}/none", commit="ab" * 20)
-    with pytest.raises(RepoError, match=r"git clone failed: fatal: .*none"):
-        fetch(RepoSpec(name="r", source=source), tmp_path)
+def test_a_work_tree_without_commits(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    git("init", "-q", cwd=tmp_path / "empty")
+    source = LocalSource(path=str(tmp_path / "empty"))
+    with pytest.raises(UserError, match="commit first"):
+        fetch(RepoSpec(name="empty", source=source), tmp_path)
 
 
-def test_the_users_git_settings_do_not_matter(
-    work: Path, tmp_path: Path, git: Git, monkeypatch: pytest.MonkeyPatch
+def test_a_plain_directory_without_its_litter(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    for name in ("p/__init__.py", "p/__pycache__/p.pyc", ".venv/pyvenv.cfg", ".venv/bin/x.py"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text("", encoding="utf-8")
+    (project / "secret").symlink_to("/etc/passwd")
+    fetched = fetch(RepoSpec(name="p", source=LocalSource(path=str(project))), tmp_path)
+    found = {p.relative_to(fetched.tree).as_posix() for p in fetched.tree.rglob("*")}
+    assert found == {"p", "p/__init__.py"}
+    assert fetched.history is None
+
+
+def test_git_heeds_no_configuration_but_ours(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hook = work / ".git" / "hooks" / "post-checkout"
-    hook.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
-    hook.chmod(0o755)
-    git(work, "config", "core.fsmonitor", f"touch {tmp_path}/ran")
-    settings = tmp_path / "gitconfig"
-    settings.write_text("[core]\n\tautocrlf = true\n[commit]\n\tgpgSign = true\n")
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(settings))
-    monkeypatch.setenv("GIT_DIR", "/no/such/place")  # as inside a hook
-    found = fetched(work, tmp_path / "to")
-    assert (found.tree / "m.py").read_bytes() == VERSIONS["Change both"].encode()
-    assert not (tmp_path / "ran").exists()
-
-
-def test_a_work_tree_of_somebody_else(work: Path, tmp_path: Path) -> None:
-    if os.geteuid() == 0:  # otherwise all that we can write is our own
-        for entry in [work, *work.rglob("*")]:
-            os.lchown(entry, SANDBOX_UID, SANDBOX_UID)
-    assert (fetched(work, tmp_path / "to").tree / "m.py").is_file()
-
-
-def test_no_git_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(RepoError, match="is git installed"):
-        our_git("version")
-
-
-def test_a_release_that_the_index_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(RepoError, match=r"toolz==0\.0\.1: source archive not available: ERROR"):
-        download_sdist("toolz", "0.0.1", tmp_path / "sdist")
+    """Neither the tree's fsmonitor and filters nor the variables of a hook that we run inside."""
+    marker = tmp_path / "ran"
+    with (work / ".git" / "config").open("a", encoding="utf-8") as config:
+        config.write(f"[core]\n\tfsmonitor = touch {marker}\n\thooksPath = hooks\n")
+    monkeypatch.setenv("GIT_DIR", "/nowhere")
+    monkeypatch.setenv("GIT_INDEX_FILE", "/nowhere/index")
+    assert git("status", "--porcelain", cwd=work) == ""
+    assert not marker.exists()
+    monkeypatch.delenv("GIT_DIR")
+    monkeypatch.delenv("GIT_INDEX_FILE")
+    subprocess.run(["git", "-C", work, "status"], capture_output=True)
+    assert marker.exists()  # it would have been run
