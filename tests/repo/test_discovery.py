@@ -12,6 +12,8 @@ from selfplay.repo.discovery import discover
 from selfplay.sandbox.base import Sandbox
 from tests.repo.conftest import MakeEnvironment
 
+pytestmark = pytest.mark.slow
+
 MIXED = """
 import os, sys, time, unittest
 import pytest

@@ -16,6 +16,8 @@ from selfplay.repo.spec import LocalSource, RepoSpec, find_repos_dir, load_spec
 from selfplay.sandbox.base import Job, RunResult, Sandbox
 from tests.repo.conftest import Leftovers
 
+pytestmark = pytest.mark.slow
+
 
 class NoSandbox:
     """Stands where nothing may be run."""
