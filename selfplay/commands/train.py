@@ -193,8 +193,10 @@ def evaluated(
     when: str,
     watcher: RunWatcher,
 ) -> None:
-    """Evaluate once; a resumed run takes the stored result."""
-    if not tasks or run_dir.read_json(f"eval_{when}.json") is not None:
+    """Evaluate once; a resumed run takes the stored result, unless it has more steps than then."""
+    step = 0 if when == "before" else config.steps
+    stored = run_dir.read_json(f"eval_{when}.json")
+    if not tasks or (stored is not None and stored.get("step") == step):
         return
     sampling = Sampling(
         temperature=config.evaluation.temperature,
@@ -209,4 +211,4 @@ def evaluated(
         config.evaluation.num_samples,
         lambda done, total: watcher.evaluating(when, done, total),
     )
-    run_dir.write_json(f"eval_{when}.json", result.to_json())
+    run_dir.write_json(f"eval_{when}.json", {"step": step, **result.to_json()})
