@@ -19,6 +19,7 @@ if as_root_on_debian; then
     fi
     if ! docker info >/dev/null 2>&1; then
         say "starting dockerd"
+        pgrep -x dockerd >/dev/null || rm -f /var/run/docker.pid  # left by a killed engine
         setsid nohup dockerd >/tmp/selfplay-dockerd.log 2>&1 </dev/null &
         for _ in $(seq 60); do docker info >/dev/null 2>&1 && break; sleep 0.5; done
         docker info >/dev/null 2>&1 || say "dockerd did not start; see /tmp/selfplay-dockerd.log"
