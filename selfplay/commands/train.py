@@ -44,12 +44,13 @@ The run is written to runs/<name>/; the same command continues it after any inte
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """The pieces of a run, once everything could be opened."""
+    """The pieces of a run, once everything could be opened; `trained` names its repositories."""
 
     stage: Stage
     learner: Any | None
     first_step: int
     restored: dict[str, Any] | None
+    trained: tuple[str, ...]
 
 
 def run(overrides: Sequence[str]) -> int:
@@ -73,10 +74,11 @@ def run(overrides: Sequence[str]) -> int:
                 f"evaluation.suite={config.evaluation.suite}: holds bugs of {', '.join(overlap)}, "
                 "which repos.train names too; evaluate on repositories that the run never trains on"
             )
+        trained = tuple(repos)
         repos |= prepare_repos(held_out, config.repos, pool) if held_out else {}
-        opened = open_run(config, run_dir, repos, pool)
+        opened = open_run(config, run_dir, repos, trained, pool)
         say("self-check: one generation, one sandbox command, one bug graded both ways")
-        self_check(opened.stage, config.repos.train[0])
+        self_check(opened.stage, trained[0])
         corpus = stack.enter_context(Corpus(run_dir.corpus))
         evaluated(config, run_dir, opened.stage, tasks, "before", watcher)
         controller = make_controller(config, run_dir, corpus, opened, watcher)
@@ -102,7 +104,11 @@ def load_tasks(config: TrainConfig) -> tuple[list[SolveTask], list[str]]:
 
 
 def open_run(
-    config: TrainConfig, run_dir: RunDir, repos: dict[str, PreparedRepo], pool: SandboxPool
+    config: TrainConfig,
+    run_dir: RunDir,
+    repos: dict[str, PreparedRepo],
+    trained: tuple[str, ...],
+    pool: SandboxPool,
 ) -> Opened:
     """Policy, learner and stage, restored from the newest whole checkpoint."""
     learner: Any | None = None
@@ -128,7 +134,9 @@ def open_run(
         seed=config.seed,
     )
     stage = make_stage(policy, repos, pool, config.scaffold, sampling)
-    return Opened(stage=stage, learner=learner, first_step=first_step, restored=restored)
+    return Opened(
+        stage=stage, learner=learner, first_step=first_step, restored=restored, trained=trained
+    )
 
 
 def make_controller(
@@ -136,7 +144,7 @@ def make_controller(
 ) -> Controller:
     """Sampler, rounds and controller over the training repositories."""
     stage, shape = opened.stage, config.curriculum
-    arenas = {name: a for name, a in stage.arenas.items() if name in trained_names(config, stage)}
+    arenas = {name: stage.arenas[name] for name in opened.trained}
     sampler = SeedSampler(
         arenas,
         curriculum=shape,
@@ -177,12 +185,6 @@ def make_controller(
         ),
         max_idle_steps=shape.max_idle_steps,
     )
-
-
-def trained_names(config: TrainConfig, stage: Stage) -> set[str]:
-    """Names of the training repositories (a path in `repos.train` is known by its spec's name)."""
-    _, held_out = load_tasks(config)
-    return set(stage.arenas) - set(held_out)
 
 
 def evaluated(
