@@ -29,7 +29,7 @@ fi
 make_venv "${SELFPLAY_VENV:-.venv}"
 install_selfplay cpu,dev
 
-"$PY" -m ruff check .
+"$PY" -m ruff check --no-cache .
 "$PY" -m ruff format --check .
 "$PY" -m mypy
 exec "$PY" -m pytest "$@"
