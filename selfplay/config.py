@@ -51,10 +51,14 @@ class ScaffoldConfig:
 
 @dataclass(kw_only=True)
 class SandboxConfig:
-    """Backend (auto, docker, bubblewrap, unsafe) and how many run at once (None: all cores)."""
+    """Backend (auto, docker, bubblewrap, unsafe) and how many run at once (None: all cores).
+
+    `preload`: bubblewrap forks test runs from an interpreter that has loaded the test runner.
+    """
 
     name: str = "auto"
     num_workers: int | None = None
+    preload: bool = True
 
 
 @dataclass(kw_only=True)

@@ -65,6 +65,19 @@ def script_targets(script: str) -> tuple[str, ...]:
     return ()
 
 
+def script_module(script: str, junit_xml: str) -> tuple[str, ...]:
+    """The words after `python -m` that do what a shipped script does; () for any other text.
+
+    junit_xml    the path that the variable JUNIT_XML names when the script runs
+    """
+    if script_runner(script) is None:
+        return ()
+    command = script.partition("exec python -m ")[2].replace(" \\\n", " ")
+    option = "${JUNIT_XML:+--junitxml=$JUNIT_XML}"
+    words = (w if w != option else f"--junitxml={junit_xml}" for w in shlex.split(command))
+    return tuple(words)
+
+
 def runner_script(runner: str, targets: Iterable[str]) -> str:
     """`pytest_script` or `unittest_script`."""
     return pytest_script(targets) if runner == "pytest" else unittest_script(targets)

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from selfplay.bugs.scripts import PARSERS, parser_runner
+from selfplay.bugs.scripts import PARSERS, parser_runner, script_module
 from selfplay.sandbox.base import Environment, Job, Quota, RunResult, Sandbox
 from selfplay.types import Layer, TestTable
 
@@ -148,6 +148,7 @@ class TestRunner:
             Job(
                 environment=self.environment,
                 argv=("bash", "/in/test_script.sh"),
+                module=script_module(script, f"/out/{JUNIT}"),
                 layer=layer,
                 inputs={"test_script.sh": script.encode("utf-8", "surrogateescape")},
                 variables={"PYTHONHASHSEED": str(hash_seed), "JUNIT_XML": f"/out/{JUNIT}"},

@@ -31,7 +31,7 @@ def sandbox_pool(config: SandboxConfig) -> Iterator[SandboxPool]:
     workers = config.num_workers or os.cpu_count() or 1
     if workers < 1:
         raise UserError(f"sandbox.num_workers={workers}: must be at least 1")
-    pool = SandboxPool(open_sandbox(config.name), num_workers=workers)
+    pool = SandboxPool(open_sandbox(config.name, preload=config.preload), num_workers=workers)
     try:
         yield pool
     finally:

@@ -6,6 +6,7 @@ A sandbox runs one command on a fresh snapshot of a repository: the original tre
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,11 +47,21 @@ class Quota:
     file_size: int = 256 << 20
     output: int = 32 << 20
 
+    def limits(self) -> dict[str, int]:
+        """Resource limits of each process, by the lower-case names of setrlimit(2)."""
+        cpu_s = int(self.timeout_s * (os.cpu_count() or 1)) + 5
+        limits = {"nproc": self.num_processes, "as": self.memory, "cpu": cpu_s}
+        return {**limits, "fsize": self.file_size, "core": 0, "nofile": 1024}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One command. `inputs` are extra read-only files at /in/NAME; files that the command leaves
-    in /out come back in `RunResult.files` (at most 64 files, `Quota.output` bytes in all)."""
+    in /out come back in `RunResult.files` (at most 64 files, `Quota.output` bytes in all).
+
+    `module` says that `argv` does the same as `python -m` with these words. A sandbox that keeps an
+    interpreter with that module loaded may fork it instead of running `argv`.
+    """
 
     environment: Environment
     argv: tuple[str, ...]
@@ -59,6 +70,7 @@ class Job:
     inputs: Mapping[str, bytes] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
     quota: Quota = Quota()
+    module: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,13 +19,18 @@ from functools import cache
 from pathlib import Path
 
 from selfplay.errors import SandboxError, UserError
-from selfplay.sandbox.base import WORKDIR, Job, Quota, RunResult
+from selfplay.files import write_atomic
+from selfplay.sandbox import fork_server
+from selfplay.sandbox.base import WORKDIR, Environment, Job, Quota, RunResult
 from selfplay.sandbox.cgroup import Cgroups
+from selfplay.sandbox.forking import ForkServers, module_of
 from selfplay.sandbox.host import reachable_copy, sandbox_uid
 from selfplay.sandbox.launch import Launch
 from selfplay.sandbox.scratch import (
     BASE_VARIABLES,
     HOSTNAME,
+    SHM_SIZE,
+    TMP_SIZE,
     Scratch,
     deleted_paths,
     root_links,
@@ -34,7 +39,7 @@ from selfplay.sandbox.scratch import (
 from selfplay.sandbox.seccomp import filter_program
 
 INSIDE_UID = 1000
-TMP_SIZE, SHM_SIZE = 1 << 30, 1 << 28
+SERVER = "/fork_server.py"
 PRLIMIT = "/usr/bin/prlimit"
 TOOLS = (PRLIMIT, "/bin/sh", "/bin/rm")
 """What the sandbox itself runs inside; environments bring them (`host_mounts` does)."""
@@ -49,7 +54,8 @@ class BubblewrapSandbox:
 
     name = "bubblewrap"
 
-    def __init__(self, scratch: Path | None = None) -> None:
+    def __init__(self, scratch: Path | None = None, *, preload: bool = False) -> None:
+        """`preload`: test runs are forked from an interpreter that has loaded its runner."""
         self._bwrap = find_bwrap()
         self._scratch = Scratch(scratch)
         self._filter = self._scratch.path / "seccomp"
@@ -60,6 +66,9 @@ class BubblewrapSandbox:
         self._cgroups = Cgroups()
         self._lock = threading.Lock()
         self._mounts: dict[str, list[str]] = {}
+        seccomp = self._filter if self._has_filter else None
+        folder = self._scratch.path
+        self._servers = ForkServers(self._server_argv, folder, seccomp) if preload else None
 
     @property
     def description(self) -> str:
@@ -76,37 +85,32 @@ class BubblewrapSandbox:
         with (
             self._scratch.folder(job) as folder,
             self._cgroups.job(job.quota) as groups,
-            Launch(job, folder) as launch,
         ):
-            return launch.run(self._argv(job, folder, launch), groups)
+            if self._servers is not None and module_of(job):
+                result = self._servers.run(job, folder, groups)
+                if result is not None:
+                    return result
+            with Launch(job, folder) as launch:
+                return launch.run(self._argv(job, folder, launch), groups)
+
+    @property
+    def num_forked(self) -> int:
+        """Runs that were forked from a loaded interpreter."""
+        return self._servers.num_runs if self._servers is not None else 0
 
     def close(self) -> None:
-        """Remove the scratch directory and the cgroups. Idempotent."""
+        """End the servers; remove the scratch directory and the cgroups. Idempotent."""
+        if self._servers is not None:
+            self._servers.close()
         self._scratch.close()
         self._cgroups.close()
 
     def _argv(self, job: Job, folder: Path, launch: Launch) -> list[str]:
-        """The whole command line."""
-        uid = str(sandbox_uid())
-        argv: list[str] = []
-        if os.geteuid() == 0:
-            argv += ["setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", "--no-new-privs"]
-        argv += [
-            str(self._bwrap),
-            *launch.arguments(),
-            "--unshare-user",
-            "--disable-userns",
-            "--uid",
-            str(INSIDE_UID),
-        ]
-        argv += ["--gid", str(INSIDE_UID), "--unshare-all", "--hostname", HOSTNAME]
-        argv += ["--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"]
+        """The whole command line of one job."""
+        argv = [*self._head(), *launch.arguments(), "--disable-userns"]
         if self._has_filter:
             argv += ["--seccomp", str(launch.pass_file(self._filter))]
-        argv += self._mount_arguments(job)
-        argv += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
-        argv += ["--size", str(TMP_SIZE), "--perms", "1777", "--tmpfs", "/tmp"]
-        argv += ["--size", str(SHM_SIZE), "--perms", "1777", "--tmpfs", "/dev/shm"]
+        argv += self._root(job.environment)
         argv += ["--ro-bind", str(folder / "in"), "/in"] if job.inputs else ["--dir", "/in"]
         argv += ["--bind", str(folder / "out"), "/out"]
         argv += ["--overlay-src", str(job.environment.tree)]
@@ -114,20 +118,60 @@ class BubblewrapSandbox:
             argv += ["--overlay-src", str(folder / "layer")]
         argv += ["--tmp-overlay", WORKDIR, "--remount-ro", "/", "--chdir", WORKDIR]
         variables = {**BASE_VARIABLES, "PATH": job.environment.path}
-        for name, value in {**variables, **job.environment.variables, **job.variables}.items():
-            argv += ["--setenv", name, value]
+        argv += _set({**variables, **job.environment.variables, **job.variables})
         argv += ["--", *limits(job.quota)]
         if deleted := deleted_paths(job.layer):
             argv += ["/bin/sh", "-c", REMOVE, "sh", str(len(deleted)), *deleted]
         return [*argv, *job.argv]
 
-    def _mount_arguments(self, job: Job) -> list[str]:
-        """Read-only binds of the environment; kept by its digest."""
+    def _server_argv(
+        self,
+        environment: Environment,
+        variables: Mapping[str, str],
+        control: int,
+        seccomp: int,
+        module: str,
+    ) -> list[str]:
+        """The command line of a server: it may make namespaces, sees all job folders, and has no
+        code of the repository at its working directory."""
+        argv = [*self._head(), *self._root(environment), "--dir", "/in", "--dir", "/out"]
+        if seccomp >= 0:
+            argv += ["--seccomp", str(seccomp)]
+        argv += ["--dir", WORKDIR, "--dir", fork_server.UPPER]
+        argv += ["--ro-bind", str(environment.tree), fork_server.BASE]
+        argv += ["--bind", str(self._scratch.path), fork_server.JOBS]
+        argv += ["--ro-bind", str(self._server_file()), SERVER, "--remount-ro", "/"]
+        argv += [*_set(variables), "--chdir", "/", "--"]
+        return [*argv, "python", SERVER, str(control), module]
+
+    def _server_file(self) -> Path:
+        """A copy of the server's source that the sandbox's uid can read."""
+        file = self._scratch.path / "fork_server.py"
+        if not file.is_file():
+            write_atomic(file, Path(fork_server.__file__).read_bytes())
+            file.chmod(0o644)
+        return file
+
+    def _head(self) -> list[str]:
+        """The start of every command line: an unprivileged uid, namespaces, no capabilities."""
+        uid, inside = str(sandbox_uid()), str(INSIDE_UID)
+        argv: list[str] = []
+        if os.geteuid() == 0:
+            argv += ["setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", "--no-new-privs"]
+        argv += [str(self._bwrap), "--unshare-user", "--uid", inside, "--gid", inside]
+        argv += ["--unshare-all", "--hostname", HOSTNAME]
+        return [*argv, "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"]
+
+    def _root(self, environment: Environment) -> list[str]:
+        """The environment's read-only binds, kept by its digest, and fresh system folders."""
         with self._lock:
-            key = f"{job.environment.digest}\0{sorted(job.environment.mounts.items())}"
+            key = f"{environment.digest}\0{sorted(environment.mounts.items())}"
             if key not in self._mounts:
-                self._mounts[key] = self._make_mounts(job.environment.mounts)
-            return self._mounts[key]
+                self._mounts[key] = self._make_mounts(environment.mounts)
+            argv = list(self._mounts[key])
+        argv += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
+        argv += ["--size", str(TMP_SIZE), "--perms", "1777", "--tmpfs", "/tmp"]
+        return [*argv, "--size", str(SHM_SIZE), "--perms", "1777", "--tmpfs", "/dev/shm"]
 
     def _make_mounts(self, mounts: Mapping[str, str]) -> list[str]:
         """A small /etc of our own, the binds, and links for directories like /bin."""
@@ -149,15 +193,17 @@ class BubblewrapSandbox:
         return argv
 
 
+def _set(variables: Mapping[str, str]) -> list[str]:
+    return [word for name, value in variables.items() for word in ("--setenv", name, value)]
+
+
 def limits(quota: Quota) -> list[str]:
     """The command that sets the resource limits and becomes the command that follows it.
 
     They are set inside: RLIMIT_NPROC counts within one user namespace, so that sandboxes of the
     same uid do not starve each other.
     """
-    cpu_s = int(quota.timeout_s * (os.cpu_count() or 1)) + 5
-    argv = [PRLIMIT, f"--nproc={quota.num_processes}", f"--as={quota.memory}", f"--cpu={cpu_s}"]
-    return [*argv, f"--fsize={quota.file_size}", "--core=0", "--nofile=1024", "--"]
+    return [PRLIMIT, *(f"--{name}={value}" for name, value in quota.limits().items()), "--"]
 
 
 @cache

@@ -126,7 +126,6 @@ class DockerSandbox:
 
     def _create(self, job: Job, folder: Path) -> Any:
         quota, uid = job.quota, sandbox_uid()
-        cpu_s = int(quota.timeout_s * (os.cpu_count() or 1)) + 5
         variables = {**BASE_VARIABLES, "PATH": job.environment.path}
         tmpfs = f"rw,exec,nosuid,nodev,uid={uid},gid={uid}"
         removed = [*deleted_paths(job.layer), *covered_paths(job.environment.tree, job.layer)]
@@ -154,10 +153,9 @@ class DockerSandbox:
             memswap_limit=quota.memory,
             pids_limit=quota.num_processes,
             ulimits=[
-                Ulimit(name="core", soft=0, hard=0),
-                Ulimit(name="nofile", soft=1024, hard=1024),
-                Ulimit(name="fsize", soft=quota.file_size, hard=quota.file_size),
-                Ulimit(name="cpu", soft=cpu_s, hard=cpu_s),
+                Ulimit(name=name, soft=value, hard=value)
+                for name, value in quota.limits().items()
+                if name not in ("nproc", "as")  # the container's own bounds are real ones
             ],
             log_config=LogConfig(type="none"),
             stdin_open=False,

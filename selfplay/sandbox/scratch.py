@@ -21,6 +21,7 @@ from selfplay.types import Layer
 
 log = logging.getLogger(__name__)
 MAX_FILES = 64
+TMP_SIZE, SHM_SIZE = 1 << 30, 1 << 28
 HOSTNAME = "sandbox"
 BASE_VARIABLES = {
     "HOME": "/tmp",

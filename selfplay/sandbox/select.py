@@ -24,17 +24,17 @@ REMEDY = (
 )
 
 
-def open_sandbox(name: str = "auto") -> Sandbox:
-    """A sandbox that has just run a command.
+def open_sandbox(name: str = "auto", *, preload: bool = False) -> Sandbox:
+    """A sandbox that has just run a command; `preload` as in `BubblewrapSandbox`.
 
     `UserError` for an unknown name, `SandboxError` with the remedy when it does not work here.
     "auto" never falls back on "unsafe".
     """
     if name == "auto":
-        return _open_auto()
+        return _open_auto(preload)
     if name not in OPENERS:
         raise UserError(f"sandbox={name}: use one of auto, {', '.join(OPENERS)}")
-    sandbox = OPENERS[name]()
+    sandbox = OPENERS[name](preload)
     try:
         check(sandbox)
     except SelfplayError:
@@ -82,24 +82,24 @@ def check(sandbox: Sandbox) -> None:
         )
 
 
-def _open_auto() -> Sandbox:
+def _open_auto(preload: bool) -> Sandbox:
     reasons = []
     for name in ("docker", "bubblewrap"):
         try:
-            return open_sandbox(name)
+            return open_sandbox(name, preload=preload)
         except SelfplayError as error:
             log.info("sandbox %s does not work here: %s", name, error)
             reasons.append(f"{name}: {error}")
     raise SandboxError(f"no sandbox works here. {'; '.join(reasons)}. {REMEDY}")
 
 
-def _open_bubblewrap() -> Sandbox:
+def _open_bubblewrap(preload: bool) -> Sandbox:
     from selfplay.sandbox.bubblewrap import BubblewrapSandbox
 
-    return BubblewrapSandbox()
+    return BubblewrapSandbox(preload=preload)
 
 
-def _open_docker() -> Sandbox:
+def _open_docker(_preload: bool) -> Sandbox:
     if importlib.util.find_spec("docker") is None:
         raise SandboxError("Docker's Python package is missing: pip install 'selfplay[docker]'")
     from selfplay.sandbox.docker import DockerSandbox
@@ -107,14 +107,14 @@ def _open_docker() -> Sandbox:
     return DockerSandbox()
 
 
-def _open_unsafe() -> Sandbox:
+def _open_unsafe(_preload: bool) -> Sandbox:
     from selfplay.sandbox.unsafe import UnsafeSandbox
 
     log.warning("sandbox=unsafe: code of the policy runs on this machine without protection")
     return UnsafeSandbox()
 
 
-OPENERS: dict[str, Callable[[], Sandbox]] = {
+OPENERS: dict[str, Callable[[bool], Sandbox]] = {
     "bubblewrap": _open_bubblewrap,
     "docker": _open_docker,
     "unsafe": _open_unsafe,

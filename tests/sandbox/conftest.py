@@ -6,17 +6,19 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from selfplay.sandbox.base import Environment, Job, RunResult, Sandbox
+from selfplay.sandbox.bubblewrap import BubblewrapSandbox
 from selfplay.sandbox.host import host_mounts, make_readable
 from selfplay.sandbox.select import open_sandbox
 
 PATH = f"{sys.base_prefix}/bin:/usr/local/bin:/usr/bin:/bin"
-BACKENDS = ["bubblewrap", pytest.param("docker", marks=pytest.mark.docker)]
+BACKENDS = ["bubblewrap", "forked", pytest.param("docker", marks=pytest.mark.docker)]
 Run = Callable[..., RunResult]
 
 
@@ -42,9 +44,27 @@ def environment(place: Path) -> Environment:
     return Environment(tree=tree, mounts=host_mounts(), path=PATH, digest="tests")
 
 
+class Forked:
+    """Runs every command by way of a forked interpreter: the walls around it are the subject."""
+
+    name = "forked"
+
+    def __init__(self) -> None:
+        self.inner = BubblewrapSandbox(preload=True)
+
+    def run(self, job: Job) -> RunResult:
+        argv = ["prlimit", "--core=0", "--", *job.argv]
+        setup = f"import os; os.execv('/usr/bin/prlimit', {argv!r})"
+        return self.inner.run(replace(job, module=("timeit", "-n", "1", "-s", setup)))
+
+    def close(self) -> None:
+        assert self.inner.num_forked > 0
+        self.inner.close()
+
+
 @pytest.fixture(scope="session", params=BACKENDS)
 def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
-    opened = open_sandbox(request.param)
+    opened = Forked() if request.param == "forked" else open_sandbox(request.param)
     yield opened
     opened.close()
 

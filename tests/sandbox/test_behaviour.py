@@ -79,7 +79,7 @@ def test_variables_are_fixed_and_nothing_else_leaks(
         "MINE": "a b",
     }
     assert {name: values.get(name) for name in expected} == expected
-    assert set(values) - set(expected) <= {"LANG", "PWD", "HOSTNAME"}
+    assert set(values) - set(expected) <= {"LANG", "PWD", "HOSTNAME", "SHLVL", "_"}
     assert values.get("HOSTNAME", "sandbox") == "sandbox"
 
 
