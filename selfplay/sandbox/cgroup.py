@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -186,13 +187,22 @@ def _bound(path: Path, quota: Quota) -> None:
             (path / name).write_text(value)
 
 
+def _kill_members(path: Path) -> None:
+    with suppress(OSError):
+        for pid in (path / "cgroup.procs").read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
+
+
 def _remove(path: Path) -> None:
-    """Remove a cgroup whose processes are gone; the kernel may need a moment to notice."""
-    for _ in range(50):
+    """Remove a cgroup whose processes are gone; the kernel may need a moment to notice. Whoever
+    is still in it then (its sandbox was killed half made) is killed."""
+    for attempt in range(200):
         with suppress(FileNotFoundError):
             try:
                 path.rmdir()
             except OSError:
+                if attempt % 20 == 19:
+                    _kill_members(path)
                 time.sleep(0.01)
                 continue
         return

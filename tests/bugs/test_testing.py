@@ -144,6 +144,8 @@ def test_time_out(runner: TestRunner) -> None:
         "print('{\"a\": {}}')",
         "this is not python",
         "while True: pass",
+        "while True: print('x' * 1_000_000)",
+        "print('{\"a\": \"passed\"}' + ' ' * 64_000_000)",
     ],
 )
 def test_broken_parsers_give_no_table(

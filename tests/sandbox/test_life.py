@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -296,6 +298,30 @@ def test_seccomp_denies_calls(environment: Environment) -> None:
     result = sandbox.run(Job(environment=environment, argv=("python3", "-c", program)))
     sandbox.close()
     assert result.output.split() == [b"38", b"1", b"0"]
+
+
+def test_a_cgroup_is_removed_with_whoever_is_left_in_it() -> None:
+    """A sandbox that was killed half made left its cgroups behind."""
+    groups = Cgroups()
+    if groups.folders:  # an ordinary user has none
+        left = subprocess.Popen(["sleep", "60"])
+        threading.Thread(target=left.wait, daemon=True).start()
+        with groups.job(Quota()) as made:
+            for folder in made:
+                (folder / "cgroup.procs").write_text(str(left.pid))
+        assert left.wait(timeout=5) == -9
+        assert cgroups_of_ours() == []
+    groups.close()
+
+
+def test_a_short_soak_loses_nothing() -> None:
+    script = Path(__file__).parents[2] / "scripts" / "soak_sandbox.py"
+    words = [sys.executable, str(script), "--runs", "60", "--kinds", "bubblewrap,forked"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    document = json.loads(done.stdout.splitlines()[-1])
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert (document["lost"], document["mis_scored"], document["left_behind"]) == (0, 0, [])
+    assert sum(document["kills"].values()) > 5
 
 
 def test_waiting_for_a_silent_command_costs_nothing(environment: Environment) -> None:
