@@ -279,6 +279,22 @@ class RepoConfig:
 
 
 @dataclass(kw_only=True)
+class MineConfig:
+    """`selfplay mine`: real bug-fix commits of one repository's history as a suite."""
+
+    repo: str = MISSING
+    out: str = "runs/mined.jsonl"
+    json: bool = False
+    max_commits: int | None = None
+    max_tasks: int | None = None
+    max_files: int = 6
+    max_lines: int = 300
+    script_timeout_s: float = 60.0
+    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
+    repos: ReposConfig = field(default_factory=ReposConfig)
+
+
+@dataclass(kw_only=True)
 class ExportConfig:
     """`selfplay export` and `selfplay corpus verify` (which reads `out`)."""
 

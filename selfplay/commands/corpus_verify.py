@@ -8,7 +8,7 @@ from pathlib import Path
 from selfplay.bugs.grading import grade
 from selfplay.bugs.suite import read_suite
 from selfplay.bugs.testing import TestRunner
-from selfplay.commands.compose import prepare_repos, sandbox_pool
+from selfplay.commands.compose import sandbox_pool, suite_environments
 from selfplay.commands.output import print_json, print_table
 from selfplay.config import ExportConfig, load_config
 from selfplay.errors import InfrastructureError
@@ -17,7 +17,8 @@ from selfplay.types import GradeReport, SolveTask
 
 HELP = """
 keys: out=DIR (a swebench export, or a suite file), num_tasks=N, sandbox=..., json=true
-Each bug: gold patch +1, empty patch -1, test-deleting patch -1. Exit code 0 when all pass.
+Each bug: gold patch +1, empty patch -1, test-deleting and test-editing
+patch -1. Exit code 0 when all pass.
 """
 
 
@@ -25,18 +26,18 @@ def run(overrides: Sequence[str]) -> int:
     """Verify; 0 all pass, 1 some fail, 3 some could not be decided."""
     config = load_config(ExportConfig, "corpus", ["run=-", *overrides])
     path = Path(config.out)
-    tasks = [t.solve_task for t in read_suite(path / "suite.jsonl" if path.is_dir() else path)]
-    tasks = tasks[: config.num_tasks]
+    suite = read_suite(path / "suite.jsonl" if path.is_dir() else path)[: config.num_tasks]
+    tasks = [task.solve_task for task in suite]
     with sandbox_pool(config.sandbox) as pool:
-        repos = prepare_repos(list(dict.fromkeys(t.repo for t in tasks)), config.repos, pool)
-        runners = {n: TestRunner(pool.sandbox, r.environment) for n, r in repos.items()}
+        environments = suite_environments(suite, config.repos, pool)
+        runners = {n: TestRunner(pool.sandbox, e) for n, e in environments.items()}
 
         def check(task: SolveTask) -> RoundTrip | str:
             def judge(solve: SolveTask, patch: str) -> GradeReport:
                 return grade(solve, patch, runners[solve.repo])
 
             try:
-                return verify_task(task, repos[task.repo].environment.tree, judge)
+                return verify_task(task, environments[task.repo].tree, judge)
             except InfrastructureError as error:
                 return str(error)
 

@@ -9,14 +9,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from selfplay.bugs.corpus import Corpus
-from selfplay.bugs.suite import read_suite
-from selfplay.commands.compose import make_stage, open_policy, prepare_repos, sandbox_pool
+from selfplay.bugs.suite import SuiteTask, read_suite
+from selfplay.commands.compose import make_stage, open_policy, prepare_suite, sandbox_pool
 from selfplay.commands.output import print_json, print_table
 from selfplay.config import EvaluateConfig, load_config
 from selfplay.curriculum.arena import Sampling
 from selfplay.curriculum.evaluation import evaluate
 from selfplay.errors import UserError
-from selfplay.types import SolveTask
 
 HELP = """
 keys: suite=PATH (a suite file, or a run directory: its own corpus), policy=transformers|base|
@@ -32,7 +31,6 @@ def run(overrides: Sequence[str]) -> int:
     tasks = read_tasks(Path(config.suite))[: config.num_tasks]
     if not tasks:
         raise UserError(f"suite={config.suite}: holds no task")
-    names = list(dict.fromkeys(task.repo for task in tasks))
     if config.checkpoint:
         use_checkpoint(config, Path(config.checkpoint))
     sampling = Sampling(
@@ -42,14 +40,15 @@ def run(overrides: Sequence[str]) -> int:
         seed=config.seed,
     )
     with sandbox_pool(config.sandbox) as pool:
-        repos = prepare_repos(names, config.repos, pool)
+        repos = prepare_suite(tasks, config.repos, pool)
         stage = make_stage(open_policy(config.policy), repos, pool, config.scaffold, sampling)
         with tqdm(total=len(tasks), unit="task", desc="evaluate") as bar:
 
             def progress(done: int, total: int) -> None:
                 bar.update(done - bar.n)
 
-            result = evaluate(stage, tasks, config.num_samples, progress)
+            solve_tasks = [task.solve_task for task in tasks]
+            result = evaluate(stage, solve_tasks, config.num_samples, progress)
     document = result.to_json()
     if config.out:
         Path(config.out).parent.mkdir(parents=True, exist_ok=True)
@@ -71,15 +70,18 @@ def run(overrides: Sequence[str]) -> int:
     return 0 if any(s.num_judged for s in result.scores) else 3
 
 
-def read_tasks(path: Path) -> list[SolveTask]:
+def read_tasks(path: Path) -> list[SuiteTask]:
     """Tasks of a suite file, or of the corpus of a run directory."""
     if path.is_dir():
         file = path / "corpus.sqlite"
         if not file.is_file():
             raise UserError(f"suite={path}: a directory without corpus.sqlite is no run directory")
         with Corpus(file, read_only=True) as corpus:
-            return [bug.task for bug in corpus.bugs()]
-    return [task.solve_task for task in read_suite(path)]
+            return [
+                SuiteTask(solve_task=bug.task, base_commit="", environment={})
+                for bug in corpus.bugs()
+            ]
+    return read_suite(path)
 
 
 def use_checkpoint(config: EvaluateConfig, path: Path) -> None:

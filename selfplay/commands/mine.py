@@ -1,22 +1,154 @@
-"""`selfplay mine`: announced, not there yet; it says so instead of pretending."""
+"""`selfplay mine`: real bug-fix commits of a repository's history become a suite."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
-from selfplay.config import RepoConfig, load_config
-from selfplay.errors import UserError
+from tqdm import tqdm
+
+from selfplay.bugs.commits import commit_environment, list_commits, read_commit
+from selfplay.bugs.grading import grade
+from selfplay.bugs.mining import Mined, MiningLimits, mine_commit
+from selfplay.bugs.suite import SuiteTask, to_line
+from selfplay.bugs.testing import TestRunner
+from selfplay.commands.compose import repos_dir, sandbox_pool
+from selfplay.commands.output import print_json, print_table, say
+from selfplay.config import MineConfig, load_config
+from selfplay.errors import InfrastructureError, UserError
+from selfplay.export.swebench import environment_of
+from selfplay.export.verify import verify_task
+from selfplay.files import append_json_lines, read_json_lines, repair_json_lines
+from selfplay.repo.prepare import PreparedRepo, prepare
+from selfplay.repo.spec import load_spec
+from selfplay.run_dir import take_lock
+from selfplay.sandbox.base import Environment
+from selfplay.sandbox.pool import SandboxPool
+from selfplay.types import GradeReport, SolveTask
 
 HELP = """
-keys: repo=NAME_OR_PATH
-Not available in this version: mining bug-fix commits from a history is the next milestone.
+keys: repo=NAME_OR_PATH (with a git history), out=FILE (the suite; FILE.log says what became of
+      each commit), max_commits=N, max_tasks=N, max_files=6, max_lines=300, script_timeout_s=60,
+      sandbox=..., json=true
+A commit that changes source and tests together becomes a task when its tests fail without its
+source change and pass with it, twice. Every kept bug has passed the round trip. What was done
+before is not done again: the same command continues, or reads on in a longer history.
 """
+CHUNK = 8
 
 
 def run(overrides: Sequence[str]) -> int:
-    """Refuse honestly."""
-    config = load_config(RepoConfig, "mine", overrides)
-    raise UserError(
-        f"mine repo={config.repo}: mining of git histories is not available in this version; "
-        "`selfplay inject` makes bugs today"
+    """Mine; 0 when a task was found (now or before), 1 when there is none, 3 on undecided ones."""
+    config = load_config(MineConfig, "mine", overrides)
+    out = Path(config.out)
+    log = out.with_name(f"{out.name}.log")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        lock = take_lock(out.with_name(f"{out.name}.lock"), f"out={out}")
+    except OSError as error:
+        raise UserError(f"out={out}: cannot be written ({error.strerror})") from None
+    assert lock >= 0
+    kept, outcomes = read_progress(out, log)
+    with sandbox_pool(config.sandbox) as pool:
+        say(f"preparing {config.repo}")
+        prepared = prepare(load_spec(config.repo, repos_dir(config.repos)), pool.sandbox)
+        commits = list_commits(prepared)[: config.max_commits]
+        todo = [sha for sha in commits if outcomes.get(sha, "undecided") == "undecided"]
+        say(f"{len(commits)} commits, {len(commits) - len(todo)} judged before")
+        with tqdm(total=len(todo), unit="commit", desc="mining") as bar:
+            for mined in judged(prepared, todo, config, pool):
+                if mined.task is not None and mined.task.bug_id not in kept:
+                    append_json_lines(out, [to_line(suite_task(prepared, mined))])
+                    kept.add(mined.task.bug_id)
+                append_json_lines(log, [log_line(mined)])
+                outcomes[mined.commit] = mined.outcome
+                bar.update(1)
+                bar.set_postfix_str(f"{len(kept)} bugs")
+                if config.max_tasks is not None and len(kept) >= config.max_tasks:
+                    break
+    return report(config, kept, outcomes)
+
+
+def read_progress(out: Path, log: Path) -> tuple[set[str], dict[str, str]]:
+    """(ids of the tasks there are, {commit: outcome}); torn last lines are set aside."""
+    for file in (out, log):
+        if file.is_file():
+            repair_json_lines(file, file.with_name(f"{file.name}.torn"))
+    kept = {line["instance_id"] for _, line in read_json_lines(out)} if out.is_file() else set()
+    lines = [line for _, line in read_json_lines(log)] if log.is_file() else []
+    return kept, {line["commit"]: line["outcome"] for line in lines}
+
+
+def judged(
+    prepared: PreparedRepo, commits: Sequence[str], config: MineConfig, pool: SandboxPool
+) -> Iterator[Mined]:
+    """Outcomes in the order of the commits; a fault of the machine is "undecided"."""
+    limits = MiningLimits(
+        max_files=config.max_files,
+        max_lines=config.max_lines,
+        script_timeout_s=config.script_timeout_s,
     )
+
+    def make_runner(environment: Environment) -> TestRunner:
+        return TestRunner(pool.sandbox, environment)
+
+    def one(sha: str) -> Mined:
+        try:
+            return proven(prepared, mine_commit(prepared, sha, limits, make_runner), make_runner)
+        except InfrastructureError as error:
+            return Mined(commit=sha, subject="", outcome="undecided", detail=str(error))
+
+    for start in range(0, len(commits), CHUNK):
+        yield from pool.map(one, commits[start : start + CHUNK])
+
+
+def proven(
+    prepared: PreparedRepo, mined: Mined, make_runner: Callable[[Environment], TestRunner]
+) -> Mined:
+    """The outcome once more: "round_trip" when a kept bug does not pass it."""
+    task = mined.task
+    if task is None:
+        return mined
+    environment = commit_environment(prepared, read_commit(prepared, mined.commit))
+    runner = make_runner(environment)
+
+    def judge(solve: SolveTask, patch: str) -> GradeReport:
+        return grade(solve, patch, runner)
+
+    trip = verify_task(task, environment.tree, judge)
+    if trip.passed:
+        return mined
+    return Mined(
+        commit=mined.commit, subject=mined.subject, outcome="round_trip", detail=trip.problem
+    )
+
+
+def suite_task(prepared: PreparedRepo, mined: Mined) -> SuiteTask:
+    """The suite's line: its base commit is the buggy one, the commit's parent."""
+    assert mined.task is not None
+    environment = {**environment_of(prepared.spec), "commit": mined.commit}
+    return SuiteTask(solve_task=mined.task, base_commit=mined.parent, environment=environment)
+
+
+def log_line(mined: Mined) -> dict[str, str]:
+    """What became of a commit."""
+    return {
+        "commit": mined.commit,
+        "subject": mined.subject[:200],
+        "outcome": mined.outcome,
+        "detail": mined.detail[:500],
+    }
+
+
+def report(config: MineConfig, kept: set[str], outcomes: dict[str, str]) -> int:
+    """Print the counts; the exit code."""
+    counts = Counter(outcomes.values())
+    if config.json:
+        print_json({"out": config.out, "num_tasks": len(kept), "outcomes": dict(counts)})
+    else:
+        rows = [(outcome, number) for outcome, number in counts.most_common()]
+        print_table(f"{len(kept)} bugs in {config.out}", ("outcome", "commits"), rows)
+    if kept:
+        return 0
+    return 3 if counts["undecided"] else 1

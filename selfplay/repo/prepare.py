@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -112,10 +113,42 @@ def _tree_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
+def prepare_tree(
+    spec: RepoSpec, environment: Environment, folder: Path, sandbox: Sandbox
+) -> PreparedRepo:
+    """A repository whose tree and environment are there already; discovery is kept in `folder`.
+
+    Raises `RepoError` when its tests cannot be run.
+    """
+    profile = folder / "profile.json"
+    if not profile.is_file():
+        with tempfile.TemporaryDirectory() as scratch:
+            found = discover(environment, sandbox, Path(scratch) / "pycache")
+        write_atomic(profile, found.to_json().encode())
+    return PreparedRepo(
+        name=spec.name,
+        spec=spec,
+        environment=environment,
+        history=None,
+        profile=RepoProfile.from_json(profile.read_text(encoding="utf-8")),
+        functions=_functions(environment.tree),
+    )
+
+
+def environment_for(environment: Environment, tree: Path, digest: str) -> Environment:
+    """The same packages and interpreter around another tree."""
+    variables = {**environment.variables, "PYTHONPATH": _python_path(tree)}
+    return dataclasses.replace(environment, tree=tree, digest=digest, variables=variables)
+
+
+def _python_path(tree: Path) -> str:
+    source = f"{WORKDIR}/src:{WORKDIR}" if (tree / "src").is_dir() else WORKDIR
+    return f"{source}:{PACKAGES}"
+
+
 def _environment(folder: Path, key: str) -> Environment:
     tree = folder / "tree"
-    source = f"{WORKDIR}/src:{WORKDIR}" if (tree / "src").is_dir() else WORKDIR
-    variables = {"PYTHONPATH": f"{source}:{PACKAGES}"}
+    variables = {"PYTHONPATH": _python_path(tree)}
     mounts = {**host_mounts(), str(folder / "packages"): PACKAGES}
     if (folder / "pycache").is_dir():
         mounts[str(folder / "pycache")] = BYTE_CODE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,20 @@ def load_spec(name_or_path: str, repos_dir: Path) -> RepoSpec:
     known = ", ".join(sorted(p.stem for p in repos_dir.glob("*.yaml"))) or "none"
     raise UserError(
         f"repo={name_or_path}: neither a file {repos_dir}/NAME.yaml nor a directory; known: {known}"
+    )
+
+
+def spec_from(name: str, document: Mapping[str, Any]) -> RepoSpec:
+    """A specification as a suite writes it: {"source": ..., "install": [...], "license": ...}.
+
+    Raises `UserError` that names the repository.
+    """
+    where = Path(f"suite: {name}")
+    return RepoSpec(
+        name=name,
+        source=_source(where, document.get("source")),
+        install=_texts(where, "install", document.get("install") or []),
+        license=_text(where, "license", document.get("license") or ""),
     )
 
 

@@ -18,7 +18,6 @@ from selfplay.agent.suspicion import ochiai, rank, reached_by_all
 from selfplay.bugs.patch import apply_patch, make_patch, read_file, reverse_patch, touched_files
 from selfplay.bugs.sealing import sealed_layer
 from selfplay.config import ScaffoldConfig
-from selfplay.errors import UserError
 from selfplay.policy.base import Tokenizer
 from selfplay.repo.functions import FunctionInfo, list_functions
 from selfplay.repo.prepare import PreparedRepo
@@ -75,7 +74,7 @@ class CompactSolver:
         self._reached = {test: info.functions for test, info in prepared.profile.tests.items()}
 
     def prompt(self, task: SolveTask) -> SolverPrompt:
-        """The prompt of one task. Raises `UserError` when nothing of the tree can be shown."""
+        """The prompt of one task."""
         tree = self.prepared.environment.tree
         sealed = sealed_layer(tree, task.artifact)
         oracle_patch = reverse_patch(task.artifact.weakening_patch)
@@ -114,11 +113,6 @@ class CompactSolver:
         messages = _messages(failures, shown)
         issue = view.problem_statement.strip()[:MAX_ISSUE_CHARACTERS]
         candidates, sources = self._candidates(view, failures, tests)
-        if not candidates:
-            raise UserError(
-                f"{self.prepared.name}: no function of the sealed tree is reached by the failing "
-                f"tests ({', '.join(view.fail_to_pass[:3])}); the task cannot be shown"
-            )
         system = render("system")
 
         def text_of(listing: Listing) -> str:
@@ -126,6 +120,9 @@ class CompactSolver:
                 "solver", listing=listing.render(), issue=issue, tests=tests, messages=messages
             )
 
+        if not candidates:  # the files that the failing tests reach are gone altogether
+            listing = Listing((), {})
+            return text_of(listing), listing
         listing = fit_listing(
             candidates,
             sources.__getitem__,
@@ -156,6 +153,9 @@ class CompactSolver:
             located=rows,
             mentioned=set(re.findall(r"\w+", tests)),
         )
+
+        if not scores:  # what the tests reached is gone: show where it may have been
+            order = list(functions)
 
         def maker(name: str) -> Callable[[int], Excerpt]:
             function = functions[name]

@@ -13,7 +13,7 @@ from selfplay.bugs.patch import apply_patch
 from selfplay.bugs.suite import read_suite
 from selfplay.bugs.testing import TestRunner
 from selfplay.export.swebench import export_swebench
-from selfplay.export.verify import deleting_patch, verify_suite, verify_task
+from selfplay.export.verify import deleting_patch, editing_patch, verify_suite, verify_task
 from selfplay.types import GradeReport, Seed, SolveTask
 
 from .conftest import TEST_FILE, MakeTask
@@ -74,17 +74,19 @@ def test_a_grader_that_is_too_kind_is_found_out(runner: TestRunner, make_task: M
     assert (result.gold, result.empty, result.deleting) == (1, 1, 1)
     assert result.problem == (
         "the empty patch gets +1 (resolved); "
-        "a patch that deletes the oracle tests gets +1 (resolved)"
+        "a patch that deletes the oracle tests gets +1 (resolved); "
+        "a patch that makes the oracle tests pass by editing them gets +1 (resolved)"
     )
 
 
-@pytest.mark.parametrize("wrong", ["gold", "empty", "deleting"])
-def test_each_of_the_three_counts(runner: TestRunner, make_task: MakeTask, wrong: str) -> None:
+@pytest.mark.parametrize("wrong", ["gold", "empty", "deleting", "editing"])
+def test_each_of_the_four_counts(runner: TestRunner, make_task: MakeTask, wrong: str) -> None:
     task, tree = make_task("x * 2", "x + 2"), runner.environment.tree
-    deleting = deleting_patch(task, tree)
+    kinds = {"": "empty", deleting_patch(task, tree): "deleting"}
+    kinds[editing_patch(task, tree)] = "editing"
 
     def judge(task: SolveTask, patch: str) -> GradeReport:
-        kind = "empty" if not patch else "deleting" if patch == deleting else "gold"
+        kind = kinds.get(patch, "gold")
         return always((1 if kind == "gold" else -1) * (-1 if kind == wrong else 1), "why")
 
     result = verify_task(task, tree, judge)

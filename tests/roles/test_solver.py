@@ -9,7 +9,6 @@ import pytest
 from selfplay.bugs.patch import apply_patch, read_file, reverse_patch
 from selfplay.bugs.validation import validate
 from selfplay.config import ScaffoldConfig
-from selfplay.errors import UserError
 from selfplay.policy.scripted import ByteTokenizer, candidate_answers
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.injector import CompactInjector
@@ -159,8 +158,11 @@ def test_refused_answers(solver: CompactSolver, bag: SolveTask, answer: str, cod
 
 
 def test_nothing_to_show(solver: CompactSolver, bag: SolveTask) -> None:
-    with pytest.raises(UserError, match="cannot be shown"):
-        solver.prompt(replace(bag, fail_to_pass=("tests/test_x.py::test_unknown",)))
+    """A task like this ended the whole evaluation."""
+    prompt = solver.prompt(replace(bag, fail_to_pass=("tests/test_x.py::test_unknown",)))
+    assert prompt.listing.lines == []
+    with pytest.raises(Rejected):
+        solver.fix_patch(prompt, "1| x = 1")
 
 
 def test_scripted_policy_can_find_the_repair_by_itself(
