@@ -107,7 +107,8 @@ class CurriculumConfig:
 
     `num_groups` injector peer groups (repository x strategy) of `seeds_per_group` prompts, each
     sampled `samples_per_seed` times; every valid bug gets `group_size` solver attempts; bugs of
-    earlier steps are replayed until `min_solve_groups` groups are on the table.
+    earlier steps are replayed until `min_solve_groups` groups are on the table. Of the failed
+    attempts of a step, at most `higher_order` become second-order bugs (0: none).
     """
 
     num_groups: int = 2
@@ -115,6 +116,7 @@ class CurriculumConfig:
     samples_per_seed: int = 2
     group_size: int = 8
     min_solve_groups: int = 6
+    higher_order: int = 2
     max_bugs_per_function: int = 4
     replay_low: float = 0.05
     replay_high: float = 0.7

@@ -177,8 +177,12 @@ class Corpus:
         """How many bugs there are."""
         return int(self._database.read("SELECT COUNT(*) FROM bugs")[0][0])
 
-    def counts_by(self, column: str) -> dict[str, int]:
-        """Number of bugs by one of `COLUMNS`, the largest first."""
+    def num_grown(self) -> int:
+        """How many of them are higher-order bugs."""
+        return int(self._database.read("SELECT COUNT(*) FROM ancestry")[0][0])
+
+    def counts_by(self, column: str, *, planted: bool = False) -> dict[str, int]:
+        """Number of bugs by one of `COLUMNS`, the largest first; `planted`: of order 1 alone."""
         if column not in COLUMNS:
             raise ValueError(f"no statistics by {column!r}; one of: {', '.join(COLUMNS)}")
         if column == "difficulty":
@@ -187,8 +191,9 @@ class Corpus:
             for (rate,) in rates:
                 counts[difficulty(rate)] += 1
             return {name: number for name, number in counts.items() if number}
+        where = "WHERE bug_id NOT IN (SELECT bug_id FROM ancestry)" if planted else ""
         rows = self._database.read(
-            f"SELECT {column}, COUNT(*) n FROM bugs GROUP BY 1 ORDER BY n DESC, 1"
+            f"SELECT {column}, COUNT(*) n FROM bugs {where} GROUP BY 1 ORDER BY n DESC, 1"
         )
         return {str(name): int(number) for name, number in rows}
 
@@ -226,6 +231,23 @@ class Corpus:
             (before_step, low, high),
         )
         return [task_from_dict(json.loads(task)) for (task,) in rows]
+
+    def untried_children(self, *, before_step: int) -> list[SolveTask]:
+        """Higher-order bugs of earlier steps that no earlier step has attempted."""
+        rows = self._database.read(
+            "SELECT task FROM bugs b JOIN ancestry n ON n.bug_id = b.bug_id WHERE b.step < ?1 AND "
+            "NOT EXISTS (SELECT 1 FROM attempts a WHERE a.bug_id = b.bug_id AND a.step < ?1) "
+            "ORDER BY b.step, b.bug_id",
+            (before_step,),
+        )
+        return [task_from_dict(json.loads(task)) for (task,) in rows]
+
+    def failing_sets(self, repo: str, *, before_step: int) -> set[frozenset[str]]:
+        """FAIL_TO_PASS of the bugs of one repository from earlier steps."""
+        rows = self._database.read(
+            "SELECT task FROM bugs WHERE repo = ? AND step < ?", (repo, before_step)
+        )
+        return {frozenset(task_from_dict(json.loads(t)).fail_to_pass) for (t,) in rows}
 
 
 class RunCache(MutableMapping[str, str]):

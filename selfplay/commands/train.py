@@ -21,6 +21,7 @@ from selfplay.config import TrainConfig, load_config, to_yaml
 from selfplay.curriculum.arena import Sampling, Stage
 from selfplay.curriculum.controller import Controller, ReplayRule, keep_attempts, keep_bug
 from selfplay.curriculum.evaluation import evaluate
+from selfplay.curriculum.growing import grow_bugs
 from selfplay.curriculum.round import RoundPlayer
 from selfplay.curriculum.sampler import SeedSampler
 from selfplay.errors import UserError
@@ -167,6 +168,7 @@ def make_controller(
             {name: a.prepared.environment.tree for name, a in arenas.items()},
         ),
         keep_attempts=functools.partial(keep_attempts, corpus),
+        grow=functools.partial(grow_bugs, stage, corpus, run_dir, shape.higher_order),
     )
     metrics = MetricsLog(run_dir, tensorboard=config.metrics.tensorboard)
     metrics.truncate_after(opened.first_step - 1)

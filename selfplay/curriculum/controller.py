@@ -130,15 +130,15 @@ class Controller:
         return row
 
     def _draw_replays(self, step: int, num_new: int) -> list[SolveTask]:
-        """Bugs of earlier steps that the solver neither always nor never solves, those that were
-        attempted least first."""
+        """Higher-order bugs that nobody has tried, then bugs of earlier steps that the solver
+        neither always nor never solves, those that were attempted least first."""
         missing = self._replay.min_groups - num_new
         if missing <= 0:
             return []
         candidates = self._corpus.replay_candidates(
             before_step=step, low=self._replay.low, high=self._replay.high
         )
-        return candidates[:missing]
+        return [*self._corpus.untried_children(before_step=step), *candidates][:missing]
 
 
 def round_metrics(rounds: Rounds) -> dict[str, float]:
@@ -147,6 +147,7 @@ def round_metrics(rounds: Rounds) -> dict[str, float]:
         "num_injections": float(rounds.num_injections),
         "num_valid": float(rounds.num_valid),
         "num_new_bugs": float(rounds.num_new_bugs),
+        "num_higher_order": float(rounds.num_grown),
         "num_attempts": float(rounds.num_attempts),
         "num_resolved": float(rounds.num_resolved),
         "num_errored": float(rounds.num_errored),

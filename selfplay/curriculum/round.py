@@ -34,6 +34,7 @@ class Rounds:
     num_attempts: int
     num_errored: int
     num_new_bugs: int
+    num_grown: int
 
 
 class RoundPlayer:
@@ -41,6 +42,7 @@ class RoundPlayer:
 
     keep_bug      stores a valid bug at once; False when an earlier step already had it
     keep_attempts stores the attempts on one bug at once
+    grow          makes higher-order bugs from the groups of a step; their number
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class RoundPlayer:
         role_weights: Mapping[str, float],
         keep_bug: Callable[[Injection, int], bool],
         keep_attempts: Callable[[Sequence[Attempt], int], None],
+        grow: Callable[[Sequence[Sequence[Attempt]], int], int],
     ) -> None:
         self._stage = stage
         self._injector_reward = injector_reward
@@ -61,6 +64,7 @@ class RoundPlayer:
         self._role_weights = role_weights
         self._keep_bug = keep_bug
         self._keep_attempts = keep_attempts
+        self._grow = grow
 
     def play(
         self,
@@ -88,6 +92,7 @@ class RoundPlayer:
         attempts = solve(self._stage, tasks, self._group_size, salt=step) if tasks else []
         for group in attempts:
             self._keep_attempts(group, step)
+        num_grown = self._grow(attempts, step)
         rates = {
             task.bug_id: rate
             for task, group in zip(tasks, attempts, strict=True)
@@ -112,6 +117,7 @@ class RoundPlayer:
             num_attempts=len(judged),
             num_errored=sum(e.status == "errored" for e in episodes),
             num_new_bugs=len(fresh),
+            num_grown=num_grown,
         )
 
     def _injector_episode(

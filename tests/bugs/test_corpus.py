@@ -323,3 +323,22 @@ def test_nothing_that_was_reported_is_lost_to_a_kill(tmp_path: Path) -> None:
         keys = sorted(int(key) for key in corpus.run_cache)
         assert keys == list(range(len(keys)))
         assert len(keys) >= len(reported) >= 15
+
+
+def test_untried_children_are_played_once(tmp_path: Path, tree: Path) -> None:
+    parent, child = (
+        make_bug(tree, "x + 1", "x - 1"),
+        make_bug(tree, "x + 1", "x * 1", fails=("t::c",)),
+    )
+    with Corpus(tmp_path / "c.sqlite") as corpus:
+        add(corpus, parent)
+        add(corpus, child, step=1, parent=parent.bug_id, parent_episode="step0/solver/b/0")
+        assert corpus.untried_children(before_step=1) == []
+        assert corpus.untried_children(before_step=2) == [child]
+        assert (corpus.num_bugs(), corpus.num_grown()) == (2, 1)
+        assert corpus.counts_by("repo", planted=True) == {"toolz": 1}
+        corpus.add_attempts(child.bug_id, attempts(2, False), step=2)
+        assert corpus.untried_children(before_step=2) == [child]  # a repeated step sees the same
+        assert corpus.untried_children(before_step=3) == []
+        sets = corpus.failing_sets("toolz", before_step=2)
+        assert sets == {frozenset(parent.fail_to_pass), frozenset({"t::c"})}
