@@ -20,7 +20,7 @@ from selfplay.repo.spec import find_repos_dir, load_spec
 from selfplay.roles.injector import CompactInjector
 from selfplay.roles.solver import CompactSolver
 from selfplay.sandbox.pool import SandboxPool
-from selfplay.sandbox.select import open_sandbox
+from selfplay.sandbox.select import Options, open_sandbox
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,8 @@ def sandbox_pool(config: SandboxConfig) -> Iterator[SandboxPool]:
     workers = config.num_workers or os.cpu_count() or 1
     if workers < 1:
         raise UserError(f"sandbox.num_workers={workers}: must be at least 1")
-    pool = SandboxPool(open_sandbox(config.name, preload=config.preload), num_workers=workers)
+    options = Options(preload=config.preload, num_workers=workers, runtime=config.runtime)
+    pool = SandboxPool(open_sandbox(config.name, options), num_workers=workers)
     try:
         yield pool
     finally:

@@ -29,7 +29,7 @@ from docker.errors import DockerException, ImageNotFound
 from docker.types import LogConfig, Mount, Ulimit
 from requests.exceptions import RequestException
 
-from selfplay.errors import SandboxError
+from selfplay.errors import SandboxError, UserError
 from selfplay.sandbox.base import WORKDIR, Job, RunResult
 from selfplay.sandbox.collect import KILL_GRACE_S, collect, out_excess
 from selfplay.sandbox.docker_workers import ENTRY, Blueprint, Channel, WarmWorkers, job_script
@@ -57,12 +57,18 @@ START_TIMEOUT_S = 60.0
 class DockerSandbox:
     """One fresh container for each job, up to `num_workers` (None: all cores) of a kind waiting.
 
-    `SandboxError` when no engine of this machine answers.
+    `runtime` is what the engine runs them with (None: its default). `SandboxError` when no engine
+    of this machine answers, `UserError` when it does not know the runtime.
     """
 
     name = "docker"
 
-    def __init__(self, scratch: Path | None = None, num_workers: int | None = None) -> None:
+    def __init__(
+        self,
+        scratch: Path | None = None,
+        num_workers: int | None = None,
+        runtime: str | None = None,
+    ) -> None:
         try:
             self._client = docker.from_env(timeout=60, max_pool_size=64)
             self.description = f"engine {self._client.version()['Version']}"
@@ -70,6 +76,9 @@ class DockerSandbox:
             raise SandboxError(
                 f"no Docker engine answers ({error}): start dockerd or set DOCKER_HOST"
             ) from error
+        self._runtime = runtime
+        if runtime is not None:
+            self._check_runtime(runtime)
         self._scratch = Scratch(scratch)
         self._token = self._scratch.path.name  # names this process and this sandbox
         self._lock = threading.Lock()
@@ -96,6 +105,17 @@ class DockerSandbox:
             self._remove_containers(lambda token: token == self._token)
         self._client.close()
         self._scratch.close()
+
+    def _check_runtime(self, runtime: str) -> None:
+        with _engine_errors("the engine does not say which runtimes it knows"):
+            known = sorted(self._client.info().get("Runtimes") or {})
+        if runtime not in known:
+            self._client.close()
+            raise UserError(
+                f"sandbox.runtime={runtime}: the Docker engine knows {', '.join(known)}; install "
+                f"it and register it with the engine (gVisor: runsc install -- --host-fifo=open, "
+                "then restart dockerd), or leave sandbox.runtime out"
+            )
 
     def _start(self, blueprint: Blueprint) -> DockerWorker:
         """A container that has its copy of the tree and waits."""
@@ -127,6 +147,7 @@ class DockerSandbox:
                 WORKDIR: f"{tmpfs},mode=0755,size={TREE_SIZE}",
                 "/tmp": f"{tmpfs},mode=1777,size={TMP_SIZE}",
             },
+            runtime=self._runtime,
             network_mode="none",
             ipc_mode="private",
             shm_size=SHM_SIZE,
