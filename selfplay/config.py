@@ -54,11 +54,13 @@ class SandboxConfig:
     """Backend (auto, docker, bubblewrap, unsafe) and how many run at once (None: all cores).
 
     `preload`: bubblewrap forks test runs from an interpreter that has loaded the test runner.
+    `runtime`: what Docker runs containers with, such as gVisor's runsc (None: its default).
     """
 
     name: str = "auto"
     num_workers: int | None = None
     preload: bool = True
+    runtime: str | None = None
 
 
 @dataclass(kw_only=True)

@@ -24,7 +24,7 @@ from selfplay.roles.injector import CompactInjector
 from selfplay.roles.solver import CompactSolver
 from selfplay.sandbox.base import Environment
 from selfplay.sandbox.pool import SandboxPool
-from selfplay.sandbox.select import open_sandbox
+from selfplay.sandbox.select import Options, open_sandbox
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,8 @@ def sandbox_pool(config: SandboxConfig) -> Iterator[SandboxPool]:
     workers = config.num_workers or os.cpu_count() or 1
     if workers < 1:
         raise UserError(f"sandbox.num_workers={workers}: must be at least 1")
-    pool = SandboxPool(open_sandbox(config.name, preload=config.preload), num_workers=workers)
+    options = Options(preload=config.preload, num_workers=workers, runtime=config.runtime)
+    pool = SandboxPool(open_sandbox(config.name, options), num_workers=workers)
     try:
         yield pool
     finally:

@@ -1,21 +1,23 @@
 """The Docker sandbox: one hardened container for each job, always removed.
 
-The container sees the same root as bubblewrap's sandbox: `Environment.mounts` are bound read-only
-over an image of empty directories (imported from memory: no registry is needed), or it starts
-from `Environment.image`. The tree and the layer are copied into a sized tmpfs at `WORKDIR`. Output
+Containers are started before their job comes and wait for it (`docker_workers`). A container sees
+the same root as bubblewrap's sandbox: `Environment.mounts` are bound read-only over an image of
+empty directories (imported from memory: no registry is needed), or it starts from
+`Environment.image`. The tree and the layer are copied into a sized tmpfs at `WORKDIR`. Output
 leaves through a named pipe, in order and without a log on disk; the engine must therefore run on
-this machine.
+this machine, its processes visible to ours.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import logging
 import os
+import re
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,18 +29,18 @@ from docker.errors import DockerException, ImageNotFound
 from docker.types import LogConfig, Mount, Ulimit
 from requests.exceptions import RequestException
 
-from selfplay.errors import SandboxError
+from selfplay.errors import SandboxError, UserError
 from selfplay.sandbox.base import WORKDIR, Job, RunResult
-from selfplay.sandbox.collect import KILL_GRACE_S, Collected, collect, out_excess
-from selfplay.sandbox.host import sandbox_uid
-from selfplay.sandbox.owner import is_abandoned, owner_token
+from selfplay.sandbox.collect import KILL_GRACE_S, collect, out_excess
+from selfplay.sandbox.docker_workers import ENTRY, Blueprint, Channel, WarmWorkers, job_script
+from selfplay.sandbox.host import make_readable, sandbox_uid
+from selfplay.sandbox.owner import is_abandoned
 from selfplay.sandbox.scratch import (
     BASE_VARIABLES,
     HOSTNAME,
     Scratch,
-    covered_paths,
-    deleted_paths,
     read_out,
+    remove_tree,
     root_links,
     write_etc,
 )
@@ -49,25 +51,24 @@ LABEL = "selfplay.owner"
 IMAGE = "selfplay-empty"
 DIRECTORIES = "bin dev etc in lib lib32 lib64 out proc sandbox sbin sys testbed tmp usr"
 TMP_SIZE, TREE_SIZE, SHM_SIZE = 1 << 30, 2 << 30, 1 << 28
-ENTRY = f"""
-exec >/sandbox/output 2>&1 </sandbox/stdin || exit 1
-cp -a /sandbox/tree/. {WORKDIR}/ || exit 1
-n=$1; shift
-while [ "$n" -gt 0 ]; do rm -rf -- "$1" || exit 1; shift; n=$((n-1)); done
-if [ -d /sandbox/layer ]; then cp -a /sandbox/layer/. {WORKDIR}/ || exit 1; fi
-echo ready >/sandbox/ready || exit 1
-"$@"
-"""
-"""Takes the number of paths to remove, the paths, the command. The shell stays the container's
-first process, so that the command has ordinary signals; what it starts dies with the shell."""
+START_TIMEOUT_S = 60.0
 
 
 class DockerSandbox:
-    """One fresh container for each job. `SandboxError` when no engine of this machine answers."""
+    """One fresh container for each job, up to `num_workers` (None: all cores) of a kind waiting.
+
+    `runtime` is what the engine runs them with (None: its default). `SandboxError` when no engine
+    of this machine answers, `UserError` when it does not know the runtime.
+    """
 
     name = "docker"
 
-    def __init__(self, scratch: Path | None = None) -> None:
+    def __init__(
+        self,
+        scratch: Path | None = None,
+        num_workers: int | None = None,
+        runtime: str | None = None,
+    ) -> None:
         try:
             self._client = docker.from_env(timeout=60, max_pool_size=64)
             self.description = f"engine {self._client.version()['Version']}"
@@ -75,112 +76,109 @@ class DockerSandbox:
             raise SandboxError(
                 f"no Docker engine answers ({error}): start dockerd or set DOCKER_HOST"
             ) from error
-        self._token = owner_token()
+        self._runtime = runtime
+        if runtime is not None:
+            self._check_runtime(runtime)
         self._scratch = Scratch(scratch)
+        self._token = self._scratch.path.name  # names this process and this sandbox
         self._lock = threading.Lock()
         self._etc: dict[str, Path] = {}
         self._images: set[str] = set()
+        self._workers = WarmWorkers(self._start, num_workers or os.cpu_count() or 1)
         with _engine_errors("cannot clean up"):
             self._remove_containers(is_abandoned)
 
     def run(self, job: Job) -> RunResult:
         """Run one command on a fresh snapshot (see `sandbox.base.Sandbox`)."""
-        with self._scratch.folder(job) as folder, _pipes(folder) as (output, ready):
-            with _engine_errors("the container could not be started"):
-                container = self._create(job, folder)
+        script = job_script(job)
+        with self._scratch.folder(job) as files:
+            worker = self._workers.take(Blueprint.of(job))
             try:
-                with _engine_errors("the container could not be started"):
-                    container.start()
-                return self._follow(job, folder, container, output, ready)
+                return worker.run(job, script, files)
             finally:
-                self._remove(container)
+                self._workers.discard(worker)
 
     def close(self) -> None:
         """Remove the containers that are left, and the scratch directory. Idempotent."""
+        self._workers.close()
         with suppress(DockerException, RequestException):
             self._remove_containers(lambda token: token == self._token)
         self._client.close()
         self._scratch.close()
 
-    def _follow(self, job: Job, folder: Path, container: Any, output: int, ready: int) -> RunResult:
-        codes: list[int] = []
-        limit_s = job.quota.timeout_s + 2 * KILL_GRACE_S
-        gone, end = os.pipe()
-        waiter = threading.Thread(target=_wait, args=(container, limit_s, codes, end), daemon=True)
-        waiter.start()
-        try:
-            ending = collect(
-                output,
-                gone,
-                job.quota,
-                lambda: _kill(container),
-                lambda: out_excess(folder / "out", job.quota),
+    def _check_runtime(self, runtime: str) -> None:
+        with _engine_errors("the engine does not say which runtimes it knows"):
+            known = sorted(self._client.info().get("Runtimes") or {})
+        if runtime not in known:
+            self._client.close()
+            raise UserError(
+                f"sandbox.runtime={runtime}: the Docker engine knows {', '.join(known)}; install "
+                f"it and register it with the engine (gVisor: runsc install -- --host-fifo=open, "
+                "then restart dockerd), or leave sandbox.runtime out"
             )
-        except SandboxError:
-            _kill(container)
-            raise
-        finally:
-            waiter.join(timeout=1.0)
-            os.close(gone)
-        return _result(job, folder, ending, codes, started=_is_ready(ready))
 
-    def _create(self, job: Job, folder: Path) -> Any:
-        quota, uid = job.quota, sandbox_uid()
-        variables = {**BASE_VARIABLES, "PATH": job.environment.path}
+    def _start(self, blueprint: Blueprint) -> DockerWorker:
+        """A container that has its copy of the tree and waits."""
+        folder = self._scratch.empty_folder()
+        worker = DockerWorker(folder)
+        try:
+            with _engine_errors("the container could not be started"):
+                worker.start(self._create(blueprint, folder))
+        except SandboxError:
+            worker.remove()
+            raise
+        return worker
+
+    def _create(self, blueprint: Blueprint, folder: Path) -> Any:
+        uid = sandbox_uid()
         tmpfs = f"rw,exec,nosuid,nodev,uid={uid},gid={uid}"
-        removed = [*deleted_paths(job.layer), *covered_paths(job.environment.tree, job.layer)]
+        links = root_links(dict(blueprint.mounts))
         return self._client.containers.create(
-            job.environment.image or self.empty_image(root_links(job.environment.mounts)),
-            ["-c", ENTRY, "sh", str(len(removed)), *removed, *job.argv],
+            blueprint.image or self.empty_image(links),
+            ["-c", ENTRY, "sh", folder.name],
             entrypoint=["/bin/sh"],
             user=f"{uid}:{uid}",
             working_dir=WORKDIR,
             hostname=HOSTNAME,
-            environment={**variables, **job.environment.variables, **job.variables},
+            environment={**BASE_VARIABLES, "PATH": blueprint.path},
             labels={LABEL: self._token},
-            mounts=self._mounts(job, folder),
+            mounts=self._mounts(blueprint, folder),
             tmpfs={
                 WORKDIR: f"{tmpfs},mode=0755,size={TREE_SIZE}",
                 "/tmp": f"{tmpfs},mode=1777,size={TMP_SIZE}",
             },
+            runtime=self._runtime,
             network_mode="none",
             ipc_mode="private",
             shm_size=SHM_SIZE,
             read_only=True,
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
-            mem_limit=quota.memory,
-            memswap_limit=quota.memory,
-            pids_limit=quota.num_processes,
-            ulimits=[
-                Ulimit(name=name, soft=value, hard=value)
-                for name, value in quota.limits().items()
-                if name not in ("nproc", "as")  # the container's own bounds are real ones
-            ],
+            mem_limit=blueprint.memory,
+            memswap_limit=blueprint.memory,
+            pids_limit=blueprint.num_processes,
+            ulimits=[Ulimit(name=n, soft=value, hard=value) for n, value in blueprint.limits],
             log_config=LogConfig(type="none"),
             stdin_open=False,
             tty=False,
         )
 
-    def _mounts(self, job: Job, folder: Path) -> list[Mount]:
+    def _mounts(self, blueprint: Blueprint, folder: Path) -> list[Mount]:
         def bind(source: str | Path, target: str, *, read_only: bool = True) -> Mount:
             return Mount(target, str(source), type="bind", read_only=read_only)
 
         mounts = [
             bind(folder / "sandbox", "/sandbox"),
-            bind(job.environment.tree, "/sandbox/tree"),
+            bind(blueprint.tree, "/sandbox/below/tree"),
+            bind(folder / "in", "/in"),
             bind(folder / "out", "/out", read_only=False),
         ]
-        if job.layer:
-            mounts.append(bind(folder / "layer", "/sandbox/layer"))
-        if job.inputs:
-            mounts.append(bind(folder / "in", "/in"))
-        environment = dict(job.environment.mounts)
-        if job.environment.image is None and "/etc" not in environment.values():
+        environment = dict(blueprint.mounts)
+        if blueprint.image is None and "/etc" not in environment.values():
             etc = self._etc_folder(environment)
             mounts.append(bind(etc, "/etc"))
             environment = {s: i for s, i in environment.items() if not i.startswith("/etc/")}
-        if job.environment.image is None:
+        if blueprint.image is None:
             links = root_links(environment)
             environment = {s: i for s, i in environment.items() if i not in links}
         return mounts + [bind(source, inside) for source, inside in environment.items()]
@@ -218,75 +216,117 @@ class DockerSandbox:
             all=True, filters={"label": LABEL}, ignore_removed=True
         ):
             if chosen(container.labels.get(LABEL, "")):
-                self._remove(container)
-
-    @staticmethod
-    def _remove(container: Any) -> None:
-        try:
-            container.remove(force=True, v=True)
-        except (DockerException, RequestException) as error:
-            log.warning("container %s could not be removed: %s", container.short_id, error)
+                _remove(container)
 
 
-def _wait(container: Any, job_s: float, codes: list[int], end: int) -> None:
-    """In a thread: append the exit code, then close `end`, whatever happens."""
+class DockerWorker:
+    """One container: started, waits, runs one job, is removed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        for name in ("in", "out"):
+            (folder / name).mkdir()
+        make_readable(folder)
+        self._channel = Channel(folder / "sandbox")
+        self._container: Any = None
+        self._init: int | None = None
+
+    def start(self, container: Any) -> None:
+        """Start a created container and return when it waits. `SandboxError`, Docker's errors."""
+        self._container = container
+        container.start()
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while b"waiting" not in self._channel.hear(timeout_s=1.0):
+            container.reload()
+            late = time.monotonic() > deadline
+            if late or container.status != "running" or not self._channel.is_connected():
+                raise self._failure()
+        container.reload()
+        self._init = _open_init(container, self._folder.name)
+        self._channel.shut_below()
+
+    def is_waiting(self) -> bool:
+        """Whether it can still take a job."""
+        return self._channel.is_connected()
+
+    def run(self, job: Job, script: bytes, files: Path) -> RunResult:
+        """Hand over a job and follow it to its end; `files` is its folder of `Scratch`."""
+        assert self._init is not None
+        if job.inputs:
+            for entry in (files / "in").iterdir():
+                entry.rename(self._folder / "in" / entry.name)
+        self._channel.release(script, files)
+        out = self._folder / "out"
+        ending = collect(
+            self._channel.output,
+            self._init,
+            job.quota,
+            self._kill,
+            lambda: out_excess(out, job.quota),
+        )
+        said = self._channel.hear()[1:]
+        if b"ready" not in said[:1]:
+            raise self._failure(ending.output)
+        return RunResult(
+            exit_code=None if ending.timed_out else self._exit_code(said[1:]),
+            timed_out=ending.timed_out,
+            output=ending.annotated(),
+            output_truncated=ending.truncated,
+            duration_s=ending.duration_s,
+            files={} if ending.stopped else read_out(out, job.quota.output),
+        )
+
+    def remove(self) -> None:
+        """Remove the container and its folder; a failure is logged."""
+        self._channel.close()
+        if self._init is not None:
+            os.close(self._init)
+            self._init = None
+        if self._container is not None:
+            _remove(self._container)
+        remove_tree(self._folder)
+
+    def _exit_code(self, said: list[bytes]) -> int:
+        """The one code that was said, which comes before the engine's own; the engine's when the
+        shell could not say it, or when somebody else spoke too."""
+        if len(said) == 1 and (match := re.fullmatch(rb"exit (\d{1,3})", said[0])):
+            return int(match[1])
+        with _engine_errors("lost sight of a container"):
+            return int(self._container.wait(timeout=KILL_GRACE_S)["StatusCode"])
+
+    def _kill(self) -> None:
+        with suppress(DockerException, RequestException):  # it may have ended by itself
+            self._container.kill()
+
+    def _failure(self, printed: bytes = b"") -> SandboxError:
+        said = printed[-400:].decode(errors="replace").strip() or self._channel.read_output()
+        with suppress(DockerException, RequestException):
+            self._container.reload()
+        state = self._container.attrs.get("State", {})
+        code = state.get("Error") or state.get("ExitCode")
+        return SandboxError(f"the container failed before the command (exit {code}): {said}")
+
+
+def _open_init(container: Any, name: str) -> int:
+    """A pidfd of the container's first process, whose command line (or that of the runtime's
+    process that stands for it) names the container's folder or id."""
+    pid = int(container.attrs["State"]["Pid"])
     try:
-        codes.append(int(container.wait(timeout=job_s)["StatusCode"]))
+        fd = os.pidfd_open(pid)
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError as error:
+        raise SandboxError(f"a container has ended before its job ({error})") from error
+    if name.encode() not in command and container.id.encode() not in command:
+        os.close(fd)
+        raise SandboxError("the engine's processes cannot be seen from here: use its pid namespace")
+    return fd
+
+
+def _remove(container: Any) -> None:
+    try:
+        container.remove(force=True, v=True)
     except (DockerException, RequestException) as error:
-        log.warning("lost sight of container %s: %s", container.short_id, error)
-    finally:
-        os.close(end)
-
-
-def _kill(container: Any) -> None:
-    with suppress(DockerException, RequestException):  # it may have ended by itself
-        container.kill()
-
-
-def _result(
-    job: Job, folder: Path, ending: Collected, codes: list[int], *, started: bool
-) -> RunResult:
-    if not codes or not started:
-        said = ending.output[-400:].decode(errors="replace").strip()
-        raise SandboxError(f"the container failed before the command (exit {codes}): {said}")
-    return RunResult(
-        exit_code=None if ending.timed_out else codes[0],
-        timed_out=ending.timed_out,
-        output=ending.annotated(),
-        output_truncated=ending.truncated,
-        duration_s=ending.duration_s,
-        files={} if ending.stopped else read_out(folder / "out", job.quota.output),
-    )
-
-
-def _is_ready(fd: int) -> bool:
-    """Whether the entry script reached the command: it wrote a line before it."""
-    try:
-        return os.read(fd, 64).startswith(b"ready")
-    except BlockingIOError:
-        return False
-
-
-@contextmanager
-def _pipes(folder: Path) -> Iterator[tuple[int, int]]:
-    """Named pipes `output` and `ready` in `folder`/sandbox, open for reading here; inside they can
-    only be written, so that the command cannot take back what was said."""
-    place = folder / "sandbox"
-    place.mkdir()
-    (folder / "stdin").rename(place / "stdin")
-    for name in ("tree", *(["layer"] if (folder / "layer").is_dir() else [])):
-        (place / name).mkdir()  # mount points
-    with contextlib.ExitStack() as stack:
-        fds = []
-        for name in ("output", "ready"):
-            os.mkfifo(place / name)
-            fds.append(os.open(place / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
-            stack.callback(os.close, fds[-1])
-            (place / name).chmod(0o200)
-            if os.geteuid() == 0:
-                os.chown(place / name, sandbox_uid(), sandbox_uid())
-        place.chmod(0o755)
-        yield fds[0], fds[1]
+        log.warning("container %s could not be removed: %s", container.short_id, error)
 
 
 @contextmanager

@@ -46,14 +46,18 @@ class Scratch:
         self.path = Path(tempfile.mkdtemp(prefix=f"{owner_token()}-", dir=root))
         self.path.chmod(0o755)
 
+    def empty_folder(self) -> Path:
+        """A new folder, gone at `close` at the latest."""
+        try:
+            return Path(tempfile.mkdtemp(dir=self.path))
+        except OSError as error:
+            raise SandboxError(f"no folder for a job in {self.path}: {error}") from error
+
     @contextmanager
     def folder(self, job: Job) -> Iterator[Path]:
         """A folder with `out/`, `stdin` and, unless they would be empty, `layer/` and `in/` for one
         job; gone afterwards."""
-        try:
-            folder = Path(tempfile.mkdtemp(dir=self.path))
-        except OSError as error:
-            raise SandboxError(f"no folder for a job in {self.path}: {error}") from error
+        folder = self.empty_folder()
         try:
             try:
                 _fill(folder, job)

@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from selfplay.errors import SandboxError, SelfplayError, UserError
@@ -24,17 +25,33 @@ REMEDY = (
 )
 
 
-def open_sandbox(name: str = "auto", *, preload: bool = False) -> Sandbox:
-    """A sandbox that has just run a command; `preload` as in `BubblewrapSandbox`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What single backends offer: `preload` as in `BubblewrapSandbox`; `num_workers` and `runtime`
+    as in `DockerSandbox`."""
 
-    `UserError` for an unknown name, `SandboxError` with the remedy when it does not work here.
-    "auto" never falls back on "unsafe".
+    preload: bool = False
+    num_workers: int | None = None
+    runtime: str | None = None
+
+
+def open_sandbox(name: str = "auto", options: Options = Options()) -> Sandbox:
+    """A sandbox that has just run a command.
+
+    `UserError` for an unknown name and for a runtime without Docker, `SandboxError` with the remedy
+    when it does not work here. "auto" never falls back on "unsafe", and with a runtime on nothing.
     """
-    if name == "auto":
-        return _open_auto(preload)
+    if name == "auto" and options.runtime is None:
+        return _open_auto(options)
+    name = "docker" if name == "auto" else name
     if name not in OPENERS:
         raise UserError(f"sandbox={name}: use one of auto, {', '.join(OPENERS)}")
-    sandbox = OPENERS[name](preload)
+    if options.runtime is not None and name != "docker":
+        raise UserError(
+            f"sandbox.runtime={options.runtime}: {name} has no runtimes; "
+            "use sandbox=docker, or leave sandbox.runtime out"
+        )
+    sandbox = OPENERS[name](options)
     try:
         check(sandbox)
     except SelfplayError:
@@ -82,39 +99,39 @@ def check(sandbox: Sandbox) -> None:
         )
 
 
-def _open_auto(preload: bool) -> Sandbox:
+def _open_auto(options: Options) -> Sandbox:
     reasons = []
     for name in ("docker", "bubblewrap"):
         try:
-            return open_sandbox(name, preload=preload)
+            return open_sandbox(name, options)
         except SelfplayError as error:
             log.info("sandbox %s does not work here: %s", name, error)
             reasons.append(f"{name}: {error}")
     raise SandboxError(f"no sandbox works here. {'; '.join(reasons)}. {REMEDY}")
 
 
-def _open_bubblewrap(preload: bool) -> Sandbox:
+def _open_bubblewrap(options: Options) -> Sandbox:
     from selfplay.sandbox.bubblewrap import BubblewrapSandbox
 
-    return BubblewrapSandbox(preload=preload)
+    return BubblewrapSandbox(preload=options.preload)
 
 
-def _open_docker(_preload: bool) -> Sandbox:
+def _open_docker(options: Options) -> Sandbox:
     if importlib.util.find_spec("docker") is None:
         raise SandboxError("Docker's Python package is missing: pip install 'selfplay[docker]'")
     from selfplay.sandbox.docker import DockerSandbox
 
-    return DockerSandbox()
+    return DockerSandbox(num_workers=options.num_workers, runtime=options.runtime)
 
 
-def _open_unsafe(_preload: bool) -> Sandbox:
+def _open_unsafe(_options: Options) -> Sandbox:
     from selfplay.sandbox.unsafe import UnsafeSandbox
 
     log.warning("sandbox=unsafe: code of the policy runs on this machine without protection")
     return UnsafeSandbox()
 
 
-OPENERS: dict[str, Callable[[bool], Sandbox]] = {
+OPENERS: dict[str, Callable[[Options], Sandbox]] = {
     "bubblewrap": _open_bubblewrap,
     "docker": _open_docker,
     "unsafe": _open_unsafe,

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,22 +109,43 @@ def test_cgroups_of_dead_processes_are_reaped() -> None:
 
 
 @pytest.mark.docker
-def test_no_container_is_left(environment: Environment) -> None:
+def test_no_container_is_left(environment: Environment, place: Path) -> None:
+    import docker
+
+    from selfplay.sandbox.docker import LABEL, DockerSandbox
+
+    client = docker.from_env()
+
+    def labelled(root: Path) -> list[Any]:
+        found = client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True)
+        names = {path.name for path in root.iterdir()}
+        return [c for c in found if c.labels[LABEL] in names]
+
+    root = place / "docker"
+    before = open_descriptors()
+    sandbox = DockerSandbox(root, num_workers=2)
+    for argv in (("true",), ("sleep", "60"), ("no-such-command",), ("true",)):
+        sandbox.run(Job(environment=environment, argv=argv, quota=Quota(timeout_s=2.0)))
+    assert wait_until(lambda: [c.status for c in labelled(root)] == ["running"] * 2)  # they wait
+    names = [path.name for path in root.iterdir()]
+    sandbox.close()
+    sandbox.close()
+    with pytest.raises(SandboxError):
+        sandbox.run(Job(environment=environment, argv=("true",)))
+    assert list(root.iterdir()) == []
+    found = client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True)
+    assert not [c for c in found if c.labels[LABEL] in names]
+    client.close()
+    assert open_descriptors() <= before
+
+
+@pytest.mark.docker
+def test_containers_of_dead_processes_are_reaped(environment: Environment) -> None:
     import docker
 
     from selfplay.sandbox.docker import IMAGE, LABEL, DockerSandbox
 
     client = docker.from_env()
-
-    def ours() -> list[str]:
-        found = client.containers.list(all=True, filters={"label": LABEL})
-        return [str(c.id) for c in found if c.labels[LABEL] == owner_token()]
-
-    sandbox = DockerSandbox()
-    running_elsewhere = set(ours())  # of the suite's own sandbox
-    for argv in (("true",), ("sleep", "60"), ("no-such-command",)):
-        sandbox.run(Job(environment=environment, argv=argv, quota=Quota(timeout_s=2.0)))
-    assert set(ours()) <= running_elsewhere
     image = client.images.list(IMAGE)[0].tags[0]
     left = client.containers.create(image, ["/x"], labels={LABEL: dead_token()})
     mine = client.containers.create(image, ["/x"], labels={LABEL: owner_token()})
@@ -132,8 +154,7 @@ def test_no_container_is_left(environment: Environment) -> None:
     assert left.id not in remaining
     assert mine.id in remaining
     other.close()
-    sandbox.close()
-    assert ours() == []
+    mine.remove()
     client.close()
 
 
