@@ -25,7 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tqdm import tqdm
@@ -35,7 +35,7 @@ from selfplay.bugs.validation import validate
 from selfplay.commands.compose import ArenaParts, make_arena
 from selfplay.config import ScaffoldConfig
 from selfplay.curriculum.arena import Arena
-from selfplay.errors import SelfplayError
+from selfplay.errors import SelfplayError, UserError
 from selfplay.policy.scripted import ScriptedPolicy
 from selfplay.repo.prepare import PreparedRepo, prepare
 from selfplay.repo.spec import find_repos_dir, load_spec
@@ -87,6 +87,22 @@ class Recorder:
     def run(self, job: Job) -> RunResult:
         self.jobs.append(job)
         return self.inner.run(job)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+class Unprepared:
+    """Docker without containers that wait: no two jobs can share one."""
+
+    name = "unprepared"
+
+    def __init__(self, inner: Sandbox) -> None:
+        self.inner, self.numbers = inner, itertools.count(1)
+
+    def run(self, job: Job) -> RunResult:
+        memory = job.quota.memory + 4096 * next(self.numbers)
+        return self.inner.run(replace(job, quota=replace(job.quota, memory=memory)))
 
     def close(self) -> None:
         self.inner.close()
@@ -175,7 +191,7 @@ def measure_docker(
     """docker and naive for some bugs."""
     from selfplay.sandbox.docker import DockerSandbox
 
-    kinds = {"docker": DockerSandbox(), "naive": DockerSandbox()}
+    kinds: dict[str, Sandbox] = {"docker": DockerSandbox(), "naive": Unprepared(DockerSandbox())}
     for sandbox in kinds.values():
         stack.enter_context(closing(sandbox))
     for subject in tqdm(subjects, desc="in Docker", unit="bug"):
@@ -298,4 +314,4 @@ if __name__ == "__main__":
         sys.exit(main())
     except SelfplayError as error:
         sys.stderr.write(f"bench_sandbox: {error}\n")
-        sys.exit(error.exit_code)
+        sys.exit(2 if isinstance(error, UserError) else 3)

@@ -32,4 +32,5 @@ install_selfplay cpu,dev
 "$PY" -m ruff check --no-cache .
 "$PY" -m ruff format --check .
 "$PY" -m mypy
+"$PY" -m mypy scripts/*.py
 exec "$PY" -m pytest "$@"
