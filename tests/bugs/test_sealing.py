@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from selfplay.bugs.leaks import audit_leaks
 from selfplay.bugs.sealing import (
-    audit_leaks,
     sealed_environment,
     sealed_layer,
     write_sealed_tree,
@@ -19,7 +19,7 @@ from selfplay.errors import UserError
 from selfplay.sandbox.base import Environment
 from selfplay.types import SolveTask
 
-from .shop import FILES, SUM_BUG
+from .shop import FILES, SUM_BUG, MakeArtifact
 
 
 @pytest.fixture
@@ -161,3 +161,30 @@ def test_sealed_environment_has_no_byte_code(environment: Environment) -> None:
     sealed = sealed_environment(cached)
     assert (sealed.mounts, sealed.variables) == (environment.mounts, environment.variables)
     assert sealed.digest != cached.digest
+
+
+def test_audit_finds_a_single_removed_line(
+    littered: Environment, make_artifact: MakeArtifact, tmp_path: Path
+) -> None:
+    """A comment with the original line was no leak as long as the file was another."""
+    original = "return cents + cents * rate // 100"
+    text = FILES["shop/prices.py"].replace(original, "return cents * rate // 100")
+    artifact = make_artifact({"shop/prices.py": text}, ("tests/test_prices.py::test_with_tax",))
+    dest = tmp_path / "sealed"
+    write_sealed_tree(littered, artifact, dest)
+    assert audit_leaks(littered, artifact, dest) == []
+    (dest / "notes.md").write_text(f"It was:   # {original}\n")
+    found = audit_leaks(littered, artifact, dest)
+    assert found == [f"notes.md: holds a removed line of shop/prices.py: {original}"]
+
+
+def test_a_moved_line_is_no_leak(
+    littered: Environment, make_artifact: MakeArtifact, tmp_path: Path
+) -> None:
+    text = FILES["shop/prices.py"].replace(
+        "    return cents - cents * percent // 100",
+        "    if 1:\n        return cents - cents * percent // 100 + 1",
+    )
+    artifact = make_artifact({"shop/prices.py": text}, ("tests/test_prices.py::test_discount[0]",))
+    write_sealed_tree(littered, artifact, tmp_path / "sealed")
+    assert audit_leaks(littered, artifact, tmp_path / "sealed") == []
