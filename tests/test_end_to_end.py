@@ -76,14 +76,24 @@ def test_a_scripted_run_leaves_everything_behind(tmp_path: Path) -> None:
     assert all(len(roles) == 1 for roles in groups.values())
 
 
-def test_killed_three_times_it_resumes_and_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "first_s", "last_s"),
+    [
+        pytest.param(SCRIPTED, 3.0, 14.0, id="scripted"),
+        pytest.param(MODEL, 12.0, 40.0, id="model", marks=[pytest.mark.model, pytest.mark.slow]),
+    ],
+)
+def test_killed_three_times_it_resumes_and_loses_nothing(
+    tmp_path: Path, words: tuple[str, ...], first_s: float, last_s: float
+) -> None:
     run = tmp_path / "samples"
+    steps = next(int(word.removeprefix("steps=")) for word in words if word.startswith("steps="))
     rng = random.Random(20251118)
     seen_bugs: set[str] = set()
     seen_episodes: set[str] = set()
     for _ in range(3):
-        process = start(SCRIPTED, tmp_path)
-        deadline = time.monotonic() + rng.uniform(3.0, 14.0)
+        process = start(words, tmp_path)
+        deadline = time.monotonic() + rng.uniform(first_s, last_s)
         while time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.05)
         if process.poll() is None:
@@ -93,11 +103,11 @@ def test_killed_three_times_it_resumes_and_loses_nothing(tmp_path: Path) -> None
         if (run / "episodes.jsonl").exists():
             whole = (run / "episodes.jsonl").read_bytes().rpartition(b"\n")[0].splitlines()
             seen_episodes |= {json.loads(line)["episode_id"] for line in whole if line}
-    finish(SCRIPTED, tmp_path)
+    finish(words, tmp_path, timeout=900)
     assert seen_bugs <= bug_ids(run)
     assert seen_episodes <= {episode["episode_id"] for episode in episodes(run)}
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [0, 1, 2]
+    assert [row["step"] for row in rows] == list(range(steps))
 
 
 @pytest.mark.model
