@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import posixpath
 import shutil
 import stat
 import tarfile
@@ -17,6 +18,7 @@ from selfplay.errors import RepoError
 log = logging.getLogger(__name__)
 MAX_FILES, MAX_BYTES = 100_000, 4 << 30
 """Bounds on what one archive may unpack to."""
+TRASH = {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"}
 
 
 def extract(archive: Path, target: Path) -> None:
@@ -40,6 +42,42 @@ def extract(archive: Path, target: Path) -> None:
             root = tops[0]
         shutil.copytree(root, target, dirs_exist_ok=True, symlinks=True)
     drop_outward_links(target)
+
+
+def extract_folder(archive: Path, target: Path) -> None:
+    """Unpack the tar archive of one directory into `target`, .git and all.
+
+    Left out: links that leave the directory, whatever is no file, and what tools leave behind.
+    `RepoError` for names that leave it and beyond the bounds of `extract`.
+    """
+    with tempfile.TemporaryDirectory(dir=archive.parent) as scratch:
+        root = Path(scratch)
+        try:
+            with tarfile.open(archive) as tar:
+                unpack_tar(tar, root, _folder_members(tar))
+            (top,) = root.iterdir()
+        except (tarfile.TarError, OSError, ValueError, EOFError) as error:
+            raise RepoError(f"{archive.name}: cannot be unpacked: {error}") from error
+        top.rename(target)
+    drop_outward_links(target)
+
+
+def _folder_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    size, gone = 0, set[str]()
+    for number, member in enumerate(tar):
+        size += member.size
+        _check_size(number + 1, size)
+        path = PurePosixPath(member.name)
+        taken = member.isfile() or member.isdir() or member.issym() or member.islnk()
+        if member.issym():
+            place = posixpath.normpath(path.parent / member.linkname)
+            taken = not member.linkname.startswith("/") and place.split("/")[0] == path.parts[0]
+        elif member.islnk():
+            taken = member.linkname not in gone
+        if taken and not TRASH & set(path.parts) and path.suffix != ".pyc":
+            yield member
+        else:
+            gone.add(member.name)
 
 
 def drop_outward_links(tree: Path) -> None:

@@ -46,6 +46,18 @@ def install_packages(name: str, requirements: Sequence[str], tree: Path, package
     _make_interpreter(packages)
 
 
+def install_tools(name: str, requirements: Sequence[str], python: str, packages: Path) -> None:
+    """Wheels for an interpreter of another version ("3.9") into `packages`. Raises `RepoError`."""
+    packages.mkdir(exist_ok=True)
+    if not requirements:
+        return
+    version = ("--python-version", python, "--only-binary=:all:")
+    _pip(
+        f"{name}: cannot install {', '.join(requirements)} for Python {python}",
+        ["install", "--no-compile", *version, "--target", str(packages), "--", *requirements],
+    )
+
+
 def modules_of(tree: Path) -> set[str]:
     """Names of the packages and modules that a tree provides."""
     roots = [tree / "src"] if (tree / "src").is_dir() else [tree]

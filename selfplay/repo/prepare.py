@@ -20,17 +20,35 @@ from selfplay.errors import RepoError
 from selfplay.files import write_atomic
 from selfplay.repo.discovery import discover
 from selfplay.repo.functions import FunctionInfo, list_functions
+from selfplay.repo.images import (
+    BYTE_CODE,
+    IMAGE_FILE,
+    PACKAGES,
+    fetch_image,
+    find_image,
+    image_environment,
+)
 from selfplay.repo.packages import install_packages
 from selfplay.repo.profile import RepoProfile
 from selfplay.repo.sources import fetch, local_commit, plain_files
 from selfplay.repo.spec import LocalSource, RepoSpec
 from selfplay.sandbox.base import WORKDIR, Environment, Sandbox
 from selfplay.sandbox.host import cache_root, host_mounts, make_readable
+from selfplay.sandbox.images import ImageFacts
 
 LAYOUT = 2
 """Raised when what is cached changes its form."""
-PACKAGES, BYTE_CODE = "/opt/selfplay/packages", "/opt/selfplay/pycache"
-NOT_SOURCE = ("test", "tests", "testing", "docs", "doc", "examples", "benchmarks", "bench")
+NOT_SOURCE = (
+    "test",
+    "tests",
+    "testing",
+    "docs",
+    "doc",
+    "examples",
+    "benchmarks",
+    "bench",
+    "site-packages",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,26 +80,32 @@ def prepare(
     fetched, installed or tested, `UserError` when what the specification names is not there.
     """
     try:
-        key = spec_digest(spec)
+        image = find_image(spec, sandbox)
+        key = spec_digest(spec, image)
         root = (cache_dir or cache_root()) / "repos"
         root.mkdir(parents=True, exist_ok=True)
         target = root / f"{spec.name}-{key[:16]}"
         with _locked(root / f"{target.name}.lock"):
             if refresh or not (target / "done.json").is_file():
-                _build(spec, target, sandbox, key)
+                _build(spec, target, sandbox, key, image)
         return _open(spec, target, key)
     except OSError as error:
         raise RepoError(f"{spec.name}: cannot be prepared: {error}") from error
 
 
-def _build(spec: RepoSpec, target: Path, sandbox: Sandbox, key: str) -> None:
+def _build(
+    spec: RepoSpec, target: Path, sandbox: Sandbox, key: str, image: ImageFacts | None
+) -> None:
     partial = target.with_name(f"{target.name}.tmp")
     for leftover in (partial, target):
         if leftover.exists():
             shutil.rmtree(leftover)
     partial.mkdir()
-    fetched = fetch(spec, partial)
-    install_packages(spec.name, spec.install, fetched.tree, partial / "packages")
+    if image is not None:
+        fetch_image(spec, image, sandbox, partial)
+    else:
+        fetched = fetch(spec, partial)
+        install_packages(spec.name, spec.install, fetched.tree, partial / "packages")
     make_readable(partial)
     partial.rename(target)
     scratch = target / "pycache.tmp"
@@ -92,10 +116,11 @@ def _build(spec: RepoSpec, target: Path, sandbox: Sandbox, key: str) -> None:
     write_atomic(target / "done.json", json.dumps({"digest": key}).encode())
 
 
-def spec_digest(spec: RepoSpec) -> str:
-    """What the environment depends on: source (content of local ones), packages, interpreter."""
+def spec_digest(spec: RepoSpec, image: ImageFacts | None = None) -> str:
+    """What the environment depends on: source (content of local ones and of images), packages,
+    interpreter."""
     document = dataclasses.asdict(spec)
-    content: list[str] = []
+    content = [] if image is None else [image.id]
     if isinstance(spec.source, LocalSource):
         path = Path(spec.source.path)
         document["source"] = "local"  # wherever it lies
@@ -137,7 +162,9 @@ def prepare_tree(
 
 def environment_for(environment: Environment, tree: Path, digest: str) -> Environment:
     """The same packages and interpreter around another tree."""
-    variables = {**environment.variables, "PYTHONPATH": _python_path(tree)}
+    variables = dict(environment.variables)
+    if environment.image is None:
+        variables["PYTHONPATH"] = _python_path(tree)
     return dataclasses.replace(environment, tree=tree, digest=digest, variables=variables)
 
 
@@ -148,6 +175,8 @@ def _python_path(tree: Path) -> str:
 
 def _environment(folder: Path, key: str) -> Environment:
     tree = folder / "tree"
+    if (folder / IMAGE_FILE).is_file():
+        return image_environment(folder, key)
     variables = {"PYTHONPATH": _python_path(tree)}
     mounts = {**host_mounts(), str(folder / "packages"): PACKAGES}
     if (folder / "pycache").is_dir():

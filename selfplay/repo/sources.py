@@ -12,7 +12,7 @@ from selfplay.errors import RepoError, UserError
 from selfplay.repo.archives import drop_outward_links, extract
 from selfplay.repo.git import git, write_config
 from selfplay.repo.packages import download_sdist
-from selfplay.repo.spec import GitSource, ImageSource, LocalSource, PypiSource, RepoSpec
+from selfplay.repo.spec import GitSource, LocalSource, PypiSource, RepoSpec
 
 log = logging.getLogger(__name__)
 LEFT_OUT = (
@@ -31,17 +31,16 @@ class Fetched:
 
 
 def fetch(spec: RepoSpec, folder: Path) -> Fetched:
-    """Fetch into `folder/tree` and `folder/history.git`. Raises `RepoError` or `UserError`."""
+    """Fetch into `folder/tree` and `folder/history.git`; images come through `repo.images`.
+
+    Raises `RepoError` or `UserError`.
+    """
     source = spec.source
     if isinstance(source, PypiSource):
         return _fetch_pypi(source, folder)
     if isinstance(source, GitSource):
         return _fetch_git(source.url, source.commit, folder)
-    if isinstance(source, ImageSource):
-        raise UserError(
-            f"{spec.name}: source.image: {source.image}: docker image sources arrive with issue B; "
-            "use pypi, git or local"
-        )
+    assert isinstance(source, LocalSource), "images are fetched by repo.images"
     return _fetch_local(source, folder)
 
 

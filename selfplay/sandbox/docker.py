@@ -11,11 +11,9 @@ this machine, its processes visible to ours.
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import os
 import re
-import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,15 +23,17 @@ from types import MappingProxyType
 from typing import Any
 
 import docker
-from docker.errors import DockerException, ImageNotFound
+from docker.errors import DockerException, ImageNotFound, NotFound
 from docker.types import LogConfig, Mount, Ulimit
 from requests.exceptions import RequestException
 
 from selfplay.errors import SandboxError, UserError
 from selfplay.sandbox.base import WORKDIR, Job, RunResult
 from selfplay.sandbox.collect import KILL_GRACE_S, collect, out_excess
+from selfplay.sandbox.docker_images import empty_directories
 from selfplay.sandbox.docker_workers import ENTRY, Blueprint, Channel, WarmWorkers, job_script
 from selfplay.sandbox.host import make_readable, sandbox_uid
+from selfplay.sandbox.images import ImageFacts
 from selfplay.sandbox.owner import is_abandoned
 from selfplay.sandbox.scratch import (
     BASE_VARIABLES,
@@ -49,9 +49,10 @@ log = logging.getLogger(__name__)
 
 LABEL = "selfplay.owner"
 IMAGE = "selfplay-empty"
-DIRECTORIES = "bin dev etc in lib lib32 lib64 out proc sandbox sbin sys testbed tmp usr"
 TMP_SIZE, TREE_SIZE, SHM_SIZE = 1 << 30, 2 << 30, 1 << 28
 START_TIMEOUT_S = 60.0
+GO_MODE_DIR = 1 << 31
+"""The bit of a directory in the engine's file modes."""
 
 
 class DockerSandbox:
@@ -199,7 +200,7 @@ class DockerSandbox:
     def empty_image(self, links: Mapping[str, str] = MappingProxyType({})) -> str:
         """The image of empty directories and of `links` (path -> target), imported once; its
         name."""
-        content = _empty_directories(links)
+        content = empty_directories(links)
         name = f"{IMAGE}:{hashlib.sha256(content).hexdigest()[:12]}"
         with self._lock:
             if name not in self._images:
@@ -210,6 +211,45 @@ class DockerSandbox:
                     self._client.api.import_image_from_data(content, repository, tag)
                 self._images.add(name)
         return name
+
+    def find_image(self, name: str) -> ImageFacts:
+        """An image by name (see `sandbox.images.ImageStore`)."""
+        with _engine_errors(f"image {name}"):
+            try:
+                image = self._client.images.get(name)
+            except ImageNotFound:
+                log.info("pulling %s", name)
+                try:
+                    image = self._client.images.pull(name)
+                except DockerException as error:
+                    raise UserError(
+                        f"image {name}: neither on this engine nor to be pulled ({error}): "
+                        "name one that `docker image ls` or a registry knows"
+                    ) from error
+        variables = (image.attrs.get("Config") or {}).get("Env") or []
+        return ImageFacts(id=str(image.id), variables=dict(v.split("=", 1) for v in variables))
+
+    def copy_from_image(self, image: str, path: str, archive: Path, max_bytes: int) -> None:
+        """A directory of an image as a tar file (see `sandbox.images.ImageStore`)."""
+        with _engine_errors(f"cannot copy {path} out of image {image}"):
+            container = self._client.containers.create(
+                image, ["/never-started"], labels={LABEL: self._token}, network_mode="none"
+            )
+            try:
+                stream, status = container.get_archive(path)
+                if status is None or not status["mode"] & GO_MODE_DIR:
+                    raise UserError(f"image {image}: {path} is no directory; name another workdir")
+                with archive.open("wb") as file:
+                    for chunk in stream:
+                        file.write(chunk)
+                        if file.tell() > max_bytes:
+                            raise SandboxError(
+                                f"image {image}: {path} holds more than {max_bytes >> 20} MiB"
+                            )
+            except NotFound:
+                raise UserError(f"image {image}: has no {path}; name another workdir") from None
+            finally:
+                _remove(container)
 
     def _remove_containers(self, chosen: Callable[[str], bool]) -> None:
         for container in self._client.containers.list(
@@ -335,16 +375,3 @@ def _engine_errors(what: str) -> Iterator[None]:
         yield
     except (DockerException, RequestException) as error:
         raise SandboxError(f"Docker: {what}: {error}") from error
-
-
-def _empty_directories(links: Mapping[str, str]) -> bytes:
-    """A tar archive of empty directories and root links: the whole image."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name in sorted({*DIRECTORIES.split(), *(link[1:] for link in links)}):
-            entry = tarfile.TarInfo(name)
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-            if f"/{name}" in links:
-                entry.type, entry.linkname = tarfile.SYMTYPE, links[f"/{name}"]
-            archive.addfile(entry)
-    return buffer.getvalue()

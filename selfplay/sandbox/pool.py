@@ -20,22 +20,22 @@ class RetryingSandbox:
     """Repeats a job once when the sandbox itself failed; `num_retries` counts these."""
 
     def __init__(self, inner: Sandbox) -> None:
-        self._inner = inner
+        self.inner = inner
         self.name = inner.name
         self.num_retries = 0
 
     def run(self, job: Job) -> RunResult:
         """Like `Sandbox.run`; the second failure is raised."""
         try:
-            return self._inner.run(job)
+            return self.inner.run(job)
         except SandboxError as error:
             self.num_retries += 1
             log.warning("sandbox failed, trying once more: %s", error)
-            return self._inner.run(job)
+            return self.inner.run(job)
 
     def close(self) -> None:
         """Close the sandbox behind."""
-        self._inner.close()
+        self.inner.close()
 
 
 class SandboxPool:

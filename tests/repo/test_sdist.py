@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from selfplay.errors import RepoError, UserError
+from selfplay.errors import RepoError
 from selfplay.repo.discovery import unpack
 from selfplay.repo.packages import download_sdist
-from selfplay.repo.sources import fetch
-from selfplay.repo.spec import ImageSource, RepoSpec, load_spec
 
 
 def archive(files: dict[str, str]) -> bytes:
@@ -82,15 +80,3 @@ def test_byte_code_of_the_tree_is_dropped(tmp_path: Path) -> None:
     unpack(archive(dict.fromkeys(names, "code")), tmp_path / "pyc")
     found = [p.relative_to(tmp_path / "pyc") for p in (tmp_path / "pyc").rglob("*") if p.is_file()]
     assert found == [Path(kept)]
-
-
-def test_images_are_named_but_not_yet_fetched(tmp_path: Path) -> None:
-    text = "source: {image: {image: 'python:3.11', workdir: /app}}\n"
-    (tmp_path / "boxed.yaml").write_text(text, encoding="utf-8")
-    spec = load_spec("boxed", tmp_path)
-    assert spec == RepoSpec(name="boxed", source=ImageSource(image="python:3.11", workdir="/app"))
-    with pytest.raises(UserError, match=r"boxed: source\.image: .* arrive with issue B"):
-        fetch(spec, tmp_path)
-    (tmp_path / "boxed.yaml").write_text(text.replace("/app", "app"), encoding="utf-8")
-    with pytest.raises(UserError, match="workdir: 'app' is not an absolute path"):
-        load_spec("boxed", tmp_path)
