@@ -22,7 +22,7 @@ from selfplay.types import BugArtifact, FileChange, Layer
 _FOLDERS = frozenset(
     {
         *(".git", ".hg", ".svn", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache"),
-        *(".eggs", ".tox", ".nox", ".hypothesis", ".venv", "node_modules/.cache"),
+        *(".eggs", ".tox", ".nox", ".hypothesis", ".venv", "node_modules/.cache", "blib"),
     }
 )
 _SUFFIXES = (".pyc", ".pyo", ".orig", ".rej", ".diff.orig", ".patch.orig")
