@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from selfplay.bugs.perl_tests import find_statements
 from selfplay.bugs.tap_tests import tap_file
+from selfplay.repo.perl_tests import find_statements
 from selfplay.repo.tap_output import test_names
 
 _FAILED = re.compile(r"not ok \d+(?: (?:- )?(.*))?$")

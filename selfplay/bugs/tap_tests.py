@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from selfplay.bugs.patch import normal_layer, read_file
-from selfplay.bugs.perl_tests import TestStatement, find_statements, num_test_calls
 from selfplay.repo.perl_source import scan
+from selfplay.repo.perl_tests import TestStatement, find_statements, num_test_calls
 from selfplay.types import FileChange, Layer
 
 _PLAN = re.compile(r"\btests\s*=>\s*(\d+)")

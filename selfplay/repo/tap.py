@@ -1,4 +1,4 @@
-"""Discovery of suites that speak TAP: one run a test file, twice, and what each file loads."""
+"""Discovery of suites that speak TAP: one run a test file, twice, and what each test may reach."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from selfplay.errors import RepoError
-from selfplay.repo import perl_source
-from selfplay.repo.functions import list_functions
-from selfplay.repo.perl_functions import loaded_files, reachable
+from selfplay.repo.perl_reach import PerlReach
 from selfplay.repo.profile import RepoProfile, TestInfo
 from selfplay.repo.tap_output import parse
 from selfplay.sandbox.base import Environment, Job, Quota, RunResult, Sandbox
@@ -44,20 +42,24 @@ def discover_tap(environment: Environment, sandbox: Sandbox) -> RepoProfile:
     Raises `RepoError` when no test passes.
     """
     tree = environment.tree
-    reached = functions_of_files(tree, tap_files(tree))
+    reach = PerlReach(tree)
     tests: dict[str, TestInfo] = {}
     excluded: dict[str, str] = {}
     seconds: dict[str, float] = {}
-    for file, functions in reached.items():
+    for file in tap_files(tree):
         first, second = (_run(environment, sandbox, file, seed) for seed in ("0", "1"))
         tables = [_table(result) for result in (first, second)]
         if not any(tables):
             excluded[file] = _trouble(second)
+        names = [test.partition("::")[2] for test in tables[0] if "::" in test]
+        functions = reach.functions(file, names)
         for test in dict.fromkeys([*tables[0], *tables[1]]):
             mine, theirs = (table.get(test, "missing") for table in tables)
             if mine == theirs == "passed":
                 seconds[file] = round(second.duration_s, 4)
-                tests[test] = TestInfo(file=file, duration_s=0.0, functions=functions)
+                tests[test] = TestInfo(
+                    file=file, duration_s=0.0, functions=functions[test.partition("::")[2]]
+                )
             elif mine == theirs:
                 excluded[test] = f"failing: {_trouble(second)}" if "::" not in test else "failing"
             else:
@@ -68,33 +70,6 @@ def discover_tap(environment: Environment, sandbox: Sandbox) -> RepoProfile:
     return RepoProfile(
         runner="tap", test_files=seconds, tests=_timed(tests, seconds), excluded=excluded
     )
-
-
-def functions_of_files(tree: Path, test_files: Iterable[str]) -> dict[str, frozenset[str]]:
-    """{test file: "path::name" of every function that it may reach}.
-
-    Nothing is measured: a test file reaches all functions of the files that it loads, directly or
-    through others; where it loads none of this tree, every function there is.
-    """
-    sources = {
-        path.relative_to(tree).as_posix(): path.read_bytes().decode("utf-8", "surrogateescape")
-        for suffix in perl_source.SUFFIXES
-        for path in sorted(tree.rglob(f"*{suffix}"))
-        if path.is_file() and not path.is_symlink()
-    }
-    loads = {path: loaded_files(text, sources) for path, text in sources.items()}
-    functions = {
-        path: {f"{path}::{f.qualname}" for f in list_functions(text, path)}
-        for path, text in sources.items()
-        if not path.endswith(".t")
-    }
-    everything = frozenset().union(*functions.values())
-    found = {}
-    for file in test_files:
-        paths = reachable(file, loads)
-        mine = frozenset().union(*(functions.get(path, set()) for path in paths))
-        found[file] = mine or everything
-    return found
 
 
 def _run(environment: Environment, sandbox: Sandbox, file: str, seed: str) -> RunResult:
