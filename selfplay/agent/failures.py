@@ -1,4 +1,4 @@
-"""Reading what failing tests print (pytest and unittest) and the tests themselves.
+"""Reading what failing tests print (pytest, unittest, TAP) and the tests themselves.
 
 All of it is text that untrusted code may have written: nothing here raises on odd input.
 """
@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from selfplay.agent.tap_failures import is_tap, read_sections, tap_bodies, tap_name
 from selfplay.bugs.syntax import is_docstring, parse, split_lines
 from selfplay.sandbox.base import WORKDIR
 
@@ -36,6 +37,15 @@ class Failure:
 
 def read_failures(output: str) -> list[Failure]:
     """The failures that a test run printed, in order; text before the first heading is ignored."""
+    if is_tap(output):
+        return [
+            Failure(
+                name=name,
+                locations=places,
+                messages=tuple(message[:MAX_MESSAGE] for message in messages),
+            )
+            for name, places, messages in read_sections(output)
+        ]
     sections: list[tuple[str, list[str]]] = []
     for line in output.splitlines():
         heading = _PYTEST_SECTION.fullmatch(line.strip()) or _UNITTEST_SECTION.match(line)
@@ -61,7 +71,13 @@ def _failure(name: str, lines: Sequence[str]) -> Failure:
 
 
 def test_name(test_id: str) -> str:
-    """Bare name of a test id: `tests/test_a.py::TestB::test_c[x-1]` -> `test_c`."""
+    """Bare name of a test id: `tests/test_a.py::TestB::test_c[x-1]` -> `test_c`.
+
+    A TAP test's is what it calls itself: `t/a.t::adds: 1#2` -> `adds: 1`.
+    """
+    spoken = tap_name(test_id)
+    if spoken is not None:
+        return spoken
     return re.split(r"::|\.", test_id.split("[", 1)[0].split(" ", 1)[0])[-1]
 
 
@@ -113,6 +129,14 @@ def find_tests(source: str, names: Sequence[str]) -> list[TestBody]:
         texts = [_dedent(lines[number - 1], node.col_offset) for number in numbers]
         found.append(TestBody(name=node.name, lines=tuple(texts), numbers=tuple(numbers)))
     return found
+
+
+def find_tap_tests(source: str, test_ids: Sequence[str]) -> list[TestBody]:
+    """The statements behind the ids of one TAP test file; what cannot be told is left out."""
+    return [
+        TestBody(name=name, lines=lines, numbers=numbers)
+        for name, lines, numbers in tap_bodies(source, test_ids)
+    ]
 
 
 def _dedent(line: str, columns: int) -> str:

@@ -9,7 +9,7 @@ from selfplay.bugs.forbidden import forbidden_content
 from selfplay.bugs.patch import apply_patch, read_file
 from selfplay.bugs.protected import is_hook_path, is_source_path
 from selfplay.bugs.subject import CheckFailed, Subject
-from selfplay.bugs.syntax import parse, same_code
+from selfplay.bugs.syntax import parse, same_code_in
 from selfplay.errors import PatchError
 from selfplay.types import Layer
 
@@ -79,15 +79,16 @@ def _check_code(tree: Path, bug: Layer) -> None:
     """No syntax error, and more than comments and layout must change."""
     changes_code = False
     for path, change in bug.items():
-        if not path.endswith(".py") or change.content is None:
+        if change.content is None:
             changes_code = True
             continue
         after = change.content.decode("utf-8", "surrogateescape")
         original = read_file(tree, {}, path)
         before = (original or b"").decode("utf-8", "surrogateescape")
-        if parse(after) is None and (original is None or parse(before) is not None):
+        is_python = path.endswith(".py")
+        if is_python and parse(after) is None and (original is None or parse(before) is not None):
             raise CheckFailed("syntax_error", f"{path}: is not valid Python any more")
-        changes_code = changes_code or original is None or not same_code(before, after)
+        changes_code = changes_code or original is None or not same_code_in(path, before, after)
     if not changes_code:
         raise CheckFailed("no_code_change", "only comments, docstrings or layout change")
 

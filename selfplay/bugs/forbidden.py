@@ -1,7 +1,8 @@
 """The `forbidden_content` check: what an injector may not put into the files of an artifact.
 
-Harness-written scripts and parsers are recognised by their text and pass. Changes of Python files
-are compared with the original file, so that only what the artifact adds can be held against it.
+Harness-written scripts and parsers are recognised by their text and pass. Changes of Python and
+Perl files are compared with the original file, so that only what the artifact adds can be held
+against it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from selfplay.bugs.diffs import parse_patch
 from selfplay.bugs.patch import read_file
 from selfplay.bugs.scripts import parser_runner, script_runner
 from selfplay.bugs.signals import new_signals
+from selfplay.bugs.signals_perl import PERL_SUFFIXES
 from selfplay.bugs.syntax import parse
 from selfplay.types import BugArtifact, Layer
 
@@ -36,7 +38,7 @@ _SCRIPT_WORDS: dict[str, str] = {
     "randomness": r"\$\{?RANDOM\b|/dev/u?random|\bshuf\b|\bmktemp\b.*\bif\b|\buuidgen\b",
     "clock": r"(^|[\s;&|(`])date(\s|\)|`|$)|\$\{?(EPOCHSECONDS|SECONDS)\b",
     "source_reading": r"\b(sha\d+sum|md5sum|cksum|b2sum)\b"
-    r"|\b(cat|grep|sed|awk|head|tail|diff|cmp)\b[^|]*\.(py|c|js|ts|go|rs|rb|java)\b",
+    r"|\b(cat|grep|sed|awk|head|tail|diff|cmp)\b[^|]*\.(py|c|js|ts|go|rs|rb|java|pl|pm|sh)\b",
     "result_writing": r"(^|[\s;&|(])(echo|printf)\b.*\b(passed|PASSED|ok|PASS|failed|FAILED)\b",
 }
 _HINT = re.compile(
@@ -102,11 +104,11 @@ def _parser(parser: str) -> Finding | None:
 
 def _new_code(tree: Path, layer: Layer, categories: tuple[str, ...], where: str) -> Finding | None:
     for path, change in layer.items():
-        if change.content is None or not path.endswith(".py"):
+        if change.content is None or not path.endswith((".py", *PERL_SUFFIXES)):
             continue
         before = (read_file(tree, {}, path) or b"").decode("utf-8", "surrogateescape")
         after = change.content.decode("utf-8", "surrogateescape")
-        for found in new_signals(after, [before], categories):
+        for found in new_signals(after, [before], categories, path):
             category, _, token = found.partition(": ")
             return f"{where}_{category}", f"{path}: adds {token}"
     return None

@@ -9,7 +9,7 @@ Reason codes are listed in docs/validation.md.
 from __future__ import annotations
 
 import hashlib
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from selfplay.bugs.artifact import artifact_id
 from selfplay.bugs.diffs import parse_patch, touched_files
@@ -17,15 +17,22 @@ from selfplay.bugs.junit import unsupported_passes
 from selfplay.bugs.patch import apply_patch, file_state, normal_layer, read_file
 from selfplay.bugs.poison import disarmed_tests
 from selfplay.bugs.protected import is_hook_path, is_shadowing, is_test_path
-from selfplay.bugs.scripts import parser_runner, pytest_script, script_runner, script_targets
+from selfplay.bugs.scripts import parser_runner, runner_script, script_runner, script_targets
 from selfplay.bugs.signals import new_signals
+from selfplay.bugs.signals_perl import PERL_SUFFIXES
 from selfplay.bugs.testing import TestRun, TestRunner
 from selfplay.errors import PatchError
+from selfplay.repo.perl_functions import used_modules
 from selfplay.types import FileChange, GradeReport, Layer, SolveTask
 
 CANARY = """\
 def test_{name}():
     raise AssertionError("this test must fail")
+"""
+TAP_CANARY = """\
+use Test::More;
+{loaded}fail '{name}';
+done_testing;
 """
 IN_FIX = ("runner", "dynamic")
 
@@ -103,19 +110,19 @@ def tree_text(runner: TestRunner, sealed: Layer, fixed: Layer, path: str) -> tup
 def _tampers(texts: tuple[str, str, str], path: str) -> bool:
     """Whether a fix adds code that reaches for the test runner or hides what it does."""
     after, *before = texts
-    return path.endswith((".py", ".pyi")) and bool(new_signals(after, before, IN_FIX))
+    known = path.endswith((".py", ".pyi", *PERL_SUFFIXES))
+    return known and bool(new_signals(after, before, IN_FIX, path))
 
 
 def _run(task: SolveTask, fix_patch: str, layer: Layer, runner: TestRunner) -> tuple[TestRun, str]:
     """The graded run and the reason why it is void, "" when it counts."""
     artifact = task.artifact
     script, canary = artifact.test_script, ""
-    if script_runner(script) == "pytest":
-        name, path = _canary(task, fix_patch)
-        content = CANARY.format(name=name).encode()
-        layer = {**layer, path: FileChange(content=content)}
-        script = pytest_script([*script_targets(script), path])
-        canary = f"{path}::test_{name}"
+    kind = script_runner(script)
+    if kind in ("pytest", "tap"):
+        canary, path, text = _canary(task, fix_patch, kind, runner.environment.tree)
+        layer = {**layer, path: FileChange(content=text.encode())}
+        script = runner_script(kind, [*script_targets(script), path])
     run = runner.run(script, artifact.test_parser, layer, timeout_s=task.limits.script_timeout_s)
     return run, _void(task, run, canary)
 
@@ -165,12 +172,25 @@ def _report(task: SolveTask, run: TestRun | None, reason: str) -> GradeReport:
     )
 
 
-def _canary(task: SolveTask, fix_patch: str) -> tuple[str, str]:
-    """(test name, path) of the canary: next to an oracle test file, a name nobody can foresee.
+def _canary(task: SolveTask, fix_patch: str, kind: str, tree: Path) -> tuple[str, str, str]:
+    """(test id, path, text) of the canary: next to an oracle test file, a name nobody can foresee.
 
-    It depends on the fix itself, so the fix cannot spell it, and the run stays reproducible.
+    It depends on the fix itself, so the fix cannot spell it, and the run stays reproducible. In
+    TAP it loads what the oracle tests load: source that ends the program and prints results of
+    its own at that moment does so here, too.
     """
     seed = f"{artifact_id(task.artifact)}\0{fix_patch}".encode("utf-8", "surrogateescape")
     name = f"{hashlib.sha256(seed).hexdigest()[:10]}"
     folder = PurePosixPath(task.artifact.test_files[0]).parent
-    return name, (folder / f"test_{name}.py").as_posix().removeprefix("./")
+    if kind == "tap":
+        path = (folder / f"{name}.t").as_posix().removeprefix("./")
+        loaded = "".join(
+            f"use {module} ();\n"
+            for file in task.artifact.test_files
+            for module in used_modules(
+                (read_file(tree, {}, file) or b"").decode("utf-8", "replace")
+            )
+        )
+        return f"{path}::{name}", path, TAP_CANARY.format(loaded=loaded, name=name)
+    path = (folder / f"test_{name}.py").as_posix().removeprefix("./")
+    return f"{path}::test_{name}", path, CANARY.format(name=name)

@@ -26,7 +26,7 @@ MAX_SEARCHED = 2 << 20
 _FOLDERS = frozenset(
     {
         *(".git", ".hg", ".svn", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache"),
-        *(".eggs", ".tox", ".nox", ".hypothesis", ".venv", "node_modules/.cache"),
+        *(".eggs", ".tox", ".nox", ".hypothesis", ".venv", "node_modules/.cache", "blib"),
     }
 )
 _SUFFIXES = (".pyc", ".pyo", ".orig", ".rej", ".diff.orig", ".patch.orig")

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from selfplay.bugs.scripts import runner_script, script_runner
+from selfplay.bugs.tap_tests import poisonable, tap_file, with_failing_tests
 from selfplay.bugs.test_spans import (
     Found,
     edit_tests,
@@ -26,7 +27,10 @@ _RAISE = 'raise AssertionError("this test was made to fail")'
 
 def poisoned_layer(tree: Path, layer: Layer, test_ids: Iterable[str]) -> Layer:
     """`layer` with a failing first statement in each of these tests (where they are found)."""
-    return edit_tests(tree, layer, test_ids, _poison)
+    tests = list(test_ids)
+    tap = [test for test in tests if tap_file(test) is not None]
+    python = [test for test in tests if tap_file(test) is None]
+    return with_failing_tests(tree, edit_tests(tree, layer, python, _poison), tap)
 
 
 def disarmed_tests(task: SolveTask, layer: Layer, runner: TestRunner) -> list[str]:
@@ -36,7 +40,7 @@ def disarmed_tests(task: SolveTask, layer: Layer, runner: TestRunner) -> list[st
     One run; a second, of the original, only when something is found. Raises `SandboxError`.
     """
     tree = runner.environment.tree
-    tests = [test for test in task.fail_to_pass if locate(tree, test)][:MAX_TESTS]
+    tests = [test for test in task.fail_to_pass if _can_fail(tree, test)][:MAX_TESTS]
     if not tests:
         return []
     suspects = _passing(task, poisoned_layer(tree, layer, tests), tests, runner)
@@ -46,11 +50,16 @@ def disarmed_tests(task: SolveTask, layer: Layer, runner: TestRunner) -> list[st
     return [test for test in suspects if test not in immune]
 
 
+def _can_fail(tree: Path, test: str) -> bool:
+    return poisonable(tree, test) if tap_file(test) is not None else locate(tree, test) is not None
+
+
 def _passing(task: SolveTask, layer: Layer, tests: list[str], runner: TestRunner) -> list[str]:
     script = task.artifact.test_script
     kind = script_runner(script)
     if kind is not None:
-        script = runner_script(kind, dict.fromkeys(test.partition("[")[0] for test in tests))
+        targets = (tap_file(test) if kind == "tap" else test.partition("[")[0] for test in tests)
+        script = runner_script(kind, dict.fromkeys(target for target in targets if target))
     run = runner.run(
         script, task.artifact.test_parser, layer, timeout_s=task.limits.script_timeout_s
     )

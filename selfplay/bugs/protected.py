@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Collection
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 from selfplay.sandbox.base import Environment
@@ -29,19 +30,24 @@ HOOK_FILES = frozenset(
         "pyvenv.cfg",
         "noxfile.py",
         "Makefile",
+        ".proverc",
+        ".prove",
+        ".perlrc",
+        "sitecustomize.pl",
     }
 )
 HOOK_SUFFIXES = (".pth", ".pyc", ".pyo", ".so", ".pyd")
 HOOK_FOLDERS = re.compile(r"(^|/)(__pycache__|[^/]*\.(egg-info|dist-info)|\.pytest_cache)(/|$)")
-_TEST_FOLDER = re.compile(r"(^|/)(tests?|testing|specs?|__tests__)(/|$)", re.IGNORECASE)
+_TEST_FOLDER = re.compile(r"(^|/)(tests?|testing|specs?|__tests__)(/|$)|^x?t(/|$)", re.IGNORECASE)
 _TEST_FILE = re.compile(
     r"^(test_.*|.*_tests?|tests?)\.(py|pyi|rb|js|ts|go|rs|c|cc|cpp|java|sh|lua|pl|php|ex|exs)$"
-    r"|^.*\.(test|spec)\.(js|ts|jsx|tsx|mjs|cjs)$|^conftest\.py$",
+    r"|^.*\.(test|spec)\.(js|ts|jsx|tsx|mjs|cjs)$|^conftest\.py$|^.*\.(t|bats)$",
     re.IGNORECASE,
 )
 _RUNNER_MODULES = frozenset(
     {"pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments", "exceptiongroup"}
 )
+_PERL_RUNNER = frozenset({"Test", "Test2", "TAP", "App", "Exporter.pm", "Carp.pm"})
 _DOCUMENTS = (".md", ".rst", ".txt", ".adoc")
 
 
@@ -72,6 +78,8 @@ def is_source_path(path: str, test_files: Collection[str] = ()) -> bool:
 def is_shadowing(path: str, environment: Environment) -> bool:
     """Whether a *new* file at this path would be imported instead of an installed module."""
     parts = PurePosixPath(path).parts
+    if path.endswith((".pm", ".pl")):
+        return _shadows_perl(parts)
     if parts[0] in ("src", "lib") and len(parts) > 1:
         parts = parts[1:]
     name = parts[0].split(".", 1)[0]
@@ -80,6 +88,22 @@ def is_shadowing(path: str, environment: Environment) -> bool:
     if (environment.tree / parts[0]).is_dir():
         return False
     return name in sys.stdlib_module_names or name in _RUNNER_MODULES | _installed(environment)
+
+
+def _shadows_perl(parts: tuple[str, ...]) -> bool:
+    """Whether a Perl file would be loaded instead of the test runner's or the language's own."""
+    inside = PurePosixPath(*(parts[1:] if parts[0] in ("lib", "blib") and parts[1:] else parts))
+    if inside.parts[0] in _PERL_RUNNER or (len(inside.parts) == 1 and inside.name[0].islower()):
+        return True  # lower case: the language's own pragmas
+    return any((folder / inside).exists() for folder in _perl_folders())
+
+
+@cache
+def _perl_folders() -> tuple[Path, ...]:
+    """Where this machine keeps Perl's own modules; () without any."""
+    usr = Path("/usr")
+    patterns = ("share/perl*", "share/perl/*", "lib/*/perl*", "lib/*/perl/*", "lib/*/perl5/*")
+    return tuple(folder for pattern in patterns for folder in usr.glob(pattern))
 
 
 def _installed(environment: Environment) -> set[str]:

@@ -12,10 +12,12 @@ from functools import cache
 from pathlib import Path
 
 from selfplay.bugs.parsers import pytest_verbose, unittest_verbose
+from selfplay.repo import tap, tap_output
 
 PARSERS: dict[str, Callable[[str], dict[str, str]]] = {
     "pytest": pytest_verbose.parse,
     "unittest": unittest_verbose.parse,
+    "tap": tap_output.parse,
 }
 _PYTEST = """\
 #!/bin/sh
@@ -29,6 +31,7 @@ _UNITTEST = """\
 #!/bin/sh
 # Oracle tests with verbose output.
 exec python -m unittest -v -b"""
+_HEADS = {"pytest": _PYTEST, "unittest": _UNITTEST, "tap": tap.SCRIPT}
 
 
 def pytest_script(test_files: Iterable[str]) -> str:
@@ -42,7 +45,7 @@ def unittest_script(test_files: Iterable[str]) -> str:
 
 
 def parser_source(runner: str) -> str:
-    """Text of the shipped parser of "pytest" or "unittest"."""
+    """Text of the shipped parser of "pytest", "unittest" or "tap"."""
     return _parser_sources()[runner]
 
 
@@ -70,7 +73,7 @@ def script_module(script: str, junit_xml: str) -> tuple[str, ...]:
 
     junit_xml    the path that the variable JUNIT_XML names when the script runs
     """
-    if script_runner(script) is None:
+    if script_runner(script) in (None, "tap"):
         return ()
     command = script.partition("exec python -m ")[2].replace(" \\\n", " ")
     option = "${JUNIT_XML:+--junitxml=$JUNIT_XML}"
@@ -79,8 +82,8 @@ def script_module(script: str, junit_xml: str) -> tuple[str, ...]:
 
 
 def runner_script(runner: str, targets: Iterable[str]) -> str:
-    """`pytest_script` or `unittest_script`."""
-    return pytest_script(targets) if runner == "pytest" else unittest_script(targets)
+    """Script that runs targets (test files; for Python also single tests) under a runner."""
+    return _script(_HEADS[runner], targets)
 
 
 def _script(head: str, targets: Iterable[str]) -> str:
@@ -88,7 +91,7 @@ def _script(head: str, targets: Iterable[str]) -> str:
 
 
 def _files_of(runner: str, script: str) -> tuple[str, ...] | None:
-    head = _PYTEST if runner == "pytest" else _UNITTEST
+    head = _HEADS[runner]
     if not script.startswith(head):
         return None
     try:
@@ -101,4 +104,6 @@ def _files_of(runner: str, script: str) -> tuple[str, ...] | None:
 @cache
 def _parser_sources() -> dict[str, str]:
     folder = Path(__file__).parent / "parsers"
-    return {name: (folder / f"{name}_verbose.py").read_text("utf-8") for name in PARSERS}
+    files = {name: folder / f"{name}_verbose.py" for name in ("pytest", "unittest")}
+    files["tap"] = Path(tap_output.__file__)
+    return {name: file.read_text("utf-8") for name, file in files.items()}

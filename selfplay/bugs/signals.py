@@ -10,6 +10,7 @@ import ast
 from collections import Counter
 from collections.abc import Iterable
 
+from selfplay.bugs.signals_perl import PERL_SUFFIXES, perl_signals
 from selfplay.bugs.syntax import parse
 
 Signals = Counter[tuple[str, str]]
@@ -78,8 +79,13 @@ STRINGS = ("pytest", "unittest", "PYTEST_", "/proc/", "JUNIT_XML", "/out/", "/in
 _SECRET_NAMES = {name.partition(".")[2] for name, kind in ATTRIBUTES.items() if kind == "runner"}
 
 
-def signals(source: str) -> Signals:
-    """{(category, token): count} of one Python file; empty when it does not parse."""
+def signals(source: str, path: str = "") -> Signals:
+    """{(category, token): count} of one file: Python, or Perl by its suffix.
+
+    Empty for Python that does not parse.
+    """
+    if path.endswith(PERL_SUFFIXES):
+        return perl_signals(source)
     module = parse(source)
     found: Signals = Counter()
     if module is None:
@@ -93,13 +99,18 @@ def signals(source: str) -> Signals:
     return found
 
 
-def new_signals(after: str, before: Iterable[str], categories: Iterable[str]) -> list[str]:
-    """Sorted "category: token" of what `after` has more of than every text in `before`."""
+def new_signals(
+    after: str, before: Iterable[str], categories: Iterable[str], path: str = ""
+) -> list[str]:
+    """Sorted "category: token" of what `after` has more of than every text in `before`.
+
+    path   names the language by its suffix; Python without one
+    """
     known: Signals = Counter()
     for text in before:
-        known |= signals(text)
+        known |= signals(text, path)
     wanted = set(categories)
-    return sorted({f"{c}: {t}" for c, t in signals(after) - known if c in wanted})
+    return sorted({f"{c}: {t}" for c, t in signals(after, path) - known if c in wanted})
 
 
 def _node_signals(node: ast.AST, aliases: dict[str, str]) -> Iterable[tuple[str, str]]:

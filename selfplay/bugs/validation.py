@@ -6,6 +6,7 @@ pass ends the validation. Reason codes are listed in docs/validation.md.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 
@@ -38,6 +39,8 @@ CHECKS: tuple[tuple[str, Callable[[Subject], str]], ...] = (
     ("parser_honesty", check_parser_honesty),
 )
 FAILURE_CHARACTERS = 6000
+TAP_HEADING = re.compile(r"^\S+\.t \.{2,} ?$", re.MULTILINE)
+"""How `prove` announces a test file."""
 _VERDICTS: dict[str, Verdict] = {"fail": "invalid", "undecided": "undecided"}
 
 
@@ -93,10 +96,13 @@ def _perform(name: str, function: Callable[[Subject], str], subject: Subject) ->
 def failure_excerpt(output: str) -> str:
     """The part of a run's output that tells what failed, at most `FAILURE_CHARACTERS`.
 
-    For pytest: from the first ERRORS or FAILURES heading, without the lists of passes; for any
-    other runner the tail.
+    For pytest: from the first ERRORS or FAILURES heading, without the lists of passes; for TAP:
+    without the passes; for any other runner the tail.
     """
     lines = output.splitlines()
+    if TAP_HEADING.search(output):
+        kept = "\n".join(line for line in lines if not line.startswith("ok "))
+        return kept if len(kept) <= FAILURE_CHARACTERS else f"{kept[:FAILURE_CHARACTERS]}\n..."
     headings = (" ERRORS =", " FAILURES =")
     start = next((i for i, ln in enumerate(lines) if ln[:1] == "=" and _any(headings, ln)), None)
     if start is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from selfplay.bugs.tap_tests import tap_file, without_tests
 from selfplay.bugs.test_spans import Found, edit_tests, indentation, line_ending, span
 from selfplay.types import Layer
 
@@ -14,9 +15,13 @@ def weakening_layer(tree: Path, test_ids: Iterable[str]) -> Layer:
 
     All parameters of a test go with its function; an emptied block gets `pass`; an inherited test
     is shadowed by `name = None` in its class. Ids that no Python function stands behind (doctests,
-    generated tests) stay: the weakening check of the validation counts what is left.
+    generated tests) stay: the weakening check of the validation counts what is left. Tests that
+    print TAP are taken out by `without_tests`.
     """
-    return edit_tests(tree, {}, test_ids, _remove)
+    tests = list(test_ids)
+    tap = [test for test in tests if tap_file(test) is not None]
+    python = [test for test in tests if tap_file(test) is None]
+    return {**edit_tests(tree, {}, python, _remove), **without_tests(tree, tap)}
 
 
 def _remove(lines: list[str], found: list[Found]) -> None:

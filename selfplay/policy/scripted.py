@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from selfplay.agent.edits import EditError, Listing, parse_listing, render_edit
 from selfplay.bugs.procedural import Mutation, propose
+from selfplay.bugs.procedural.propose import propose_text
 from selfplay.bugs.syntax import parse, split_lines
 from selfplay.policy.base import SampleRequest
 from selfplay.seeds import derive_seed
@@ -144,11 +145,15 @@ def _wanted(
 
 
 def _mutations(listing: Listing, path: str) -> list[Mutation]:
-    """Mutations of a listed function; when cut short, of the longest beginning that parses."""
+    """Mutations of a listed function; when cut short, of the longest beginning that parses.
+
+    What is no Python at all is changed line by line.
+    """
     source = listing.sources[path]
     lines = split_lines(source)
     for end in range(len(lines), max(0, len(lines) - 12), -1):
         if parse("".join(lines[:end])) is not None:
             function = SimpleNamespace(path=path, qualname="", start_line=1, end_line=end)
             return propose(source, cast("FunctionInfo", function))
-    return []
+    whole = SimpleNamespace(path=path, qualname="", start_line=1, end_line=len(lines))
+    return propose_text(source, cast("FunctionInfo", whole))

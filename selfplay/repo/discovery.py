@@ -14,6 +14,7 @@ from typing import Any
 from selfplay.errors import RepoError
 from selfplay.repo.archives import unpack_tar
 from selfplay.repo.profile import RepoProfile, TestInfo
+from selfplay.repo.tap import discover_tap, tap_files
 from selfplay.sandbox.base import WORKDIR, Environment, Job, Quota, RunResult, Sandbox
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class _Suite:
         here = Path(__file__).parent
         inputs = {
             "selfplay_probe.py": (here / "probe.py").read_bytes(),
-            "functions.py": (here / "functions.py").read_bytes(),
+            "python_functions.py": (here / "python_functions.py").read_bytes(),
             "left_out.json": json.dumps(list(self.left_out)).encode(),
         }
         job = Job(
@@ -80,14 +81,21 @@ def discover(environment: Environment, sandbox: Sandbox, byte_code: Path) -> Rep
     Tests that pass both times are kept; others are excluded with a reason. Where the repository's
     own settings lead pytest to no passing test, wider file names are tried. The second run's
     byte code of the standard library and the installed packages is unpacked into `byte_code`.
+    Where pytest finds no passing test and there are `*.t` files, these are run as TAP tests.
     Raises `RepoError` when no test passes.
     """
+    speaks_tap = bool(tap_files(environment.tree))
+    if speaks_tap and not any(environment.tree.rglob("*.py")):
+        return _discover_tap(environment, sandbox, byte_code)
     suite = _Suite(environment, sandbox)
     first: dict[str, Any] = {}
     for suite.options in PATTERNS:
         first, _ = suite.run({"SELFPLAY_COVERAGE": "1"})
         if any(_outcome(entry) == "passed" for entry in first["results"].values()):
             break
+    else:
+        if speaks_tap:
+            return _discover_tap(environment, sandbox, byte_code)
     second, plain = suite.run(
         {
             "PYTHONHASHSEED": "1",
@@ -98,6 +106,11 @@ def discover(environment: Environment, sandbox: Sandbox, byte_code: Path) -> Rep
     )
     unpack(plain.files.get("pyc.tar", b""), byte_code)
     return profile_of(first, second, suite.left_out)
+
+
+def _discover_tap(environment: Environment, sandbox: Sandbox, byte_code: Path) -> RepoProfile:
+    byte_code.mkdir(parents=True, exist_ok=True)
+    return discover_tap(environment, sandbox)
 
 
 def _read(result: RunResult) -> tuple[dict[str, Any] | None, str]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from selfplay.errors import RepoError
 from selfplay.files import write_atomic
 from selfplay.repo.discovery import discover
-from selfplay.repo.functions import FunctionInfo, list_functions
+from selfplay.repo.functions import SOURCE_SUFFIXES, FunctionInfo, list_functions
 from selfplay.repo.images import (
     BYTE_CODE,
     IMAGE_FILE,
@@ -39,16 +39,10 @@ from selfplay.sandbox.images import ImageFacts
 LAYOUT = 2
 """Raised when what is cached changes its form."""
 NOT_SOURCE = (
-    "test",
-    "tests",
-    "testing",
-    "docs",
-    "doc",
-    "examples",
-    "benchmarks",
-    "bench",
-    "site-packages",
+    *("test", "tests", "testing", "docs", "doc", "examples", "benchmarks", "bench"),
+    *("site-packages", "blib"),
 )
+BUILD_FILES = ("conftest.py", "setup.py", "noxfile.py", "tasks.py", "makefile.pl", "build.pl")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,13 +201,14 @@ def _open(spec: RepoSpec, target: Path, key: str) -> PreparedRepo:
 @cache
 def _functions(tree: Path) -> tuple[FunctionInfo, ...]:
     found: list[FunctionInfo] = []
-    for file in sorted(tree.rglob("*.py")):
+    files = (file for file in tree.rglob("*") if file.name.endswith(SOURCE_SUFFIXES))
+    for file in sorted(file for file in files if file.is_file()):
         relative = file.relative_to(tree)
         folders = {part.lower() for part in relative.parts[:-1]}
         name = relative.name.lower()
-        if folders & set(NOT_SOURCE) or name.startswith("test_") or name.endswith("_test.py"):
+        if folders & set(NOT_SOURCE) or relative.parts[0] in ("t", "xt"):
             continue
-        if name in ("conftest.py", "setup.py", "noxfile.py", "tasks.py"):
+        if name.startswith("test_") or name.endswith(("_test.py", ".t")) or name in BUILD_FILES:
             continue
         source = file.read_bytes().decode("utf-8", "surrogateescape")
         found += list_functions(source, relative.as_posix())

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from functions import list_functions  # type: ignore[import-not-found]
+from python_functions import list_python_functions  # type: ignore[import-not-found]
 
 ROOT = Path("/testbed")
 results: dict[str, dict[str, Any]] = {}
@@ -93,7 +93,7 @@ def functions_of_tests(data: Any) -> dict[str, list[str]]:
             continue
         relative = path.relative_to(ROOT).as_posix()
         source = path.read_text(encoding="utf-8", errors="replace")
-        functions = list_functions(source, relative)
+        functions = list_python_functions(source, relative)
         contexts = data.contexts_by_lineno(name)
         for function in functions:
             tests: set[str] = set()

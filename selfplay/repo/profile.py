@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-Runner = Literal["pytest"]
-"""pytest runs unittest's classes too."""
+Runner = Literal["pytest", "tap"]
+"""pytest runs unittest's classes too; "tap" is `prove` on files that print TAP."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,8 @@ from selfplay.agent.compact import excerpt, fit_listing
 from selfplay.agent.edits import EditError, Listing, parse_edit
 from selfplay.bugs.patch import make_patch
 from selfplay.bugs.procedural import Mutation, propose
-from selfplay.bugs.scripts import parser_source, pytest_script, unittest_script
-from selfplay.bugs.syntax import parse, same_code, split_lines
+from selfplay.bugs.scripts import parser_source, runner_script
+from selfplay.bugs.syntax import parse, same_code, same_code_in, split_lines
 from selfplay.bugs.testing import TestRunner
 from selfplay.bugs.weakening import weakening_layer
 from selfplay.config import ScaffoldConfig
@@ -213,8 +213,8 @@ class CompactInjector:
         files = self.oracle_files(task.seed.path, task.seed.function, task.limits.min_passing_tests)
         if not files:
             raise Rejected("not_covered", f"{task.seed.path}::{task.seed.function}")
-        make_script = pytest_script if profile.runner == "pytest" else unittest_script
-        script, parser = make_script(files), parser_source(profile.runner)
+        script = runner_script(profile.runner, files)
+        parser = parser_source(profile.runner)
         run = self._runner.run(script, parser, layer, timeout_s=task.limits.script_timeout_s)
         if run.timed_out:
             raise Rejected("timed_out")
@@ -224,7 +224,8 @@ class CompactInjector:
             raise Rejected("all_tests_fail")
         if not failing:
             raise Rejected("no_failing_test")
-        weakened = weakening_layer(environment.tree, failing)
+        broken = [file for file in files if run.table.get(file) == "failed"]  # as a whole
+        weakened = weakening_layer(environment.tree, [*failing, *broken])
         return BugArtifact(
             test_script=script,
             test_files=files,
@@ -284,9 +285,7 @@ def edited_layer(
     python = {path: text for path, text in changed.items() if path.endswith(".py")}
     if any(parse(text) is None for text in python.values()):
         raise Rejected("syntax_error")
-    if len(python) == len(changed) and all(
-        same_code(listing.sources[path], text) for path, text in python.items()
-    ):
+    if all(same_code_in(path, listing.sources[path], text) for path, text in changed.items()):
         raise Rejected("no_change", "the code is the same")
     return {
         path: _file_change(environment, below or {}, path, text) for path, text in changed.items()

@@ -13,7 +13,14 @@ from dataclasses import dataclass
 
 from selfplay.agent.compact import excerpt, fit_listing
 from selfplay.agent.edits import Excerpt, Listing
-from selfplay.agent.failures import Failure, TestBody, find_tests, read_failures, test_name
+from selfplay.agent.failures import (
+    Failure,
+    TestBody,
+    find_tap_tests,
+    find_tests,
+    read_failures,
+    test_name,
+)
 from selfplay.agent.suspicion import ochiai, rank, reached_by_all
 from selfplay.bugs.patch import apply_patch, make_patch, read_file, reverse_patch, touched_files
 from selfplay.bugs.sealing import sealed_layer
@@ -201,8 +208,12 @@ def relevant_tests(
         if path.endswith(".py")
         for body in find_tests(view.read_test(path) or "", names)
     ]
+    for path in files:
+        mine = [test for test in view.fail_to_pass if test.startswith(f"{path}::")]
+        if path.endswith(".t"):
+            bodies += find_tap_tests(view.read_test(path) or "", mine)
     return sorted(
-        bodies, key=lambda b: (b.name not in recorded, width[b.name], len(b.lines), b.name)
+        bodies, key=lambda b: (b.name not in recorded, width.get(b.name, 0), len(b.lines), b.name)
     )
 
 

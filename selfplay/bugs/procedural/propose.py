@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from selfplay.bugs.procedural import expressions as expr
 from selfplay.bugs.procedural import statements as stmt
 from selfplay.bugs.procedural.code import Edit, FunctionCode, parse_function
+from selfplay.bugs.procedural.text import line_mutations
 from selfplay.bugs.syntax import code_dump, split_lines
+from selfplay.repo.perl_source import SUFFIXES
 
 if TYPE_CHECKING:
     from selfplay.repo.functions import FunctionInfo
@@ -94,8 +96,11 @@ def propose(source: str, function: FunctionInfo) -> list[Mutation]:
 
     Each result parses, differs from `source` in code (not in comments, docstrings or layout
     alone), keeps every byte outside the touched tokens, and changes at most `MAX_LINES` lines on
-    either side. [] when the function cannot be parsed on its own.
+    either side. [] when the function cannot be parsed on its own. For any language but Python
+    these are small changes of single lines (`line_mutations`), not known to parse.
     """
+    if function.path.endswith(SUFFIXES):
+        return propose_text(source, function)
     lines = split_lines(source)
     first, last = function.start_line - 1, function.end_line
     before, text, after = ("".join(part) for part in _cut(lines, first, last))
@@ -128,6 +133,26 @@ def propose(source: str, function: FunctionInfo) -> list[Mutation]:
                         after=after,
                     )
                 )
+    return found
+
+
+def propose_text(source: str, function: FunctionInfo) -> list[Mutation]:
+    """Changes of single lines of a function that is not Python, first line left alone."""
+    lines = split_lines(source)
+    found = []
+    for row in range(function.start_line, function.end_line):
+        for operator, kind, removal, changed in line_mutations(lines[row]):
+            found.append(
+                Mutation(
+                    operator=operator,
+                    kind=kind,
+                    removal=removal,
+                    line=row + 1,
+                    before="".join(lines[:row]),
+                    function=changed,
+                    after="".join(lines[row + 1 :]),
+                )
+            )
     return found
 
 
