@@ -40,13 +40,17 @@ class PolicyConfig:
 
 @dataclass(kw_only=True)
 class ScaffoldConfig:
-    """The compact one-turn scaffold: what a prompt may hold."""
+    """The compact one-turn scaffold: what a prompt may hold.
+
+    `public_share`: part of the failing tests that a solver is shown; it is graded on all of them.
+    """
 
     max_prompt_tokens: int = 640
     max_functions: int = 2
     max_function_lines: int = 36
     max_oracle_files: int = 2
     max_oracle_s: float = 3.0
+    public_share: float = 1.0
 
 
 @dataclass(kw_only=True)

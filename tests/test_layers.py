@@ -33,7 +33,7 @@ BELOW["commands"] = BELOW["curriculum"] | {"curriculum", "learner", "export"}
 BELOW["cli"] = BELOW["__main__"] = BELOW["commands"] | {"commands", "cli"}
 FURTHER = {"learner/grpo.py": {"sandbox"}}  # where models are kept: sandbox.host.cache_root
 HEAVY = {
-    "docker": ("sandbox/docker.py",),
+    "docker": ("sandbox/docker.py", "sandbox/docker_container.py"),
     "vllm": ("policy/vllm.py",),
     "torch": ("learner/", "policy/"),
     "transformers": ("learner/", "policy/"),

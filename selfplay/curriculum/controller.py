@@ -150,6 +150,7 @@ def round_metrics(rounds: Rounds) -> dict[str, float]:
         "num_higher_order": float(rounds.num_grown),
         "num_attempts": float(rounds.num_attempts),
         "num_resolved": float(rounds.num_resolved),
+        "overfit_rate": rounds.num_overfit / max(1, rounds.num_attempts),
         "num_errored": float(rounds.num_errored),
         "valid_rate": rounds.num_valid / max(1, rounds.num_injections),
         "solve_rate": rounds.num_resolved / max(1, rounds.num_attempts),

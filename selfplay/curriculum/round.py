@@ -32,6 +32,7 @@ class Rounds:
     num_injections: int
     num_resolved: int
     num_attempts: int
+    num_overfit: int
     num_errored: int
     num_new_bugs: int
     num_grown: int
@@ -115,6 +116,7 @@ class RoundPlayer:
             num_injections=len(injections),
             num_resolved=sum(a.judgement.resolved for a in judged),
             num_attempts=len(judged),
+            num_overfit=sum(a.judgement.overfit for a in judged),
             num_errored=sum(e.status == "errored" for e in episodes),
             num_new_bugs=len(fresh),
             num_grown=num_grown,

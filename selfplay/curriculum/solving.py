@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from selfplay.bugs.grading import grade
+from selfplay.bugs.oracle import overfits, public_tests
 from selfplay.curriculum.arena import Stage
 from selfplay.errors import InfrastructureError
 from selfplay.policy.base import SampleRequest
@@ -17,13 +18,15 @@ from selfplay.types import Completion, EpisodeStatus, GradeReport, SolveTask
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """What became of one answer; `patch` is "" when the answer gave none."""
+    """What became of one answer; `patch` is "" when the answer gave none. `overfit`: the tests
+    that it was shown pass, and others do not."""
 
     reason: str
     resolved: bool = False
     patch: str = ""
     report: GradeReport | None = None
     errored: bool = False
+    overfit: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +97,13 @@ def judge_attempt(stage: Stage, task: SolveTask, prompt: SolverPrompt, answer: s
         return Judgement(reason=rejected.reason)
     except InfrastructureError as error:
         return Judgement(reason=f"infrastructure: {error}", patch=patch, errored=True)
-    return Judgement(reason=report.reason, resolved=report.resolved, patch=patch, report=report)
+    return Judgement(
+        reason=report.reason,
+        resolved=report.resolved,
+        patch=patch,
+        report=report,
+        overfit=overfits(report, public_tests(task, arena.solver.scaffold.public_share)),
+    )
 
 
 def solve_rate(attempts: Sequence[Attempt]) -> float | None:

@@ -22,7 +22,8 @@ from selfplay.agent.failures import (
     test_name,
 )
 from selfplay.agent.suspicion import ochiai, rank, reached_by_all
-from selfplay.bugs.patch import apply_patch, make_patch, read_file, reverse_patch, touched_files
+from selfplay.bugs.oracle import public_patch, public_tests
+from selfplay.bugs.patch import apply_patch, make_patch, read_file, touched_files
 from selfplay.bugs.sealing import sealed_layer
 from selfplay.config import ScaffoldConfig
 from selfplay.policy.base import Tokenizer
@@ -46,7 +47,8 @@ class SolverView:
 
     read             text of a file of the sealed tree, None when there is none
     read_test        the same with the oracle test patch applied
-    oracle_patch     reverse of the weakening patch
+    oracle_patch     reverse of the weakening patch, or the public part of it
+    partial          some failing tests are private: nothing of theirs may be shown
     """
 
     read: Callable[[str], str | None]
@@ -56,6 +58,7 @@ class SolverView:
     pass_to_pass: tuple[str, ...]
     failure_output: str
     problem_statement: str
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +87,8 @@ class CompactSolver:
         """The prompt of one task."""
         tree = self.prepared.environment.tree
         sealed = sealed_layer(tree, task.artifact)
-        oracle_patch = reverse_patch(task.artifact.weakening_patch)
+        shown = public_tests(task, self.scaffold.public_share)
+        oracle_patch = public_patch(tree, task, shown)
         restored = apply_patch(tree, sealed, oracle_patch) if oracle_patch else sealed
 
         def reader(layer: Layer) -> Callable[[str], str | None]:
@@ -98,10 +102,11 @@ class CompactSolver:
             read=reader(sealed),
             read_test=reader(restored),
             oracle_patch=oracle_patch,
-            fail_to_pass=task.fail_to_pass,
+            fail_to_pass=shown,
             pass_to_pass=task.pass_to_pass,
             failure_output=task.failure_output,
             problem_statement=task.problem_statement,
+            partial=len(shown) < len(task.fail_to_pass),
         )
         text, listing = self.show(view)
         return SolverPrompt(
@@ -114,7 +119,12 @@ class CompactSolver:
 
     def show(self, view: SolverView) -> tuple[str, Listing]:
         """(text, listing) of a prompt, from what a solver may know."""
-        failures = read_failures(view.failure_output)
+        named = {test_name(test) for test in view.fail_to_pass}
+        failures = [
+            failure
+            for failure in read_failures(view.failure_output)
+            if failure.name in named or not view.partial
+        ]
         bodies = relevant_tests(view, failures, self._reached)
         tests, shown = _test_text(bodies, failures)
         messages = _messages(failures, shown)

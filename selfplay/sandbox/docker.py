@@ -13,11 +13,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -29,18 +27,16 @@ from requests.exceptions import RequestException
 
 from selfplay.errors import SandboxError, UserError
 from selfplay.sandbox.base import WORKDIR, Job, RunResult
-from selfplay.sandbox.collect import KILL_GRACE_S, collect, out_excess
+from selfplay.sandbox.docker_container import DockerWorker, engine_errors, remove_container
 from selfplay.sandbox.docker_images import empty_directories
-from selfplay.sandbox.docker_workers import ENTRY, Blueprint, Channel, WarmWorkers, job_script
-from selfplay.sandbox.host import make_readable, sandbox_uid
+from selfplay.sandbox.docker_workers import ENTRY, Blueprint, WarmWorkers, job_script
+from selfplay.sandbox.host import sandbox_uid
 from selfplay.sandbox.images import ImageFacts
 from selfplay.sandbox.owner import is_abandoned
 from selfplay.sandbox.scratch import (
     BASE_VARIABLES,
     HOSTNAME,
     Scratch,
-    read_out,
-    remove_tree,
     root_links,
     write_etc,
 )
@@ -50,7 +46,6 @@ log = logging.getLogger(__name__)
 LABEL = "selfplay.owner"
 IMAGE = "selfplay-empty"
 TMP_SIZE, TREE_SIZE, SHM_SIZE = 1 << 30, 2 << 30, 1 << 28
-START_TIMEOUT_S = 60.0
 GO_MODE_DIR = 1 << 31
 """The bit of a directory in the engine's file modes."""
 
@@ -86,7 +81,7 @@ class DockerSandbox:
         self._etc: dict[str, Path] = {}
         self._images: set[str] = set()
         self._workers = WarmWorkers(self._start, num_workers or os.cpu_count() or 1)
-        with _engine_errors("cannot clean up"):
+        with engine_errors("cannot clean up"):
             self._remove_containers(is_abandoned)
 
     def run(self, job: Job) -> RunResult:
@@ -108,7 +103,7 @@ class DockerSandbox:
         self._scratch.close()
 
     def _check_runtime(self, runtime: str) -> None:
-        with _engine_errors("the engine does not say which runtimes it knows"):
+        with engine_errors("the engine does not say which runtimes it knows"):
             known = sorted(self._client.info().get("Runtimes") or {})
         if runtime not in known:
             self._client.close()
@@ -121,9 +116,10 @@ class DockerSandbox:
     def _start(self, blueprint: Blueprint) -> DockerWorker:
         """A container that has its copy of the tree and waits."""
         folder = self._scratch.empty_folder()
-        worker = DockerWorker(folder)
+        with engine_errors("the container could not be started"):
+            worker = DockerWorker(folder)
         try:
-            with _engine_errors("the container could not be started"):
+            with engine_errors("the container could not be started"):
                 worker.start(self._create(blueprint, folder))
         except SandboxError:
             worker.remove()
@@ -214,7 +210,7 @@ class DockerSandbox:
 
     def find_image(self, name: str) -> ImageFacts:
         """An image by name (see `sandbox.images.ImageStore`)."""
-        with _engine_errors(f"image {name}"):
+        with engine_errors(f"image {name}"):
             try:
                 image = self._client.images.get(name)
             except ImageNotFound:
@@ -231,7 +227,7 @@ class DockerSandbox:
 
     def copy_from_image(self, image: str, path: str, archive: Path, max_bytes: int) -> None:
         """A directory of an image as a tar file (see `sandbox.images.ImageStore`)."""
-        with _engine_errors(f"cannot copy {path} out of image {image}"):
+        with engine_errors(f"cannot copy {path} out of image {image}"):
             container = self._client.containers.create(
                 image, ["/never-started"], labels={LABEL: self._token}, network_mode="none"
             )
@@ -249,129 +245,11 @@ class DockerSandbox:
             except NotFound:
                 raise UserError(f"image {image}: has no {path}; name another workdir") from None
             finally:
-                _remove(container)
+                remove_container(container)
 
     def _remove_containers(self, chosen: Callable[[str], bool]) -> None:
         for container in self._client.containers.list(
             all=True, filters={"label": LABEL}, ignore_removed=True
         ):
             if chosen(container.labels.get(LABEL, "")):
-                _remove(container)
-
-
-class DockerWorker:
-    """One container: started, waits, runs one job, is removed."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        for name in ("in", "out"):
-            (folder / name).mkdir()
-        make_readable(folder)
-        self._channel = Channel(folder / "sandbox")
-        self._container: Any = None
-        self._init: int | None = None
-
-    def start(self, container: Any) -> None:
-        """Start a created container and return when it waits. `SandboxError`, Docker's errors."""
-        self._container = container
-        container.start()
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while b"waiting" not in self._channel.hear(timeout_s=1.0):
-            container.reload()
-            late = time.monotonic() > deadline
-            if late or container.status != "running" or not self._channel.is_connected():
-                raise self._failure()
-        container.reload()
-        self._init = _open_init(container, self._folder.name)
-        self._channel.shut_below()
-
-    def is_waiting(self) -> bool:
-        """Whether it can still take a job."""
-        return self._channel.is_connected()
-
-    def run(self, job: Job, script: bytes, files: Path) -> RunResult:
-        """Hand over a job and follow it to its end; `files` is its folder of `Scratch`."""
-        assert self._init is not None
-        if job.inputs:
-            for entry in (files / "in").iterdir():
-                entry.rename(self._folder / "in" / entry.name)
-        self._channel.release(script, files)
-        out = self._folder / "out"
-        ending = collect(
-            self._channel.output,
-            self._init,
-            job.quota,
-            self._kill,
-            lambda: out_excess(out, job.quota),
-        )
-        said = self._channel.hear()[1:]
-        if b"ready" not in said[:1]:
-            raise self._failure(ending.output)
-        return RunResult(
-            exit_code=None if ending.timed_out else self._exit_code(said[1:]),
-            timed_out=ending.timed_out,
-            output=ending.annotated(),
-            output_truncated=ending.truncated,
-            duration_s=ending.duration_s,
-            files={} if ending.stopped else read_out(out, job.quota.output),
-        )
-
-    def remove(self) -> None:
-        """Remove the container and its folder; a failure is logged."""
-        self._channel.close()
-        if self._init is not None:
-            os.close(self._init)
-            self._init = None
-        if self._container is not None:
-            _remove(self._container)
-        remove_tree(self._folder)
-
-    def _exit_code(self, said: list[bytes]) -> int:
-        """The one code that was said, which comes before the engine's own; the engine's when the
-        shell could not say it, or when somebody else spoke too."""
-        if len(said) == 1 and (match := re.fullmatch(rb"exit (\d{1,3})", said[0])):
-            return int(match[1])
-        with _engine_errors("lost sight of a container"):
-            return int(self._container.wait(timeout=KILL_GRACE_S)["StatusCode"])
-
-    def _kill(self) -> None:
-        with suppress(DockerException, RequestException):  # it may have ended by itself
-            self._container.kill()
-
-    def _failure(self, printed: bytes = b"") -> SandboxError:
-        said = printed[-400:].decode(errors="replace").strip() or self._channel.read_output()
-        with suppress(DockerException, RequestException):
-            self._container.reload()
-        state = self._container.attrs.get("State", {})
-        code = state.get("Error") or state.get("ExitCode")
-        return SandboxError(f"the container failed before the command (exit {code}): {said}")
-
-
-def _open_init(container: Any, name: str) -> int:
-    """A pidfd of the container's first process, whose command line (or that of the runtime's
-    process that stands for it) names the container's folder or id."""
-    pid = int(container.attrs["State"]["Pid"])
-    try:
-        fd = os.pidfd_open(pid)
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError as error:
-        raise SandboxError(f"a container has ended before its job ({error})") from error
-    if name.encode() not in command and container.id.encode() not in command:
-        os.close(fd)
-        raise SandboxError("the engine's processes cannot be seen from here: use its pid namespace")
-    return fd
-
-
-def _remove(container: Any) -> None:
-    try:
-        container.remove(force=True, v=True)
-    except (DockerException, RequestException) as error:
-        log.warning("container %s could not be removed: %s", container.short_id, error)
-
-
-@contextmanager
-def _engine_errors(what: str) -> Iterator[None]:
-    try:
-        yield
-    except (DockerException, RequestException) as error:
-        raise SandboxError(f"Docker: {what}: {error}") from error
+                remove_container(container)

@@ -16,6 +16,7 @@ from pathlib import Path
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 STDLIB, SITE = f"opt/python/lib/python{VERSION}", f"opt/python/lib/python{VERSION}/site-packages"
 LEFT_OUT = {"test", "tests", "site-packages", "dist-packages", "__pycache__", "idlelib", "tkinter"}
+LEFT_OUT |= {"ensurepip", "lib2to3", "pydoc_data", "turtledemo", "distutils"}
 PYTEST = ("pytest", "_pytest", "py.py", "pluggy", "iniconfig", "packaging", "pygments")
 TOOLS = ("sh", "bash", "cp", "rm", "cat", "tar", "env")
 CHANGES = [f"ENV PATH=/opt/python/bin:/bin PYTHONPATH=/{SITE}"]
@@ -34,7 +35,8 @@ def write_image(archive: Path, project: Path, workdir: str) -> None:
     needed = libraries(python)
 
     def kept(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-        return None if LEFT_OUT & set(entry.name.split("/")) else entry
+        parts = entry.name.split("/")
+        return None if LEFT_OUT & set(parts) or "config-" in entry.name else entry
 
     def plain(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
         return None if "__pycache__" in entry.name else entry
@@ -43,7 +45,8 @@ def write_image(archive: Path, project: Path, workdir: str) -> None:
         tar.add(stdlib, STDLIB, filter=kept)
         tar.add(python.resolve(), f"opt/python/bin/python{VERSION}")
         for name in PYTEST:
-            tar.add(site / name, f"{SITE}/{name}", filter=plain)
+            for path in (site / name, *site.glob(f"{name}-*.dist-info")):
+                tar.add(path, f"{SITE}/{path.name}", filter=plain)
         tar.add(project / "shop", f"{SITE}/shop")  # installed, not only there
         for module in (stdlib / "lib-dynload").glob("*.so"):
             needed |= libraries(module)

@@ -180,7 +180,7 @@ def test_the_image_is_part_of_the_key(
     ):
         spec = RepoSpec(name="boxed", source=ImageSource(image=image, workdir=workdir))
         with pytest.raises(UserError, match=said):
-            prepare(spec, docker_sandbox, cache_dir=place)
+            prepare(spec, docker_sandbox, cache_dir=place / "refused")
 
 
 def test_other_sandboxes_have_no_images(sandbox: Sandbox, place: Path) -> None:

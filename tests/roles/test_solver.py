@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from selfplay.bugs.oracle import overfits, public_tests
 from selfplay.bugs.patch import apply_patch, read_file, reverse_patch
 from selfplay.bugs.validation import validate
 from selfplay.config import ScaffoldConfig
@@ -14,7 +15,7 @@ from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.injector import CompactInjector
 from selfplay.roles.rejected import Rejected
 from selfplay.roles.solver import CompactSolver, SolverView
-from selfplay.types import InjectionTask, Seed, SolveTask
+from selfplay.types import GradeReport, InjectionTask, Seed, SolveTask
 
 
 def make_task(
@@ -43,6 +44,13 @@ def bag(injector: CompactInjector, prepared: PreparedRepo) -> SolveTask:
 @pytest.fixture(scope="module")
 def clamp(injector: CompactInjector, prepared: PreparedRepo) -> SolveTask:
     return make_task(injector, prepared, "clamp", "4|     if x >= high:\n5|         return low")
+
+
+@pytest.fixture(scope="module")
+def wide(injector: CompactInjector, prepared: PreparedRepo) -> SolveTask:
+    """A bug that tests of several functions notice."""
+    answer = "2|     self.items = [0] + list(items)"
+    return make_task(injector, prepared, "Bag.__init__", answer)
 
 
 def test_prompt_shows_tests_failures_and_the_suspicious_function_first(
@@ -169,3 +177,28 @@ def test_scripted_policy_can_find_the_repair_by_itself(
     solver: CompactSolver, bag: SolveTask
 ) -> None:
     assert "3|     self.added += 1" in candidate_answers(solver.prompt(bag).text)
+
+
+def test_private_tests_are_not_shown(
+    injector: CompactInjector, prepared: PreparedRepo, wide: SolveTask
+) -> None:
+    """Show a part, grade on all."""
+    shown = public_tests(wide, 0.01)
+    hidden = set(wide.fail_to_pass) - set(shown)
+    assert len(shown) >= 1 and hidden, wide.fail_to_pass
+    config = ScaffoldConfig(max_prompt_tokens=3000, public_share=0.01)
+    half = CompactSolver(prepared, ByteTokenizer(), config).prompt(wide).text
+    names = {test.split("::")[-1].split("[")[0] for test in hidden}
+    assert not any(name in half for name in names)
+    assert any(test.split("::")[-1].split("[")[0] in half for test in shown)
+    assert public_tests(wide, 1.0) == wide.fail_to_pass
+
+
+def test_overfitting_is_seen(wide: SolveTask) -> None:
+    shown = public_tests(wide, 0.01)
+    table = {t: "passed" if t in shown else "failed" for t in wide.fail_to_pass}
+    report = GradeReport(resolved=False, reward=-1, fail_to_pass=table, pass_to_pass={})
+    assert overfits(report, shown)
+    assert not overfits(report, wide.fail_to_pass)
+    right = replace(report, fail_to_pass=dict.fromkeys(table, "passed"))
+    assert not overfits(right, shown)

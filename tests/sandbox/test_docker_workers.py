@@ -56,7 +56,9 @@ def test_repeated_use_makes_containers_wait(environment: Environment) -> None:
         taken.append(workers.take(blueprint))
         wait_until(lambda: len(made) - len(taken) == min(2, len(taken) - 1))
     assert len(set(taken)) == len(taken)
-    waiting = [worker for worker in made if worker not in taken]
+    shelf = workers._shelves[blueprint].waiting
+    wait_until(lambda: len(shelf) == 2)
+    waiting = list(shelf)
     waiting[0].alive = False
     assert workers.take(blueprint) is waiting[1]
     wait_until(lambda: waiting[0].removed)
