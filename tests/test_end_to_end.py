@@ -76,6 +76,20 @@ def test_a_scripted_run_leaves_everything_behind(tmp_path: Path) -> None:
     assert all(len(roles) == 1 for roles in groups.values())
 
 
+def test_a_repository_that_is_not_python(tmp_path: Path) -> None:
+    """The vendored Perl sample: discovered, broken, validated, repaired, summed up."""
+    finish((*SCRIPTED, "repos.train=[sample-timetable]"), tmp_path)
+    run = tmp_path / "samples"
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["steps"] == 3 and summary["num_valid_bugs"] > 0
+    played = episodes(run)
+    assert {episode["repo"] for episode in played} == {"sample-timetable"}
+    assert any(e["role"] == "solver" and e["reward"] == 1.0 for e in played)
+    assert not any(episode["status"] == "errored" for episode in played)
+    for bug in bug_ids(run):
+        assert "prove --norc" in (run / "artifacts" / bug / "test_script.sh").read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "first_s", "last_s"),
     [

@@ -26,7 +26,8 @@ _CODE: dict[str, str] = {
     "source_reading": r"__FILE__|\bDATA\b|\bopen\b|\bB::Deparse\b",
 }
 _TEXT: dict[str, str] = {
-    "runner": r"^\s*(?:not )?ok\b|^\s*1\.\.|Bail out!|\bTest::|/proc/|/out/|/in/|HARNESS_|PERL5",
+    "runner": r"^\s*(?:not )?ok\s+(?:\d|-|\$)|^\s*1\.\.|Bail out!|\bTest::|/proc/|/out/|/in/"
+    r"|HARNESS_|PERL5",
     "git": r"^git\b|\.git/",
     "source_reading": r"\.t$",
 }

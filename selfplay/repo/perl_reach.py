@@ -41,7 +41,7 @@ class PerlReach:
             lines = source.split("\n")
             self._words[path] = {}
             for f in reversed(list_functions(source, path)):
-                body = lines[f.start_line : f.end_line]
+                body = lines[f.start_line - 1 : f.end_line]
                 self._words[path][f"{path}::{f.qualname}"] = _words("\n".join(body))
                 del lines[f.start_line - 1 : f.end_line]
             self._rest[path] = _words(_LISTS.sub("", "\n".join(lines)))

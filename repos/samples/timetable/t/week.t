@@ -10,9 +10,14 @@ is(Timetable::Week::day_number('Mon'), 1, 'the first day');
 is(Timetable::Week::day_number('sun'), 7, 'the last day, in small letters');
 is(Timetable::Week::day_number('Foo'), 0, 'no day at all');
 
-is($week->book('Mon', new_span('9:00', '10:00'), 'standup'), 1, 'the first booking');
-is($week->book('Mon', new_span('13:00', '14:30'), 'review'), 2, 'the second booking');
-is($week->book('Mon', new_span('10:00', '10:30'), 'coffee'), 3, 'one that touches');
+my @numbers = (
+    $week->book('Mon', new_span('9:00', '10:00'), 'standup'),
+    $week->book('Mon', new_span('13:00', '14:30'), 'review'),
+    $week->book('Mon', new_span('10:00', '10:30'), 'coffee'),
+);
+is($numbers[0], 1, 'the first booking');
+is($numbers[1], 2, 'the second booking');
+is($numbers[2], 3, 'one that touches');
 
 my $done = eval { $week->book('Mon', new_span('9:30', '11:00'), 'clash'); 1 };
 is($done, undef, 'what is taken cannot be booked');
