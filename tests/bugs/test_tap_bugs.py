@@ -11,10 +11,11 @@ import pytest
 from selfplay.bugs import scripts
 from selfplay.bugs.artifact import artifact_id
 from selfplay.bugs.grading import grade, graded_layer
+from selfplay.bugs.leaks import audit_leaks
 from selfplay.bugs.patch import make_patch, normal_layer, reverse_patch
 from selfplay.bugs.poison import disarmed_tests
 from selfplay.bugs.protected import is_hook_path, is_shadowing, is_test_path
-from selfplay.bugs.sealing import audit_leaks, sealed_layer, write_sealed_tree
+from selfplay.bugs.sealing import sealed_layer, write_sealed_tree
 from selfplay.bugs.signals import new_signals
 from selfplay.bugs.tap_tests import with_failing_tests
 from selfplay.bugs.testing import TestRunner
