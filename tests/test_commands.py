@@ -60,7 +60,10 @@ def test_help_names_every_command() -> None:
         (["repos", "prepare", "repo=no-such", "sandbox=bubblewrap"], ["no-such", "toolz"]),
         (["evaluate", "suite=/no/such.jsonl", "policy=scripted"], ["/no/such.jsonl"]),
         (["export", "run=/no/run", "out=/tmp/x"], ["/no/run"]),
-        (["mine", "repo=toolz"], ["not available"]),
+        (
+            ["mine", "repo=sample-ledger", "sandbox=bubblewrap"],
+            ["sample-ledger", "no git history"],
+        ),
         (["train", "experiment=samples", "policy=scripted", "learner=lora"], ["learner=none"]),
         (["inject", "repo=sample-ledger", "policy.model=/no/model", "sandbox=bubblewrap"],
          ["/no/model"]),
