@@ -86,8 +86,8 @@ class DockerSandbox:
 
     def run(self, job: Job) -> RunResult:
         """Run one command on a fresh snapshot (see `sandbox.base.Sandbox`)."""
-        script = job_script(job)
-        with self._scratch.folder(job) as files:
+        with self._scratch.folder(job) as files:  # refuses a layer that no disk can hold
+            script = job_script(job)
             worker = self._workers.take(Blueprint.of(job))
             try:
                 return worker.run(job, script, files)
