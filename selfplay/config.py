@@ -197,14 +197,17 @@ class TrainConfig:
 
 @dataclass(kw_only=True)
 class WarmstartConfig:
-    """`selfplay warmstart`: a supervised start in both roles from validated procedural bugs."""
+    """`selfplay warmstart`: a supervised start in both roles from validated procedural bugs.
+
+    `injector_share`: part of the bugs that also teach the injector; all teach the solver.
+    """
 
     out: str = MISSING
     seed: int = 0
     json: bool = False
     num_bugs: int = 800
     max_bugs_per_function: int = 4
-    corpus: str | None = None
+    injector_share: float = 1.0
     epochs: float = 1.0
     learning_rate: float = 1e-3
     batch_tokens: int = 8192

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 
 
 def ochiai(
@@ -39,21 +40,25 @@ def rank(
     *,
     in_all: Collection[str] = (),
     located: Collection[str] = (),
+    innermost: Mapping[str, float] = MappingProxyType({}),
     mentioned: Collection[str] = (),
 ) -> list[str]:
     """Functions ("path::qualname"), most suspicious first; equal ones by name.
 
     in_all      functions that every failing test reaches: these come first (a single fault)
     located     functions on the traceback of a failing test: worth a quarter of a score
+    innermost   share of the tracebacks that end in a function: all of them are worth a quarter
     mentioned   names (last part of the qualified name) in a failing test: worth a tenth
 
-    The weights were chosen on 87 procedural bugs of toolz, boltons and sqlparse: the function to
-    repair was among the first 1, 2, 3 for 60, 70, 78 % of them (Ochiai alone: 47, 61, 68 %).
+    The weights were chosen on 300 procedural bugs, 60 of each of cachetools, toolz, sqlparse,
+    mistune and parso: the function to repair was among the first 1, 2, 3 for 57, 68, 72 % of them
+    (without `innermost`: 50, 62, 69 %).
     """
 
     def key(function: str) -> tuple[float, str]:
         name = function.rsplit("::", 1)[-1].rsplit(".", 1)[-1]
-        extra = 0.25 * (function in located) + 0.1 * (name in mentioned) + (function in in_all)
+        extra = 0.25 * (function in located) + 0.25 * innermost.get(function, 0.0)
+        extra += 0.1 * (name in mentioned) + (function in in_all)
         return -(scores[function] + extra), function
 
     return sorted(scores, key=key)

@@ -33,8 +33,8 @@ from selfplay.types import Seed
 
 HELP = """
 keys: out=DIR (examples.jsonl, corpus.sqlite, adapter/ and record.json are written there),
-      num_bugs=N, repos.train=[a,b], epochs=, learning_rate=, max_minutes=, rank=, seed=,
-      policy.model=..., sandbox=..., json=true
+      num_bugs=N, injector_share=, repos.train=[a,b], epochs=, learning_rate=, max_minutes=,
+      rank=, seed=, policy.model=..., sandbox=..., json=true
 Examples that out=DIR already holds are used again; delete examples.jsonl to make new ones.
 Use the result with policy.adapter=DIR/adapter.
 """
@@ -121,11 +121,11 @@ def make_examples(
                     seed=Seed(path=bug.task.seed.path, function=bug.task.seed.function),
                     step=0,
                 )
-                as_history = rng.random() < HISTORY_SHARE
-                examples = [
-                    (history_example if as_history else injector_example)(tokenizer, bug.found),
-                    solver_example(arena.solver, task),
-                ]
+                examples = [solver_example(arena.solver, task)]
+                if rng.random() < config.injector_share:
+                    as_history = rng.random() < HISTORY_SHARE
+                    told = history_example if as_history else injector_example
+                    examples.append(told(tokenizer, bug.found))
                 name = f"{task.repo}/{bug.task.seed.path}::{bug.task.seed.function}"
                 append_json_lines(file, [lesson_line(e, name) for e in examples if e])
                 valid += 1

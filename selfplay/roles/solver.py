@@ -8,6 +8,7 @@ The bug patch and the original source never choose or show anything.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ from selfplay.roles.injector import edited_layer
 from selfplay.roles.prompts import render
 from selfplay.types import Layer, SolveTask
 
-MAX_TEST_LINES = 14
+MAX_TEST_LINES = 10
 MAX_TESTS = 2
 MAX_MESSAGES = 3
 MAX_CANDIDATES = 12
@@ -127,12 +128,13 @@ class CompactSolver:
         ]
         bodies = relevant_tests(view, failures, self._reached)
         tests, shown = _test_text(bodies, failures)
-        messages = _messages(failures, shown)
+        complaints = _complaints(failures, shown)
         issue = view.problem_statement.strip()[:MAX_ISSUE_CHARACTERS]
         candidates, sources = self._candidates(view, failures, tests)
         system = render("system")
 
         def text_of(listing: Listing) -> str:
+            messages = [message + where(failure, listing) for failure, message in complaints]
             return render(
                 "solver", listing=listing.render(), issue=issue, tests=tests, messages=messages
             )
@@ -163,11 +165,13 @@ class CompactSolver:
             for f in list_functions(text, path)
         }
         rows = traceback_rows(failures, functions)
+        ends = [name for failure in failures if (name := innermost(failure, functions))]
         scores = {name: score for name, score in scores.items() if name in functions}
         order = rank(
             scores,
             in_all=reached_by_all(view.fail_to_pass, self._reached),
             located=rows,
+            innermost={name: count / len(ends) for name, count in Counter(ends).items()},
             mentioned=set(re.findall(r"\w+", tests)),
         )
 
@@ -194,11 +198,29 @@ def traceback_rows(
     """{function: 0-based row} of the functions on the failures' tracebacks, innermost line."""
     rows: dict[str, int] = {}
     for failure in failures:
-        for path, line in failure.locations:
-            for name, function in functions.items():
-                if function.path == path and function.start_line <= line <= function.end_line:
-                    rows[name] = line - 1
+        rows.update(_traced(failure, functions))
     return rows
+
+
+def innermost(failure: Failure, functions: Mapping[str, FunctionInfo]) -> str | None:
+    """The function in which a failure's traceback ends, tests and foreign code left aside."""
+    traced = _traced(failure, functions)
+    return traced[-1][0] if traced else None
+
+
+def _traced(failure: Failure, functions: Mapping[str, FunctionInfo]) -> list[tuple[str, int]]:
+    return [
+        (name, line - 1)
+        for path, line in failure.locations
+        for name, function in functions.items()
+        if function.path == path and function.start_line <= line <= function.end_line
+    ]
+
+
+def where(failure: Failure, listing: Listing) -> str:
+    """ " (line 3)" for the innermost line of the traceback that a listing shows, else ""."""
+    numbers = [listing.number(path, line - 1) for path, line in failure.locations]
+    return next((f" (line {number})" for number in reversed(numbers) if number), "")
 
 
 def relevant_tests(
@@ -242,10 +264,12 @@ def _test_text(bodies: Sequence[TestBody], failures: Sequence[Failure]) -> tuple
     return "\n".join(lines), names
 
 
-def _messages(failures: Sequence[Failure], names: Sequence[str]) -> list[str]:
+def _complaints(failures: Sequence[Failure], names: Sequence[str]) -> list[tuple[Failure, str]]:
     """What the shown tests complained of; any failure's when none of them is recorded."""
     matching = [f for name in names for f in failures if f.name == name] or list(failures[:1])
     first = {failure.name: failure for failure in reversed(matching)}
     each = MAX_MESSAGES if len(first) <= 1 else 1
-    found = [message for f in reversed(first.values()) for message in f.messages[:each]]
-    return list(dict.fromkeys(found))[:MAX_MESSAGES]
+    found = [(message, f) for f in reversed(first.values()) for message in f.messages[:each]]
+    return [(failure, message) for message, failure in dict(reversed(found)).items()][::-1][
+        :MAX_MESSAGES
+    ]

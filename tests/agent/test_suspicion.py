@@ -31,6 +31,13 @@ def test_rank_breaks_ties_by_traceback_then_mention_then_name() -> None:
     assert rank(scores, mentioned={"m"}, located={"b::f", "a::C.m"})[:2] == ["a::C.m", "b::f"]
 
 
+def test_where_tracebacks_end_outweighs_where_they_pass() -> None:
+    scores = {"a::f": 0.5, "a::g": 0.6}
+    both = {"a::f", "a::g"}
+    assert rank(scores, located=both, innermost={"a::g": 1.0})[0] == "a::g"
+    assert rank(scores, located=both, innermost={"a::f": 0.75, "a::g": 0.25})[0] == "a::f"
+
+
 def test_functions_of_all_failing_tests_come_first() -> None:
     assert reached_by_all(["t1", "t3", "unknown"], REACHED) == {"a::g"}
     assert reached_by_all(["unknown"], REACHED) == set()

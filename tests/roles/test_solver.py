@@ -6,15 +6,17 @@ from dataclasses import replace
 
 import pytest
 
+from selfplay.agent.failures import Failure
 from selfplay.bugs.oracle import overfits, public_tests
 from selfplay.bugs.patch import apply_patch, read_file, reverse_patch
 from selfplay.bugs.validation import validate
 from selfplay.config import ScaffoldConfig
 from selfplay.policy.scripted import ByteTokenizer, candidate_answers
+from selfplay.repo.functions import FunctionInfo
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.injector import CompactInjector
 from selfplay.roles.rejected import Rejected
-from selfplay.roles.solver import CompactSolver, SolverView
+from selfplay.roles.solver import CompactSolver, SolverView, innermost, traceback_rows
 from selfplay.types import GradeReport, InjectionTask, Seed, SolveTask
 
 
@@ -71,6 +73,27 @@ def test_lines_after_the_one_that_failed_are_left_out(
     task = make_task(injector, prepared, "Bag.add", "2|     self.items.insert(0, item)")
     text = solver.prompt(task).text
     assert "assert bag.items ==" in text and "assert bag.added" not in text
+
+
+def test_a_message_names_the_listed_line_that_raised(
+    solver: CompactSolver, injector: CompactInjector, prepared: PreparedRepo
+) -> None:
+    task = make_task(injector, prepared, "Bag.add", "2|     self.items.append(itme)")
+    prompt = solver.prompt(task)
+    assert "\nE NameError: name 'itme' is not defined (line 2)\n" in prompt.text
+    assert prompt.listing.lines[1].text.strip() == "self.items.append(itme)"
+
+
+def test_where_a_traceback_ends() -> None:
+    functions = {
+        f"a.py::{name}": FunctionInfo(path="a.py", qualname=name, start_line=first, end_line=last)
+        for name, first, last in (("outer", 1, 9), ("inner", 20, 29))
+    }
+    places = (("tests/t.py", 3), ("a.py", 4), ("a.py", 22), ("lib.py", 5))
+    failure = Failure(name="t", locations=places, messages=())
+    assert innermost(failure, functions) == "a.py::inner"
+    assert traceback_rows([failure], functions) == {"a.py::outer": 3, "a.py::inner": 21}
+    assert innermost(replace(failure, locations=places[:1]), functions) is None
 
 
 def test_functions_are_numbered_on_and_bounded(
