@@ -25,6 +25,7 @@ from selfplay.agent.failures import (
 from selfplay.agent.suspicion import ochiai, rank, reached_by_all
 from selfplay.bugs.oracle import public_patch, public_tests
 from selfplay.bugs.patch import apply_patch, make_patch, read_file, touched_files
+from selfplay.bugs.protected import is_source_path
 from selfplay.bugs.sealing import sealed_layer
 from selfplay.config import ScaffoldConfig
 from selfplay.policy.base import Tokenizer
@@ -82,7 +83,10 @@ class CompactSolver:
         self.prepared = prepared
         self.tokenizer = tokenizer
         self.scaffold = scaffold
-        self._reached = {test: info.functions for test, info in prepared.profile.tests.items()}
+        self._reached = {  # helpers of the tests are no place to repair anything
+            test: [name for name in info.functions if is_source_path(name.split("::", 1)[0])]
+            for test, info in prepared.profile.tests.items()
+        }
 
     def prompt(self, task: SolveTask) -> SolverPrompt:
         """The prompt of one task."""

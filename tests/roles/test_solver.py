@@ -108,6 +108,19 @@ def test_functions_are_numbered_on_and_bounded(
     assert len(tight.prompt(bag).prompt_ids) <= 700
 
 
+def test_helpers_of_the_tests_are_not_shown(prepared: PreparedRepo, bag: SolveTask) -> None:
+    """A patch of them would count as no fix."""
+    profile = prepared.profile
+    helper = "tests/test_core.py::TestBag.test_size"
+    tests = {
+        name: replace(info, functions=frozenset({helper}) if "test_add" in name else frozenset())
+        for name, info in profile.tests.items()
+    }
+    misled = replace(prepared, profile=replace(profile, tests=tests))
+    solver = CompactSolver(misled, ByteTokenizer(), ScaffoldConfig(max_prompt_tokens=3000))
+    assert {e.path for e in solver.prompt(bag).listing.excerpts} <= {"pkg/core.py"}
+
+
 def view_of(solver: CompactSolver, task: SolveTask, source: str | None = None) -> SolverView:
     """The view of a task, rebuilt from nothing but what a solver may know."""
     tree = solver.prepared.environment.tree
