@@ -16,10 +16,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from selfplay.errors import PolicyError
+from selfplay.config import VLLMConfig
+from selfplay.errors import PolicyError, UserError
 from selfplay.policy.base import SampleRequest, Tokenizer
 from selfplay.policy.vllm_backend import Backend
 from selfplay.policy.vllm_client import Answer
+from selfplay.policy.vllm_server import Launch, ServerProcess, find_python
 from selfplay.types import Completion
 
 log = logging.getLogger(__name__)
@@ -143,3 +145,37 @@ class VLLMPolicy:
             futures = [threads.submit(act, backend) for backend in self._backends]
         for future in futures:
             future.result()
+
+
+def open_vllm(config: VLLMConfig, model: Path | None, tokenizer: Tokenizer) -> VLLMPolicy:
+    """Start or reach the configured servers, all with the weights of `model`.
+
+    `model` None leaves servers at URLs the weights that they have.
+    """
+    num = len(config.urls) or config.num_servers
+    if num < 1 or config.max_concurrency < 1:
+        raise UserError("policy.vllm: num_servers and max_concurrency must be at least 1")
+    processes: list[ServerProcess | None] = [None] * num
+    if not config.urls:
+        launch = Launch(
+            python=find_python(config.python),
+            max_model_len=config.max_model_len,
+            dtype=config.dtype,
+            enforce_eager=config.enforce_eager,
+            kv_cache_gib=config.kv_cache_gib,
+            start_timeout_s=config.start_timeout_s,
+            args=tuple(config.args),
+        )
+        processes = [ServerProcess(launch, f"server{index}") for index in range(num)]
+    backends = [
+        Backend(
+            model=model,
+            url=url,
+            process=process,
+            num_connections=config.max_concurrency,
+            request_timeout_s=config.request_timeout_s,
+            max_failures=config.max_failures,
+        )
+        for url, process in zip(config.urls or [""] * num, processes, strict=True)
+    ]
+    return VLLMPolicy(backends, tokenizer, max_concurrency=config.max_concurrency)

@@ -112,7 +112,7 @@ class ServerProcess:
         self.stop()
         port = _free_port()
         command = [sys.executable, "-E", "-S", str(vllm_guard.__file__)]
-        with self.log.open("wb") as log:
+        with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, *self._launch.command(model, port)],
                 stdin=subprocess.PIPE,
