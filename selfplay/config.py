@@ -41,6 +41,7 @@ class VLLMConfig:
     dtype: str = "bfloat16"
     enforce_eager: bool = True
     kv_cache_gib: int = 2
+    seeds: bool = False
     max_concurrency: int = 256
     max_failures: int = 5
     start_timeout_s: float = 600.0

@@ -6,6 +6,10 @@
 Log-probabilities are those of the distribution that was sampled from: at the request's temperature
 and, where `top_p < 1` (evaluation), after the cut. vLLM itself runs in other processes and in an
 environment of its own (`Launch.python`); nothing of it is imported here.
+
+Answers are not reproducible: what a draw sees depends on what else is in the batch. Requests carry
+their seeds only if `policy.vllm.seeds` says so: vLLM 0.32 on a CPU dies of a seeded request whose
+prompt it reads in pieces, and on GPUs seeds are slow.
 """
 
 from __future__ import annotations
@@ -56,6 +60,11 @@ class VLLMPolicy:
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer."""
         return self._tokenizer
+
+    @property
+    def urls(self) -> list[str]:
+        """Where the servers are now; one of ours gets another port when it is started again."""
+        return [backend.client.url for backend in self._backends]
 
     def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         """Answers in the order of `requests`."""
@@ -166,13 +175,14 @@ def open_vllm(config: VLLMConfig, model: Path | None, tokenizer: Tokenizer) -> V
             start_timeout_s=config.start_timeout_s,
             args=tuple(config.args),
         )
-        processes = [ServerProcess(launch, f"server{index}") for index in range(num)]
+        processes = [ServerProcess(launch, number) for number in range(num)]
     backends = [
         Backend(
             model=model,
             url=url,
             process=process,
             num_connections=config.max_concurrency,
+            seeds=config.seeds,
             request_timeout_s=config.request_timeout_s,
             max_failures=config.max_failures,
         )

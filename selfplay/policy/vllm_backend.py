@@ -42,13 +42,14 @@ class Backend:
         num_connections: int = 256,
         request_timeout_s: float = 600.0,
         max_failures: int = 5,
+        seeds: bool = False,
     ) -> None:
         assert (process is not None) == (not url) and (url or model)
         self.num_running = 0
         self.max_model_len = 0
         self._process = process
         self._connect: Callable[[str], VLLMClient] = lambda target: VLLMClient(
-            target, num_connections=num_connections, timeout_s=request_timeout_s
+            target, num_connections=num_connections, timeout_s=request_timeout_s, seeds=seeds
         )
         self._client = self._connect(url) if url else None
         self._max_failures = max_failures

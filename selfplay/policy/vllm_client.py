@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -42,7 +41,10 @@ class Answer:
 class VLLMClient:
     """Calls of one server. Thread-safe. Raises `Unreachable`, `Refused`, `PolicyError`."""
 
-    def __init__(self, url: str, *, num_connections: int, timeout_s: float) -> None:
+    def __init__(
+        self, url: str, *, num_connections: int, timeout_s: float, seeds: bool = False
+    ) -> None:
+        self._seeds = seeds
         self.http = JsonClient(url, num_connections=num_connections, timeout_s=timeout_s)
         self.url = self.http.url
 
@@ -71,7 +73,8 @@ class VLLMClient:
 
         A token that is the only one allowed has log-probability 0 there.
         """
-        body = _body((token_id,), max_tokens=1, end_of_turn_id=token_id)
+        probe = SampleRequest(prompt_ids=(token_id,))
+        body = request_body(probe, max_tokens=1, end_of_turn_id=token_id)
         body["sampling_params"]["allowed_token_ids"] = [token_id]
         try:
             document = self.http.post("/inference/v1/generate", body)
@@ -92,13 +95,9 @@ class VLLMClient:
         self, request: SampleRequest, *, max_tokens: int, end_of_turn_id: int
     ) -> list[Answer]:
         """`request.num_samples` answers; a sampled end-of-turn token is part of the answer."""
-        body = _body(request.prompt_ids, max_tokens=max_tokens, end_of_turn_id=end_of_turn_id)
-        body["sampling_params"] |= {
-            "n": request.num_samples,
-            "temperature": request.temperature,
-            "top_p": request.top_p,
-            "seed": request.seed * _SPREAD % _MAX_SEED,
-        }
+        body = request_body(request, max_tokens=max_tokens, end_of_turn_id=end_of_turn_id)
+        if self._seeds:
+            body["sampling_params"]["seed"] = request.seed * _SPREAD % _MAX_SEED
         return _read(self.http.post("/inference/v1/generate", body), request.num_samples)
 
     def weight_version(self) -> str | None:
@@ -150,15 +149,15 @@ class VLLMClient:
             raise
 
 
-def _body(prompt_ids: Sequence[int], *, max_tokens: int, end_of_turn_id: int) -> dict[str, Any]:
-    """A request in which nothing is left to the server's own defaults."""
+def request_body(request: SampleRequest, *, max_tokens: int, end_of_turn_id: int) -> dict[str, Any]:
+    """The request without its seed; nothing is left to the server's own defaults."""
     return {
-        "token_ids": list(prompt_ids),
+        "token_ids": list(request.prompt_ids),
         "sampling_params": {
-            "n": 1,
+            "n": request.num_samples,
             "max_tokens": max_tokens,
-            "temperature": 1.0,
-            "top_p": 1.0,
+            "temperature": request.temperature,
+            "top_p": request.top_p,
             "top_k": 0,
             "min_p": 0.0,
             "repetition_penalty": 1.0,

@@ -26,6 +26,7 @@ SERVED_NAME = "policy"
 PYTHON_VARIABLE = "SELFPLAY_VLLM_PYTHON"
 _POLL_S = 0.2
 _TAIL = 1500
+_NEXT_SEED = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +44,12 @@ class Launch:
     start_timeout_s: float = 600.0
     args: Sequence[str] = ()
 
-    def command(self, model: Path, port: int) -> list[str]:
+    def command(self, model: Path, port: int, seed: int) -> list[str]:
         """The server's command line."""
         words = [self.python, "-m", "vllm.entrypoints.openai.api_server"]
         words += ["--host", "127.0.0.1", "--port", str(port)]
         words += ["--model", str(model), "--served-model-name", SERVED_NAME]
-        words += ["--dtype", self.dtype, "--enable-scale-out"]
+        words += ["--dtype", self.dtype, "--seed", str(seed), "--enable-scale-out"]
         words += ["--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"]
         if self.max_model_len is not None:
             words += ["--max-model-len", str(self.max_model_len)]
@@ -88,13 +89,17 @@ def find_python(chosen: str | None) -> str:
 
 
 class ServerProcess:
-    """One server of ours; it can be started again after it died."""
+    """One server of ours; it can be started again after it died.
 
-    def __init__(self, launch: Launch, name: str) -> None:
+    `number` tells its log from others', and seeds what it draws: no two draw the same.
+    """
+
+    def __init__(self, launch: Launch, number: int = 0) -> None:
         self._launch = launch
+        self._seed = number
         self._process: subprocess.Popen[bytes] | None = None
         folder = Path(tempfile.mkdtemp(prefix="selfplay-vllm-"))
-        self.log = folder / f"{name}.log"
+        self.log = folder / f"server{number}.log"
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self._end: weakref.finalize[..., ServerProcess] | None = None
 
@@ -111,10 +116,11 @@ class ServerProcess:
         """Start on `model` (ending what ran before), without waiting; the URL."""
         self.stop()
         port = _free_port()
+        self._seed += _NEXT_SEED  # what is repeated after a restart is drawn anew
         command = [sys.executable, "-E", "-S", str(vllm_guard.__file__)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, *self._launch.command(model, port)],
+                [*command, *self._launch.command(model, port, self._seed)],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
