@@ -28,8 +28,8 @@ from pathlib import Path
 import torch
 import urllib3
 
-from selfplay.config import VLLMConfig
 from selfplay.curriculum.arena import trajectory
+from selfplay.engine_config import VLLMConfig
 from selfplay.errors import SelfplayError, UserError
 from selfplay.learner.mismatch import Mismatch, measure_mismatch
 from selfplay.learner.publish import save_hf

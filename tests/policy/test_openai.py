@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from selfplay.config import OpenAIConfig, PolicyConfig
+from selfplay.config import PolicyConfig
+from selfplay.engine_config import OpenAIConfig
 from selfplay.errors import PolicyError, UserError
 from selfplay.policy.base import SampleRequest
 from selfplay.policy.openai import OpenAIPolicy, open_openai

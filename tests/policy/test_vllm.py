@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from selfplay.agent.chat import BadCall, ChatRenderer, ToolSpec
-from selfplay.config import OpenAIConfig, VLLMConfig
+from selfplay.engine_config import OpenAIConfig, VLLMConfig
 from selfplay.errors import PolicyError, UserError
 from selfplay.learner.mismatch import measure_mismatch
 from selfplay.learner.publish import save_hf

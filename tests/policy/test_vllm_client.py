@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from selfplay.config import VLLMConfig
+from selfplay.engine_config import VLLMConfig
 from selfplay.errors import PolicyError, UserError
 from selfplay.policy.base import SampleRequest
 from selfplay.policy.vllm import VLLMPolicy, open_vllm
