@@ -84,6 +84,7 @@ def open_served_learner(
     shutil.rmtree(root, ignore_errors=True)  # what a killed run left
     publisher = DirectoryPublisher(inner.trainer.model, model_dir, root.resolve())
     served = open_vllm(policy.vllm, publisher.write(0), HFTokenizer.load(model_dir))
+    weakref.finalize(served, shutil.rmtree, root, ignore_errors=True)
     return ServedLearner(inner, served, publisher)
 
 

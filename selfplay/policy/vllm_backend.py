@@ -72,10 +72,13 @@ class Backend:
         if self._process is not None:
             self._start(*self._weights)
         self.client.check_version()
+        if self._process is None:
+            self._labelled = self.client.weight_version() is not None
+            if self._labelled:
+                self.client.resume()  # whoever used it before may have died in an update
         self.client.check_logprobs(end_of_turn_id)
         self.max_model_len = self.client.max_model_len()
         if self._process is None:
-            self._labelled = self.client.weight_version() is not None
             model, version = self._weights
             if model is not None:
                 self.load(model, version)
@@ -117,6 +120,7 @@ class Backend:
                 log.warning("vLLM server lost (%s); starting it on the new weights", error)
                 self._start(directory, version)
                 self._generation += 1
+            self._tainted = False
 
     def commit(self, directory: Path, version: int) -> None:
         """From now on these are the weights that a lost server is brought back with."""

@@ -18,7 +18,8 @@ from selfplay.types import VersionSpan
 SUPPORTED = SpecifierSet(">=0.32,<0.33", prereleases=True)
 """vLLM releases whose generate endpoint and weight administration are known to be as used here."""
 
-_ADMIN_S = 120.0
+_ADMIN_S = 600.0
+_QUICK_S = 60.0
 _MAX_SEED = 2**31
 _SPREAD = 0x9E3779B1
 """vLLM gives sample i the seed `seed + i`: seeds that follow each other must not share samples."""
@@ -51,7 +52,7 @@ class VLLMClient:
     def check_version(self) -> str:
         """The server's version. `UserError` when it is not a supported vLLM."""
         try:
-            text = str(self.http.get("/version", timeout_s=_ADMIN_S)["version"])
+            text = str(self.http.get("/version", timeout_s=_QUICK_S)["version"])
             version = Version(text)
         except Unreachable:
             raise
@@ -65,7 +66,7 @@ class VLLMClient:
 
     def max_model_len(self) -> int:
         """Longest prompt plus answer, in tokens."""
-        (model, *_) = self.http.get("/v1/models", timeout_s=_ADMIN_S)["data"]
+        (model, *_) = self.http.get("/v1/models", timeout_s=_QUICK_S)["data"]
         return int(model["max_model_len"])
 
     def check_logprobs(self, token_id: int) -> None:
@@ -103,7 +104,7 @@ class VLLMClient:
     def weight_version(self) -> str | None:
         """The label of the weights; None where the administration routes are closed."""
         try:
-            return str(self.http.get("/weight_info", timeout_s=_ADMIN_S)["weight_version"])
+            return str(self.http.get("/weight_info", timeout_s=_QUICK_S)["weight_version"])
         except Refused as error:
             if error.status in (401, 403, 404):
                 return None

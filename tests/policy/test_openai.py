@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +22,7 @@ from selfplay.errors import PolicyError, UserError
 from selfplay.policy.base import SampleRequest
 from selfplay.policy.openai import OpenAIPolicy, open_openai
 
+ROOT = Path(__file__).resolve().parents[2]
 ANSWER: dict[str, Any] = {
     "choices": [{"message": {"content": "four"}, "finish_reason": "stop"}],
     "usage": {"prompt_tokens": 11, "completion_tokens": 2},
@@ -200,3 +205,33 @@ def test_nothing_listens() -> None:
         policy.sample([ask(policy)])
     with pytest.raises(UserError, match="adapter=null"):
         open_openai(PolicyConfig(engine="openai", model="m"))
+
+
+def selfplay(*words: str) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-m", "selfplay", *words, "sandbox=bubblewrap", "json=true"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OPENAI_API_KEY": "s3cret"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_an_evaluation_counts_tokens_and_cost(server: Unreliable, tmp_path: Path) -> None:
+    """`selfplay evaluate policy=openai` on real bugs, with a failure on the way."""
+    selfplay("inject", "repo=sample-ledger", "source=procedural", "n=4", f"out={tmp_path}")
+    server.script = [(503, "busy", {})]
+    result = selfplay(
+        "evaluate", f"suite={tmp_path}", "policy=openai", "policy.model=m", "num_samples=2",
+        f"policy.openai.url=http://127.0.0.1:{server.server_port}/v1",
+        "policy.openai.input_price=1", "policy.openai.output_price=2",
+    )  # fmt: skip
+    num = 2 * result["num_tasks"]
+    assert num > 0 and result["num_errored"] == 0 and result["pass@1"]["mean"] == 0.0
+    usage = result["usage"]
+    assert (usage["requests"], usage["retries"]) == (num, 1)
+    assert usage["cost_usd"] == pytest.approx(num * (11 + 2 * 2) / 1e6)
+    assert all("fix" in json.dumps(body).lower() for _, body, _ in server.seen)
