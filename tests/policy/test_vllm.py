@@ -64,7 +64,7 @@ def policy(model_dir: Path, tokenizer: HFTokenizer) -> Iterator[VLLMPolicy]:
         find_python(None)
     except UserError as error:
         pytest.skip(f"vLLM is not installed: {error}")
-    config = VLLMConfig(max_model_len=1024, kv_cache_gib=1, start_timeout_s=900)
+    config = VLLMConfig(max_model_len=1024, kv_cache_gib=1, start_timeout_s=3000)
     opened = open_vllm(config, model_dir, tokenizer)
     yield opened
     opened.close()

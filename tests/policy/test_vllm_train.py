@@ -19,7 +19,7 @@ WORDS = (
     "experiment=samples", "policy=vllm", "learner=lora", "sandbox=bubblewrap",
     "curriculum.group_size=4", "curriculum.num_groups=2", "curriculum.seeds_per_group=4",
     "curriculum.samples_per_seed=2", "policy.vllm.kv_cache_gib=1",
-    "policy.vllm.max_model_len=2048", "policy.vllm.start_timeout_s=900",
+    "policy.vllm.max_model_len=2048", "policy.vllm.start_timeout_s=3000",
 )  # fmt: skip
 
 
