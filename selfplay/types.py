@@ -134,10 +134,21 @@ class GradeReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VersionSpan:
+    """Tokens [start, end) of a completion were sampled by weights `version` (None: unknown)."""
+
+    version: int | None
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
     """What the policy sampled for one prompt: `len(token_ids) == len(logprobs)`.
 
     The end-of-turn token is part of `token_ids` when it was sampled (finish_reason "stop").
+    `policy_version` is the oldest that had a part in it; `spans` tell them apart where weights
+    changed while it was sampled (empty: one version made it all).
     """
 
     token_ids: tuple[int, ...]
@@ -145,6 +156,7 @@ class Completion:
     text: str
     finish_reason: Literal["stop", "length"]
     policy_version: int
+    spans: tuple[VersionSpan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "selfplay"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 VOCABULARY = {
-    "selfplay", "config", "episodes", "errors", "files", "metrics", "run_dir", "seeds",
-    "statistics", "types",
+    "selfplay", "config", "engine_config", "episodes", "errors", "files", "metrics", "run_dir",
+    "seeds", "statistics", "types",
 }  # fmt: skip
 BELOW: dict[str, set[str]] = {"sandbox": VOCABULARY}
 for name, further in {
@@ -31,7 +31,10 @@ BELOW["learner"] = VOCABULARY | {"policy"}  # nothing of roles, bugs or reposito
 BELOW["export"] = BELOW["policy"] | {"policy"}
 BELOW["commands"] = BELOW["curriculum"] | {"curriculum", "learner", "export"}
 BELOW["cli"] = BELOW["__main__"] = BELOW["commands"] | {"commands", "cli"}
-FURTHER = {"learner/grpo.py": {"sandbox"}}  # where models are kept: sandbox.host.cache_root
+FURTHER = {
+    "learner/grpo.py": {"sandbox"},
+    "learner/served.py": {"sandbox"},
+}  # where models are kept: sandbox.host.cache_root
 HEAVY = {
     "docker": ("sandbox/docker.py", "sandbox/docker_container.py"),
     "vllm": ("policy/vllm.py",),

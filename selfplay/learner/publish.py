@@ -2,7 +2,7 @@
 
 The in-process engine shares the trainer's live weights, full or merged adapter, so nothing is
 copied: publishing proves that the live weights are the masters' and finite, then bumps the version.
-Other engines are handed an ordinary model directory (`save_hf`).
+Engines in other processes are handed an ordinary model directory (`DirectoryPublisher`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 
 from selfplay.errors import PolicyError
 from selfplay.learner.lora import LoraLinear, lora_layers
+from selfplay.policy.model_files import quiet
 
 
 class VersionedPolicy(Protocol):
@@ -47,6 +48,37 @@ class Publisher:
         return self._policy.version
 
 
+class ServedPolicy(Protocol):
+    """An engine in other processes, which reads its weights from a model directory."""
+
+    version: int
+
+    def update_weights(self, directory: Path, version: int | None = None) -> int: ...
+
+
+class DirectoryPublisher:
+    """Publishes the live weights of `model` as model directories below `root`; one is kept."""
+
+    def __init__(self, model: Any, tokenizer_dir: Path, root: Path) -> None:
+        self._model = model
+        self._tokenizer_dir = tokenizer_dir
+        self._root = root
+
+    def write(self, version: int) -> Path:
+        """The directory of `version`, adapter merged."""
+        directory = self._root / f"version_{version}"
+        save_hf(self._model, self._tokenizer_dir, directory)
+        return directory
+
+    def publish(self, policy: ServedPolicy, version: int) -> None:
+        """Write, load everywhere, and only then forget the version before."""
+        directory = self.write(version)
+        policy.update_weights(directory, version)
+        for other in self._root.iterdir():
+            if other != directory:
+                shutil.rmtree(other, ignore_errors=True)
+
+
 @torch.no_grad()
 def is_merged(layer: LoraLinear) -> bool:
     """Whether a sample of rows of the live weight equals base + delta, rounded once."""
@@ -74,7 +106,8 @@ def save_hf(model: Any, tokenizer_dir: Path | None, directory: Path) -> None:
     implementation = model.config._attn_implementation
     model.config._attn_implementation = "eager"
     try:
-        model.save_pretrained(str(temporary), state_dict=state)
+        with quiet():
+            model.save_pretrained(str(temporary), state_dict=state)
     finally:
         model.config._attn_implementation = implementation
     if tokenizer_dir is not None:

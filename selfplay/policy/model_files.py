@@ -48,7 +48,7 @@ def load_model(path: Path, *, dtype: Any = None, attn: str = "eager") -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    with _quiet():
+    with quiet():
         try:
             model = AutoModelForCausalLM.from_pretrained(
                 str(path), dtype=dtype or torch.bfloat16, attn_implementation=attn
@@ -115,7 +115,7 @@ def _unpack_gguf(gguf: Path, directory: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    with _quiet():
+    with quiet():
         try:
             model = AutoModelForCausalLM.from_pretrained(
                 str(gguf.parent),
@@ -175,7 +175,7 @@ def _from_hub(name: str) -> Path:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars of transformers, and no warnings of tokenizers after a fork."""
     from transformers.utils import logging as hf_logging
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from selfplay.agent.renderer import TemplateRenderer
 from selfplay.errors import PolicyError, UserError
 from selfplay.policy.attention import hidden_states, use_plans
 from selfplay.policy.base import SampleRequest, Tokenizer
@@ -55,6 +56,10 @@ class HFTokenizer:
         from transformers import AutoTokenizer
 
         return cls(AutoTokenizer.from_pretrained(str(directory)))
+
+    def chat(self) -> TemplateRenderer:
+        """The same template for chats of several turns with tools."""
+        return TemplateRenderer(self._tokenizer)
 
     def render(self, system: str, user: str) -> tuple[int, ...]:
         """Ids of the conversation up to where the answer begins."""

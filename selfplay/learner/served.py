@@ -1,0 +1,105 @@
+"""Training where vLLM servers sample: the learner's own model, its weights handed over on disk.
+
+    step -> optimizer -> <root>/version_N -> every server: pause, load, resume -> policy version N
+
+The trained model stays in this process (`GrpoLearner`); what the servers run is a merged copy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from selfplay.config import LearnerConfig, PolicyConfig
+from selfplay.errors import UserError
+from selfplay.learner.grpo import GrpoLearner, load_for_inference, open_learner
+from selfplay.learner.publish import DirectoryPublisher
+from selfplay.policy.model_files import resolve_model
+from selfplay.policy.transformers import HFTokenizer
+from selfplay.policy.vllm import VLLMPolicy, open_vllm
+from selfplay.run_dir import RunDir
+from selfplay.sandbox.host import cache_root
+from selfplay.types import PeerGroup
+
+
+class ServedLearner:
+    """A `GrpoLearner` whose weights are published to vLLM servers after each optimizer step."""
+
+    def __init__(
+        self, learner: GrpoLearner, policy: VLLMPolicy, publisher: DirectoryPublisher
+    ) -> None:
+        self._learner = learner
+        self._publisher = publisher
+        self.policy = policy
+
+    def step(self, groups: Sequence[PeerGroup]) -> dict[str, float]:
+        """One optimizer step, then publish; metrics, `weight_update_s` among them."""
+        row = self._learner.step(groups)
+        return row | {"weight_update_s": self._publish()}
+
+    def save(self, run_dir: RunDir, step: int, extra: Mapping[str, Any]) -> None:
+        """Checkpoint of `step`."""
+        self._learner.save(run_dir, step, extra)
+
+    def restore(self, run_dir: RunDir) -> dict[str, Any] | None:
+        """Load the newest whole checkpoint, and give the servers its weights."""
+        extra = self._learner.restore(run_dir)
+        self._publish()
+        return extra
+
+    def export(self, run_dir: RunDir, step: int) -> Path:
+        """The weights after `step` under `weights/`."""
+        return self._learner.export(run_dir, step)
+
+    def _publish(self) -> float:
+        """Seconds that publishing took; 0 when the servers have these weights."""
+        version = self._learner.policy.version
+        if version == self.policy.version:
+            return 0.0
+        began = time.perf_counter()
+        self._publisher.publish(self.policy, version)
+        return time.perf_counter() - began
+
+
+def open_served_learner(
+    policy: PolicyConfig, learner: LearnerConfig, seed: int, root: Path
+) -> ServedLearner:
+    """Trainer in this process and servers that sample; weights change hands below `root`.
+
+    Servers on other machines must see `root` under the same path.
+    """
+    if policy.top_p != 1.0:
+        raise UserError(
+            f"policy.top_p={policy.top_p}: vLLM reports log-probabilities after the cut, which "
+            "cannot be trained on; set policy.top_p=1"
+        )
+    inner = open_learner(dataclasses.replace(policy, engine="transformers"), learner, seed)
+    model_dir = resolve_model(policy.model, cache_root())
+    shutil.rmtree(root, ignore_errors=True)  # what a killed run left
+    publisher = DirectoryPublisher(inner.trainer.model, model_dir, root.resolve())
+    served = open_vllm(policy.vllm, publisher.write(0), HFTokenizer.load(model_dir))
+    weakref.finalize(served, shutil.rmtree, root, ignore_errors=True)
+    return ServedLearner(inner, served, publisher)
+
+
+def open_for_inference(policy: PolicyConfig) -> VLLMPolicy:
+    """Servers with the configured model, its adapter merged, nothing trainable.
+
+    Without an adapter, servers at URLs keep the weights that they have.
+    """
+    model_dir = resolve_model(policy.model, cache_root())
+    tokenizer = HFTokenizer.load(model_dir)
+    if policy.adapter is None:
+        return open_vllm(policy.vllm, None if policy.vllm.urls else model_dir, tokenizer)
+    root = Path(tempfile.mkdtemp(prefix="selfplay-weights-"))
+    model = load_for_inference(policy).model
+    merged = DirectoryPublisher(model, model_dir, root).write(0)
+    served = open_vllm(policy.vllm, merged, tokenizer)
+    weakref.finalize(served, shutil.rmtree, root, ignore_errors=True)
+    return served

@@ -1,0 +1,191 @@
+"""Inference on vLLM servers: token ids in, token ids out, weights changed while they run.
+
+    requests -> the server with the least to do -> /inference/v1/generate -> completions
+    directory -> on every server: pause, load, label, resume -> version + 1
+
+Log-probabilities are those of the distribution that was sampled from: at the request's temperature
+and, where `top_p < 1` (evaluation), after the cut. vLLM itself runs in other processes and in an
+environment of its own (`Launch.python`); nothing of it is imported here.
+
+Answers are not reproducible: what a draw sees depends on what else is in the batch. Requests carry
+their seeds only if `policy.vllm.seeds` says so: vLLM 0.32 on a CPU dies of a seeded request whose
+prompt it reads in pieces, and on GPUs seeds are slow.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from selfplay.engine_config import VLLMConfig
+from selfplay.errors import PolicyError, UserError
+from selfplay.policy.base import SampleRequest, Tokenizer
+from selfplay.policy.vllm_backend import Backend
+from selfplay.policy.vllm_client import Answer
+from selfplay.policy.vllm_server import Launch, ServerProcess, find_python
+from selfplay.types import Completion
+
+log = logging.getLogger(__name__)
+
+
+class VLLMPolicy:
+    """One set of weights on one or several servers. Thread-safe.
+
+    Requests run concurrently, `max_concurrency` at a time; a server that dies is brought back
+    with the current weights and its requests are repeated. Raises `PolicyError` when servers keep
+    failing, `UserError` when one cannot be used at all.
+    """
+
+    def __init__(
+        self, backends: Sequence[Backend], tokenizer: Tokenizer, *, max_concurrency: int = 256
+    ) -> None:
+        assert backends
+        self._backends = tuple(backends)
+        self._tokenizer = tokenizer
+        self._threads = ThreadPoolExecutor(max_concurrency, thread_name_prefix="vllm")
+        self._choosing = threading.Lock()
+        self._updating = threading.Lock()
+        self.version = 0
+        try:
+            self._everywhere(lambda backend: backend.open(tokenizer.end_of_turn_id))
+        except BaseException:
+            self.close()
+            raise
+        self.max_model_len = min(backend.max_model_len for backend in self._backends)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+        return self._tokenizer
+
+    @property
+    def urls(self) -> list[str]:
+        """Where the servers are now; one of ours gets another port when it is started again."""
+        return [backend.client.url for backend in self._backends]
+
+    def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        """Answers in the order of `requests`."""
+        for request in requests:
+            self._check(request)
+        if len(requests) < 2:
+            return [self._answer(request) for request in requests]
+        futures = [self._threads.submit(self._answer, request) for request in requests]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def update_weights(self, directory: Path, version: int | None = None) -> int:
+        """Load the model directory on every server while requests go on; the new version.
+
+        Requests in flight are frozen, go on under the new weights, and say so in their spans. The
+        version is `version`, else one more than now. A load that fails raises `PolicyError`; the
+        servers then go back to the weights before, and the version stays.
+        """
+        with self._updating:
+            version = self.version + 1 if version is None else version
+            try:
+                self._everywhere(lambda backend: backend.load(directory, version))
+            except BaseException:
+                for backend in self._backends:
+                    backend.taint()
+                raise
+            for backend in self._backends:
+                backend.commit(directory, version)
+            self.version = version
+            return version
+
+    def close(self) -> None:
+        """End the servers that are ours. Idempotent."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for backend in self._backends:
+            backend.close()
+
+    def _check(self, request: SampleRequest) -> None:
+        num = len(request.prompt_ids)
+        if not num or request.max_new_tokens < 1:
+            raise PolicyError("a request needs a prompt and max_new_tokens >= 1")
+        if num >= self.max_model_len:
+            raise PolicyError(
+                f"the prompt has {num} tokens, the engine's context {self.max_model_len}; "
+                "lower the scaffold's limits or raise policy.vllm.max_model_len"
+            )
+
+    def _answer(self, request: SampleRequest) -> list[Completion]:
+        """The completions of one request, from the server with the fewest answers under way."""
+        with self._choosing:
+            backend = min(self._backends, key=lambda b: b.num_running)
+            backend.num_running += request.num_samples
+        try:
+            room = self.max_model_len - len(request.prompt_ids)
+            answers = backend.generate(
+                request,
+                max_tokens=min(request.max_new_tokens, room),
+                end_of_turn_id=self._tokenizer.end_of_turn_id,
+            )
+        finally:
+            with self._choosing:
+                backend.num_running -= request.num_samples
+        return [self._completion(answer) for answer in answers]
+
+    def _completion(self, answer: Answer) -> Completion:
+        stopped = answer.finish_reason == "stop"
+        ids = answer.token_ids
+        versions = [span.version for span in answer.spans if span.version is not None]
+        return Completion(
+            token_ids=ids,
+            logprobs=answer.logprobs,
+            text=self._tokenizer.decode(ids[:-1] if stopped else ids),
+            finish_reason=answer.finish_reason,
+            policy_version=min(versions, default=self.version),
+            spans=answer.spans if len(answer.spans) > 1 else (),
+        )
+
+    def _everywhere(self, act: Callable[[Backend], None]) -> None:
+        """Act on all servers at once; the first error is raised after all have ended."""
+        if len(self._backends) == 1:
+            act(self._backends[0])
+            return
+        with ThreadPoolExecutor(len(self._backends)) as threads:
+            futures = [threads.submit(act, backend) for backend in self._backends]
+        for future in futures:
+            future.result()
+
+
+def open_vllm(config: VLLMConfig, model: Path | None, tokenizer: Tokenizer) -> VLLMPolicy:
+    """Start or reach the configured servers, all with the weights of `model`.
+
+    `model` None leaves servers at URLs the weights that they have.
+    """
+    num = len(config.urls) or config.num_servers
+    if num < 1 or config.max_concurrency < 1:
+        raise UserError("policy.vllm: num_servers and max_concurrency must be at least 1")
+    processes: list[ServerProcess | None] = [None] * num
+    if not config.urls:
+        launch = Launch(
+            python=find_python(config.python),
+            max_model_len=config.max_model_len,
+            dtype=config.dtype,
+            enforce_eager=config.enforce_eager,
+            kv_cache_gib=config.kv_cache_gib,
+            start_timeout_s=config.start_timeout_s,
+            args=tuple(config.args),
+        )
+        processes = [ServerProcess(launch, number) for number in range(num)]
+    backends = [
+        Backend(
+            model=model,
+            url=url,
+            process=process,
+            num_connections=config.max_concurrency,
+            seeds=config.seeds,
+            request_timeout_s=config.request_timeout_s,
+            max_failures=config.max_failures,
+        )
+        for url, process in zip(config.urls or [""] * num, processes, strict=True)
+    ]
+    return VLLMPolicy(backends, tokenizer, max_concurrency=config.max_concurrency)

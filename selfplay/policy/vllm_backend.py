@@ -1,0 +1,213 @@
+"""One server of a `VLLMPolicy` and its life: opened, asked, changed, lost, brought back."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from selfplay.errors import PolicyError, UserError
+from selfplay.policy.base import SampleRequest
+from selfplay.policy.http import Refused, Unreachable
+from selfplay.policy.vllm_client import Answer, VLLMClient
+from selfplay.policy.vllm_server import ServerProcess
+
+log = logging.getLogger(__name__)
+
+_HEALTH_S = 10.0
+_BACK_OFF_S = 0.5
+
+
+class Stale(Unreachable):
+    """The server answered with weights that we did not give it: it was started anew."""
+
+
+class Backend:
+    """A server of ours (`process`) or at `url`, holding the weights of a model directory.
+
+    `model` None: a server at a URL that keeps the weights it has. `max_failures` in a row, with no
+    answer in between, are too many. Thread-safe.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Path | None,
+        url: str = "",
+        process: ServerProcess | None = None,
+        num_connections: int = 256,
+        request_timeout_s: float = 600.0,
+        max_failures: int = 5,
+        seeds: bool = False,
+    ) -> None:
+        assert (process is not None) == (not url) and (url or model)
+        self.num_running = 0
+        self.max_model_len = 0
+        self._process = process
+        self._connect: Callable[[str], VLLMClient] = lambda target: VLLMClient(
+            target, num_connections=num_connections, timeout_s=request_timeout_s, seeds=seeds
+        )
+        self._client = self._connect(url) if url else None
+        self._max_failures = max_failures
+        self._lock = threading.Lock()
+        self._generation = 0
+        self._failures = 0
+        self._tainted = False
+        self._labelled = False
+        self._weights: tuple[Path | None, int] = (model, 0)
+
+    @property
+    def client(self) -> VLLMClient:
+        """Calls of the server as it is now."""
+        if self._client is None:
+            raise PolicyError("the vLLM server was not opened")
+        return self._client
+
+    def open(self, end_of_turn_id: int) -> None:
+        """Start or reach the server, and refuse one that cannot be used."""
+        if self._process is not None:
+            self._start(*self._weights)
+        self.client.check_version()
+        if self._process is None:
+            self._labelled = self.client.weight_version() is not None
+            if self._labelled:
+                self.client.resume()  # whoever used it before may have died in an update
+        self.client.check_logprobs(end_of_turn_id)
+        self.max_model_len = self.client.max_model_len()
+        if self._process is None:
+            model, version = self._weights
+            if model is not None:
+                self.load(model, version)
+            elif self._labelled:
+                self.client.set_weight_version(version)
+
+    def generate(
+        self, request: SampleRequest, *, max_tokens: int, end_of_turn_id: int
+    ) -> list[Answer]:
+        """Answers by the current weights; repeated when the server died meanwhile."""
+        for num_tries in itertools.count(1):
+            generation = self._generation
+            try:
+                if self._tainted:
+                    raise Unreachable(f"{self.client.url}: its last weight update failed")
+                answers = self.client.generate(
+                    request, max_tokens=max_tokens, end_of_turn_id=end_of_turn_id
+                )
+                self._check_spans(answers)
+            except (Unreachable, Refused) as error:
+                if isinstance(error, Refused) and error.status < 500:
+                    raise
+                if num_tries > self._max_failures:
+                    raise PolicyError(f"a request failed {num_tries} times: {error}") from error
+                self._recover(generation, error)
+                continue
+            self._failures = 0
+            return answers
+        raise AssertionError
+
+    def load(self, directory: Path, version: int) -> None:
+        """Change the weights while requests wait. A server of ours that died is started on them."""
+        with self._lock:
+            try:
+                self._load(directory, version)
+            except Unreachable as error:
+                if self._process is None:
+                    raise
+                log.warning("vLLM server lost (%s); starting it on the new weights", error)
+                self._start(directory, version)
+                self._generation += 1
+            self._tainted = False
+
+    def commit(self, directory: Path, version: int) -> None:
+        """From now on these are the weights that a lost server is brought back with."""
+        self._weights = (directory, version)
+
+    def taint(self) -> None:
+        """Its weights are not to be trusted: nothing more may come from them."""
+        self._tainted = True
+        if self._process is not None:
+            self._process.stop()
+            return
+        with contextlib.suppress(PolicyError, UserError):
+            self.client.abort()
+
+    def close(self) -> None:
+        """End the server if it is ours."""
+        if self._process is not None:
+            self._process.stop()
+        if self._client is not None:
+            self._client.http.close()
+
+    def _load(self, directory: Path, version: int) -> None:
+        """Pause, load, label, resume."""
+        self.client.pause()
+        try:
+            self.client.load_weights(directory)
+            self.client.set_weight_version(version)
+            self._labelled = True
+        except Unreachable:
+            raise
+        except PolicyError as error:
+            self.taint()
+            raise PolicyError(f"loading weights {version} failed: {error}") from error
+        finally:
+            with contextlib.suppress(Unreachable):
+                self.client.resume()
+
+    def _start(self, model: Path | None, version: int) -> None:
+        assert self._process is not None and model is not None
+        self._client = self._connect(self._process.launch(model))
+        self._process.wait(self._client.http)
+        self._client.set_weight_version(version)
+        self._labelled = True
+
+    def _check_spans(self, answers: list[Answer]) -> None:
+        if self._labelled and any(s.version is None for a in answers for s in a.spans):
+            raise Stale(f"{self.client.url}: was started anew and has lost its weights")
+
+    def _recover(self, generation: int, error: PolicyError) -> None:
+        """Bring the server back with the current weights; whoever comes second finds it done."""
+        with self._lock:
+            if generation != self._generation:
+                return
+            self._failures += 1
+            if self._failures > self._max_failures:
+                detail = f"\n{self._process.tail()}" if self._process is not None else ""
+                raise PolicyError(
+                    f"a vLLM server failed {self._failures} times in a row: {error}{detail}"
+                ) from error
+            log.warning("vLLM server lost (%s); bringing it back", error)
+            time.sleep(_BACK_OFF_S * 2 ** (self._failures - 1))
+            try:
+                self._bring_back()
+            except PolicyError as again:
+                log.warning("vLLM server still lost (%s)", again)
+            else:
+                self._generation += 1
+                self._tainted = False
+
+    def _bring_back(self) -> None:
+        if self._process is not None:
+            if self._tainted or not self._process.is_alive() or not self._is_healthy():
+                self._start(*self._weights)
+            return
+        self.client.http.get("/health", timeout_s=_HEALTH_S)
+        model, version = self._weights
+        if not self._labelled:
+            return
+        if self._tainted or self.client.weight_version() != str(version):
+            if model is None:
+                self.client.set_weight_version(version)
+            else:
+                self._load(model, version)
+
+    def _is_healthy(self) -> bool:
+        try:
+            self.client.http.get("/health", timeout_s=_HEALTH_S)
+        except PolicyError:
+            return False
+        return True

