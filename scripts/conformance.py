@@ -95,6 +95,7 @@ def main() -> int:
             f"{backend:10}  {found['right']} of {found['verdicts']} right, {found['changed']} "
             f"changed, {found['runs']} runs, {found['seconds']} s\n"
         )
+        sys.stdout.flush()
     sys.stdout.write(json.dumps(report) + "\n")
     return int(any(b["right"] < b["verdicts"] for b in report["backends"].values()))
 

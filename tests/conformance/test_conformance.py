@@ -41,6 +41,30 @@ def test_verdict(verdicts: dict[str, Future[str]], case: Case) -> None:
     assert verdicts[case.id].result() == case.want
 
 
+def test_what_is_told_by_reading_costs_no_run() -> None:
+    """Cheapest first: static checks, and fixes that are out before a run."""
+    with open_bench("forked") as bench:
+        static = ("test_files/", "scope/", "forbidden_content/")
+        for case in (case for case in CASES if case.want.startswith(static)):
+            assert bench.verdict(case) == case.want and bench.num_runs == 0, case.id
+        for repo in PROJECTS:
+            bench.task(repo)
+        spent = bench.num_runs
+        out = ("tampering", "only_tests", "only_hooks", "empty_patch", "patch_malformed")
+        for case in (case for case in CASES if case.want in out):
+            assert bench.verdict(case) == case.want and bench.num_runs == spent, case.id
+
+
+def test_flaky_tests_are_on_no_list() -> None:
+    case = next(case for case in CASES if case.name.startswith("a flickering test leaves"))
+    assert isinstance(case, ArtifactCase)
+    with open_bench("forked") as bench:
+        report = bench.report(case)
+    assert report.flaky == ("tests/test_money.py::test_compound",)
+    assert report.fail_to_pass == PROJECTS[case.repo].broken
+    assert not set(report.flaky) & {*report.fail_to_pass, *report.pass_to_pass}
+
+
 def test_the_suite_is_wide_enough() -> None:
     assert len(CASES) >= 60
     repos = {case.repo for case in CASES}

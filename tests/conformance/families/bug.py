@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from textwrap import indent
+
 from ..case import ArtifactCase, Family, both, swap, top
 from ..projects import LEDGER, TEXTKIT
-from .texts import FLOOD, OWN_SCRIPT, parser
+from .texts import FLOOD, HANG_LIMIT_S, OWN_SCRIPT, WAITS, parser
 
 FAMILY = Family(
     title="Bug",
@@ -63,10 +65,10 @@ FAMILY = Family(
             want="bug/timed_out",
             bug={
                 "ledger/money.py": swap(
-                    "    units, rest =", "    while True:\n        pass\n    units, rest ="
+                    "    units, rest =", f"{indent(WAITS, '    ')}\n    units, rest ="
                 )
             },
-            limits={"script_timeout_s": 4.0},
+            limits={"script_timeout_s": HANG_LIMIT_S},
         ),
         ArtifactCase(
             name="prints without end",

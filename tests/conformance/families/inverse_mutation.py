@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from textwrap import indent
+
 from ..case import ArtifactCase, Family, both, bottom, swap
 from ..projects import CACHETOOLS, LEDGER, TEXTKIT, TIMETABLE
+from .texts import HANG_LIMIT_S, WAITS
 
 PAIR = {
     "ledger/money.py": both(
@@ -53,10 +56,10 @@ FAMILY = Family(
                 "src/cachetools/keys.py": bottom("READY = True"),
                 CACHETOOLS.source: both(
                     CACHETOOLS.bug,
-                    bottom("while not getattr(keys, 'READY', False):\n    pass"),
+                    bottom(f"if not hasattr(keys, 'READY'):\n{indent(WAITS, '    ')}"),
                 ),
             },
-            limits={"script_timeout_s": 4.0},
+            limits={"script_timeout_s": HANG_LIMIT_S},
         ),
     ),
 )

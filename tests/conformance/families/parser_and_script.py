@@ -112,6 +112,16 @@ FAMILY = Family(
             source="pitfalls",
             fault_at=0,
         ),
+        *(
+            ArtifactCase(
+                name=f"the machine fails at run {number + 1}",
+                repo="ledger",
+                want=f"undecided {check}/infrastructure",
+                source="pitfalls",
+                fault_at=number,
+            )
+            for number, check in ((1, "bug"), (2, "weakening"), (3, "determinism"))
+        ),
         ArtifactCase(
             name="the machine fails later",
             repo="timetable",

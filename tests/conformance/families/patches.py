@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..case import GOLD, Family, FixCase, swap, top
 from ..projects import CACHETOOLS, LEDGER
-from .texts import BINARY, FLOOD, LINK, OUTSIDE, misfit
+from .texts import BINARY, FLOOD, LINK, OUTSIDE, WAITS, misfit
 
 NOTHING = (
     "--- a/ledger/money.py\n+++ b/ledger/money.py\n@@ -3,3 +3,3 @@\n \n"
@@ -126,8 +126,8 @@ FAMILY = Family(
             name="never ends",
             repo="ledger",
             want="timed_out",
-            fix={LEDGER.source: top("while True:\n    pass")},
-            timeout_s=3.0,
+            fix={LEDGER.source: top(WAITS)},
+            timeout_s=5.0,
         ),
         FixCase(
             name="prints without end",

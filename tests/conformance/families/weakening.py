@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from textwrap import indent
+
 from ..case import ArtifactCase, Family, swap, top
-from .texts import OWN_PARSER
+from .texts import HANG_LIMIT_S, OWN_PARSER, WAITS
 
 PROBE = """\
 python -m pytest -v -rpfE -p no:cacheprovider --color=no tests/test_book.py
@@ -55,10 +57,10 @@ FAMILY = Family(
             weakening={
                 "tests/test_words.py": swap(
                     "    def test_closest(self):\n",
-                    "    def test_closest(self):\n        while True:\n            pass\n",
+                    f"    def test_closest(self):\n{indent(WAITS, '        ')}\n",
                 )
             },
-            limits={"script_timeout_s": 4.0},
+            limits={"script_timeout_s": HANG_LIMIT_S},
         ),
         ArtifactCase(
             name="expects what the bug returns",
