@@ -15,10 +15,36 @@ PAIR = {
     "ledger/__init__.py": swap("parse_cents, split_cents\n", "parse_cents, rounded, split_cents\n"),
 }
 """Without its first file alone the package asks for a function that is gone: nothing runs."""
+PASSENGER_HUNK = {LEDGER.source: both(LEDGER.bug, swap("order[:left]", "order[: left + 0]"))}
+PREFIX_TESTS = tuple(
+    f"tests.test_words.PrefixTest.{name}"
+    for name in ("test_common", "test_one_is_the_prefix", "test_none")
+)
 FAMILY = Family(
     title="Inverse mutation",
     source="ssr 4.7",
     cases=(
+        ArtifactCase(
+            name="a second hunk that no test notices, where each hunk must count",
+            repo="ledger",
+            want="inverse_mutation/hunk_contributes_nothing",
+            bug=PASSENGER_HUNK,
+            limits={"inverse_hunks": True},
+        ),
+        ArtifactCase(
+            name="a second hunk that no test notices, where each file must count",
+            repo="ledger",
+            want="valid",
+            bug=PASSENGER_HUNK,
+        ),
+        ArtifactCase(
+            name="two hunks that both have a part",
+            repo="textkit",
+            want="valid",
+            bug={TEXTKIT.source: both(TEXTKIT.bug, swap("if not words:", "if words:"))},
+            hides=(*TEXTKIT.broken, *PREFIX_TESTS),
+            limits={"inverse_hunks": True},
+        ),
         ArtifactCase(
             name="a passenger: a second file that no test notices",
             repo="ledger",
