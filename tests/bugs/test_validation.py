@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
+from selfplay.bugs.corpus import Corpus
 from selfplay.bugs.patch import apply_patch, make_patch
 from selfplay.bugs.scripts import pytest_script
 from selfplay.bugs.testing import TestRunner
@@ -58,6 +60,25 @@ def test_valid_artifact_and_its_cost(
     assert "TestTotal.test_some" in report.failure_output
     assert "PASSED" not in report.failure_output
     assert validate(good, environment, runner).num_runs == 0
+
+
+def test_what_the_original_cost_is_paid_once(
+    good: BugArtifact,
+    make_artifact: MakeArtifact,
+    environment: Environment,
+    sandbox: Sandbox,
+    tmp_path: Path,
+) -> None:
+    """The next bug of one file: three runs. In the next process: three, for the corpus knows."""
+    other = make_artifact(NAMES_BUG, NAMES_TESTS)
+    with Corpus(tmp_path / "corpus.sqlite") as corpus:
+        runner = TestRunner(sandbox, environment, originals=corpus.run_cache)
+        counts = [validate(artifact, environment, runner).num_runs for artifact in (good, other)]
+        assert counts == [5, 3]
+    with Corpus(tmp_path / "corpus.sqlite") as corpus:
+        runner = TestRunner(sandbox, environment, originals=corpus.run_cache)
+        report = validate(good, environment, runner)
+    assert (report.verdict, report.num_runs, runner.num_runs) == ("valid", 3, 3)
 
 
 def test_two_files_each_contribute(

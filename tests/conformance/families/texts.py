@@ -51,5 +51,5 @@ FLOOD = "print('\\n'.join(['x' * 99] * 400_000))"
 """A statement that prints 40 MB; pytest shows it where the test fails."""
 WAITS = "import threading\nthreading.Event().wait()"
 """Statements that never end and need no processor."""
-HANG_LIMIT_S = 8.0
+HANG_LIMIT_S = 15.0
 """Seconds for a script that hangs on one state, and must end in time on the others."""
