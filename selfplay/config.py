@@ -83,13 +83,17 @@ class ReposConfig:
 
 @dataclass(kw_only=True)
 class InjectorConfig:
-    """Strategies with their weights, and the limits that an artifact must meet."""
+    """Strategies with their weights, and the limits that an artifact must meet.
+
+    `inverse_hunks`: each hunk of the bug must have a part in the failures, not just each file.
+    """
 
     strategies: dict[str, float] = field(default_factory=dict)
     min_passing_tests: int = 5
     min_changed_files: int = 1
     min_failing_tests: int = 1
     script_timeout_s: float = 90.0
+    inverse_hunks: bool = False
 
     def limits(self) -> Limits:
         """The limits of an injection task."""
@@ -98,6 +102,7 @@ class InjectorConfig:
             min_changed_files=self.min_changed_files,
             min_failing_tests=self.min_failing_tests,
             script_timeout_s=self.script_timeout_s,
+            inverse_hunks=self.inverse_hunks,
         )
 
 
@@ -273,6 +278,7 @@ class ValidateConfig:
     min_changed_files: int = 1
     min_failing_tests: int = 1
     script_timeout_s: float = 90.0
+    inverse_hunks: bool = False
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     repos: ReposConfig = field(default_factory=ReposConfig)
 

@@ -47,12 +47,16 @@ class Seed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Control parameters of one injection (ssr.md section 3); defaults are those of `validate`."""
+    """Control parameters of one injection (ssr.md section 3); defaults are those of `validate`.
+
+    inverse_hunks    inverse mutation of each hunk of the bug patch, and not of each file alone
+    """
 
     min_passing_tests: int = 5
     min_changed_files: int = 1
     min_failing_tests: int = 1
     script_timeout_s: float = 90.0
+    inverse_hunks: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from selfplay.bugs.diffs import parse_patch
+from selfplay.bugs.diffs import parse_patch, reverse_hunks
+from selfplay.bugs.patch import apply_patch
 from selfplay.bugs.subject import CheckFailed, Subject, without
 from selfplay.bugs.testing import TestRun, failed_tests, passed_tests
 from selfplay.types import TestTable
@@ -111,7 +112,23 @@ def check_inverse_mutation(subject: Subject) -> str:
                 "file_contributes_nothing", f"{name}: no failing test passes without it{why}"
             )
         details.append(f"{name}: {repaired}")
+    if subject.limits.inverse_hunks:
+        details += _check_hunks(subject)
     return "; ".join(details)
+
+
+def _check_hunks(subject: Subject) -> list[str]:
+    """The same for each hunk of files that have several, with all others in place."""
+    details: list[str] = []
+    for name, patch in reverse_hunks(subject.artifact.bug_patch):
+        state = apply_patch(subject.environment.tree, subject.bug, patch)
+        repaired = _repaired(subject, subject.run(state))
+        if not repaired:
+            raise CheckFailed(
+                "hunk_contributes_nothing", f"{name}: no failing test passes without this hunk"
+            )
+        details.append(f"{name}: {repaired}")
+    return details
 
 
 def _repaired(subject: Subject, run: TestRun) -> int:

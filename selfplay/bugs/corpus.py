@@ -251,7 +251,7 @@ class Corpus:
 
 
 class RunCache(MutableMapping[str, str]):
-    """Test runs by key, in the corpus file: any mapping of text to text."""
+    """Test runs of the original code by key, in the corpus file: a mapping of text to text."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

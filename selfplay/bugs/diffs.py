@@ -7,7 +7,7 @@ binary hunks and copies are refused: a `Layer` cannot hold them.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 
 from unidiff.errors import UnidiffParseError
@@ -76,6 +76,22 @@ def touched_files(patch: str) -> tuple[str, ...]:
 def reverse_patch(patch: str) -> str:
     """The patch that undoes `patch`. Raises `PatchError`."""
     return "".join(_reverse_file(file) for file in parse_patch(patch))
+
+
+def reverse_hunks(patch: str) -> tuple[tuple[str, str], ...]:
+    """(`PATH:LINE`, the patch that undoes this hunk alone) of each hunk, where a file has several.
+
+    To be applied where the whole patch is; LINE is the hunk's first line there. A rename stays.
+    """
+    return tuple(
+        (
+            f"{file.new}:{hunk.target_start}",
+            _reverse_file(replace(file, old=file.new, old_mode=None, new_mode=None, hunks=(hunk,))),
+        )
+        for file in parse_patch(patch)
+        for hunk in file.hunks
+        if len(file.hunks) > 1
+    )
 
 
 def check_path(path: str) -> str:

@@ -34,7 +34,7 @@ use Test::More;
 {loaded}fail '{name}';
 done_testing;
 """
-IN_FIX = ("runner", "dynamic")
+IN_FIX = ("runner", "dynamic", "equality", "source_reading")
 
 
 class NotResolved(Exception):

@@ -40,11 +40,9 @@ MODULES: dict[str, str] = {
 ATTRIBUTES: dict[str, str] = {
     **dict.fromkeys(
         (
-            "datetime.now",
-            "datetime.utcnow",
-            "datetime.today",
-            "date.today",
-            "datetime.datetime.now",
+            *("datetime.now", "datetime.utcnow", "datetime.today", "date.today"),
+            *("datetime.datetime.now", "datetime.datetime.utcnow", "datetime.datetime.today"),
+            "datetime.date.today",
         ),
         "clock",
     ),
@@ -74,7 +72,24 @@ ATTRIBUTES: dict[str, str] = {
         "runner",
     ),
 }
+NAMES: dict[str, str] = {
+    **dict.fromkeys(
+        (
+            *("tb_frame", "f_back", "f_locals", "f_globals", "f_builtins"),
+            *("gi_frame", "cr_frame", "ag_frame", "__globals__", "__builtins__", "__subclasses__"),
+        ),
+        "runner",
+    ),
+    **dict.fromkeys(
+        ("__file__", "__loader__", "__code__", "co_code", "co_consts", "co_filename"),
+        "source_reading",
+    ),
+}
+"""What gives itself away by its own name, whatever it belongs to."""
+COMPARISONS = ("__eq__", "__ne__", "__contains__", "__instancecheck__")
+"""How an object says that it is what a test expects."""
 CALLS = {"exec": "dynamic", "eval": "dynamic", "compile": "dynamic", "__import__": "dynamic"}
+DEVICES = ("/dev/random", "/dev/urandom")
 STRINGS = ("pytest", "unittest", "PYTEST_", "/proc/", "JUNIT_XML", "/out/", "/in/")
 _SECRET_NAMES = {name.partition(".")[2] for name, kind in ATTRIBUTES.items() if kind == "runner"}
 
@@ -123,6 +138,11 @@ def _node_signals(node: ast.AST, aliases: dict[str, str]) -> Iterable[tuple[str,
             yield from _attribute(f"{node.module}.{alias.name}")
     elif isinstance(node, ast.Attribute):
         yield from _attribute(_dotted(node, aliases))
+        yield from _name(node.attr, node.ctx)
+    elif isinstance(node, ast.Name):
+        yield from _name(node.id, node.ctx)
+    elif isinstance(node, ast.FunctionDef):
+        yield from _name(node.name, ast.Store())
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         if node.func.id in CALLS:
             yield CALLS[node.func.id], node.func.id
@@ -131,6 +151,9 @@ def _node_signals(node: ast.AST, aliases: dict[str, str]) -> Iterable[tuple[str,
         for word in STRINGS:
             if word in text:
                 yield "runner", repr(word)
+        yield from _name(text, ast.Store())
+        if text in DEVICES:
+            yield "randomness", repr(text)
         if text in _SECRET_NAMES and text.startswith(("_", "get", "set")):
             yield "runner", repr(text)
         if text.startswith("git ") or text == "git" or ".git/" in text:
@@ -150,6 +173,14 @@ def _attribute(name: str) -> Iterable[tuple[str, str]]:
         yield ATTRIBUTES[name], name
 
 
+def _name(name: str, context: ast.expr_context) -> Iterable[tuple[str, str]]:
+    """A name that is read or, for a comparison, given a meaning."""
+    if name in NAMES:
+        yield NAMES[name], name
+    if name in COMPARISONS and isinstance(context, ast.Store):
+        yield "equality", name
+
+
 def _dotted(node: ast.Attribute, aliases: dict[str, str]) -> str:
     parts = [node.attr]
     value: ast.expr = node.value
@@ -166,7 +197,7 @@ def _aliases(module: ast.Module) -> dict[str, str]:
     return {
         alias.asname: alias.name
         for node in ast.walk(module)
-        if isinstance(node, ast.Import)
+        if isinstance(node, ast.Import | ast.ImportFrom)
         for alias in node.names
         if alias.asname
     }

@@ -23,6 +23,7 @@ _CODE: dict[str, str] = {
     "randomness": r"\brand\b|\bsrand\b",
     "clock": r"\btime\b(?!\s*(?:=>|\}))\s*(?:\(\s*\)|;|[-+*/])|\blocaltime\b|\bgmtime\b"
     r"|\bTime::HiRes\b",
+    "equality": r"\boverload\b",
     "source_reading": r"__FILE__|\bDATA\b|\bopen\b|\bB::Deparse\b",
 }
 _TEXT: dict[str, str] = {

@@ -185,6 +185,10 @@ def _limits(values: Mapping[str, Any]) -> Limits:
     for name, value in values.items():
         if name not in known:
             raise UserError(f"limits: {name!r} is unknown; one of: {', '.join(known)}")
+        if known[name] == "bool":
+            if not isinstance(value, bool):
+                raise UserError(f"limits: {name} is {value!r}, must be true or false")
+            continue
         whole = known[name] == "int"
         if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
             raise UserError(f"limits: {name} is {value!r}, must be a number")

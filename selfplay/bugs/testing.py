@@ -1,6 +1,7 @@
 """Runs an artifact's script on a state of the code and reads the output with its parser.
 
-Runs are cached by content, and two threads that ask for the same run share it. A parser that the
+Runs are cached by content, and two threads that ask for the same run share it. Those of the
+original code can outlive the process: every bug with the same tests needs them. A parser that the
 harness ships (equal text) runs in-process; any other runs in the sandbox, in a job of its own.
 """
 
@@ -21,6 +22,8 @@ from selfplay.types import Layer, TestTable
 
 PARSER_TIMEOUT_S = 30.0
 CACHE_CHARACTERS = 64 << 20
+MAX_KEPT = 1 << 20
+"""Characters up to which a run of the original is kept on disk."""
 JUNIT = "junit.xml"
 
 
@@ -71,12 +74,16 @@ class RunCache(MutableMapping[str, TestRun]):
 
 @dataclass
 class TestRunner:
-    """Thread-safe, caching runner of scripts on one environment; `num_runs` counts real runs."""
+    """Thread-safe, caching runner of scripts on one environment; `num_runs` counts real runs.
+
+    originals    where runs of the original code outlive the process (`Corpus.run_cache`), or None
+    """
 
     __test__ = False
     sandbox: Sandbox
     environment: Environment
     cache: MutableMapping[str, TestRun] | None = None
+    originals: MutableMapping[str, str] | None = None
     num_runs: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _pending: dict[str, Future[TestRun]] = field(default_factory=dict)
@@ -107,7 +114,10 @@ class TestRunner:
         if waiting is not None:
             return replace(waiting.result(), cached=True)
         try:
-            run = self._run(script, parser, layer, timeout_s, hash_seed)
+            kept = None if layer else self._kept(question, timeout_s)
+            run = kept or self._run(script, parser, layer, timeout_s, hash_seed)
+            if not layer and not kept:
+                self._keep(question, run)
         except BaseException as error:
             with self._lock:
                 del self._pending[key]
@@ -116,10 +126,10 @@ class TestRunner:
         with self._lock:
             # What ended in time ends in time under any longer limit too.
             self.cache[key if run.timed_out else question] = run
-            self.num_runs += 1
+            self.num_runs += not kept
             del self._pending[key]
         mine.set_result(run)
-        return run
+        return replace(run, cached=bool(kept))
 
     def parse(self, parser: str, text: str) -> tuple[TestTable, bool, str]:
         """(table, whether the parser answered properly, its raw answer) on any text."""
@@ -140,6 +150,16 @@ class TestRunner:
             return {}, False, answer
         table = read_table(answer)
         return ({}, False, answer) if table is None else (table, True, answer)
+
+    def _kept(self, question: str, timeout_s: float) -> TestRun | None:
+        """A run of the original from an earlier process, where it met the limit."""
+        text = self.originals.get(question) if self.originals is not None else None
+        run = run_from_text(text) if text else None
+        return run if run and run.duration_s <= timeout_s else None
+
+    def _keep(self, question: str, run: TestRun) -> None:
+        if self.originals is not None and not run.timed_out and _size(run) <= MAX_KEPT:
+            self.originals[question] = run_to_text(run)
 
     def _run(
         self, script: str, parser: str, layer: Layer, timeout_s: float, hash_seed: int
@@ -187,6 +207,24 @@ class TestRunner:
             digest.update(f"{len(raw)}\0{size}\0{change.executable:d}\0".encode() + raw)
             digest.update(change.content or b"")
         return digest.hexdigest()
+
+
+def run_to_text(run: TestRun) -> str:
+    """A run as ASCII text; `run_from_text` makes an equal one of it."""
+    junit = None if run.junit is None else run.junit.decode("latin-1")
+    document = {name: getattr(run, name) for name in TestRun.__dataclass_fields__}
+    return json.dumps({**document, "junit": junit, "cached": False})
+
+
+def run_from_text(text: str) -> TestRun | None:
+    """Inverse of `run_to_text`; None for what another version wrote."""
+    try:
+        document = json.loads(text)
+        junit = document["junit"]
+        raw = None if junit is None else junit.encode("latin-1")
+        return TestRun(**{**document, "junit": raw})
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def read_table(answer: str) -> TestTable | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from selfplay.bugs.commits import at_commit, commit_environment, read_commit, split_name
+from selfplay.bugs.corpus import Corpus
 from selfplay.bugs.suite import SuiteTask
 from selfplay.bugs.testing import TestRunner
 from selfplay.commands.output import say
@@ -118,6 +119,12 @@ def _bases(
         say(f"preparing {name}")
         prepared[name] = prepare(spec, pool.sandbox)
     return prepared
+
+
+def keep_originals(arenas: Iterable[Arena], corpus: Corpus) -> None:
+    """Runs of the original code are kept in the corpus; who resumes need not repeat them."""
+    for arena in arenas:
+        arena.runner.originals = corpus.run_cache
 
 
 def make_arena(prepared: PreparedRepo, pool: SandboxPool, arena: ArenaParts) -> Arena:

@@ -8,7 +8,13 @@ from typing import Any
 
 from selfplay.bugs.artifact import write_artifact
 from selfplay.bugs.corpus import Corpus
-from selfplay.commands.compose import make_stage, open_policy, prepare_repos, sandbox_pool
+from selfplay.commands.compose import (
+    keep_originals,
+    make_stage,
+    open_policy,
+    prepare_repos,
+    sandbox_pool,
+)
 from selfplay.commands.output import print_json, print_table, say
 from selfplay.config import InjectConfig, load_config
 from selfplay.curriculum.arena import Sampling, Stage
@@ -50,6 +56,7 @@ def run(overrides: Sequence[str]) -> int:
     with sandbox_pool(config.sandbox) as pool, Corpus(out / "corpus.sqlite") as corpus:
         repos = prepare_repos([config.repo], config.repos, pool)
         stage = make_stage(open_policy(config.policy), repos, pool, config.scaffold, sampling)
+        keep_originals(stage.arenas.values(), corpus)
         found = (
             by_policy(config, stage) if config.source == "policy" else by_operators(config, stage)
         )

@@ -13,6 +13,7 @@ from typing import Any
 from selfplay.bugs.corpus import Corpus
 from selfplay.bugs.suite import read_suite
 from selfplay.commands.compose import (
+    keep_originals,
     make_stage,
     open_policy,
     open_trained,
@@ -87,6 +88,7 @@ def run(overrides: Sequence[str]) -> int:
         say("self-check: one generation, one sandbox command, one bug graded both ways")
         self_check(opened.stage, trained[0])
         corpus = stack.enter_context(Corpus(run_dir.corpus))
+        keep_originals(opened.stage.arenas.values(), corpus)
         evaluated(config, run_dir, opened.stage, tasks, "before", watcher)
         controller = make_controller(config, run_dir, corpus, opened, watcher)
         controller.run(opened.first_step, config.steps)

@@ -19,7 +19,7 @@ from selfplay.types import Limits, ValidationReport
 
 HELP = """
 keys: repo=NAME_OR_PATH artifact=DIR, min_passing_tests=5 min_changed_files=1
-      min_failing_tests=1 script_timeout_s=90, sandbox=..., json=true
+      min_failing_tests=1 script_timeout_s=90 inverse_hunks=false, sandbox=..., json=true
 Exit code 0 valid, 1 invalid, 3 undecided (infrastructure).
 """
 
@@ -33,6 +33,7 @@ def limits_of(config: ValidateConfig) -> Limits:
         min_changed_files=config.min_changed_files,
         min_failing_tests=config.min_failing_tests,
         script_timeout_s=config.script_timeout_s,
+        inverse_hunks=config.inverse_hunks,
     )
 
 

@@ -13,7 +13,13 @@ from typing import Any
 from tqdm import tqdm
 
 from selfplay.bugs.corpus import Corpus
-from selfplay.commands.compose import ArenaParts, make_arena, prepare_repos, sandbox_pool
+from selfplay.commands.compose import (
+    ArenaParts,
+    keep_originals,
+    make_arena,
+    prepare_repos,
+    sandbox_pool,
+)
 from selfplay.commands.output import print_json, say
 from selfplay.config import LearnerConfig, WarmstartConfig, load_config
 from selfplay.curriculum.arena import Arena
@@ -105,6 +111,7 @@ def make_examples(
     with sandbox_pool(config.sandbox) as pool, Corpus(corpus_file) as corpus:
         repos = prepare_repos(config.repos.train, config.repos, pool)
         arenas = [make_arena(prepared, pool, parts) for prepared in repos.values()]
+        keep_originals(arenas, corpus)
         sources = {id(a): bugs_of(a, pool, config) for a in arenas}
         rng = derive_rng(config.seed, "history")
         valid = tried = 0

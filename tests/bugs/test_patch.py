@@ -26,6 +26,7 @@ from selfplay.errors import PatchError
 from selfplay.types import FileChange, Layer
 
 NAMES = ["a.py", "pkg/b.py", "pkg/deep/c d.txt", "é.py", 'quo"te\\.py', "tab\there", "sp ace/x y"]
+NAMES += ["latin\udce9.py", "\udcff/\udcfe é.py"]  # not UTF-8
 LINES = ["x = 1\n", "y\n", "\n", "  z\r\n", "\r\n", "-- a\n", "++ b\n", "@@ -1 +1 @@\n"]
 LINES += ["diff --git a/x b/x\n", "\\ No newline at end of file\n", "\x0cfeed\n", "a\rb\n", "é\n"]
 contents = st.builds(

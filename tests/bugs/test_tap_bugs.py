@@ -104,33 +104,6 @@ def test_script_and_parser_are_recognised() -> None:
     assert scripts.parser_runner(scripts.parser_source("tap")) == "tap"
 
 
-def test_the_gold_patch_and_only_it_resolves(task: SolveTask, runner: TestRunner) -> None:
-    report = grade(task, reverse_patch(task.artifact.bug_patch), runner)
-    assert (report.resolved, report.reason) == (True, "")
-    assert graded(task, runner, {"lib/New.pm": "package New;\n1;\n"}).reason == "fail_to_pass"
-    assert grade(task, "", runner).reason == "empty_patch"
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"t/span.t": None}, "only_tests"),
-        ({"t/span.t": "print qq(1..0\\n);\n"}, "only_tests"),
-        ({"t/lib/Test/More.pm": "package Test::More;\n1;\n"}, "only_tests"),
-        ({".proverc": "--exec 'echo ok'\n"}, "only_hooks"),
-        ({"lib/Test/More.pm": "package Test::More;\nsub ok {}\n1;\n"}, "only_tests"),
-        ({"lib/TAP/Harness.pm": "package TAP::Harness;\n1;\n"}, "only_hooks"),
-        ({"lib/strict.pm": "package strict;\n1;\n"}, "only_hooks"),
-        ({"lib/Exporter.pm": "package Exporter;\n1;\n"}, "only_hooks"),
-    ],
-)
-def test_tests_and_hooks_do_not_count(
-    task: SolveTask, runner: TestRunner, changes: Change, reason: str
-) -> None:
-    report = graded(task, runner, changes)
-    assert (report.resolved, report.reason) == (False, reason)
-
-
 FAKES = {
     "at load": 'BEGIN { print "ok 1 - ninety minutes\\n1..1\\n"; exit 0 }',
     "overridden": "{ no warnings; *Test::More::is = sub { Test::More::pass($_[-1]) } }",
@@ -138,14 +111,6 @@ FAKES = {
     "at the end": "END { $? = 0 }",
     "through a module": "use Test::Builder; BEGIN { Test::Builder->new->no_ending(1) }",
 }
-
-
-@pytest.mark.parametrize("code", FAKES.values(), ids=FAKES.keys())
-def test_faked_results_are_caught(task: SolveTask, runner: TestRunner, code: str) -> None:
-    source = (runner.environment.tree / SPAN).read_text()
-    source = source.replace("{end} - $span->{start}", "{end} + $span->{start}")
-    report = graded(task, runner, {SPAN: source.replace("\n1;\n", f"\n{code}\n1;\n")})
-    assert (report.resolved, report.reason) == (False, "tampering")
 
 
 @pytest.mark.parametrize("code", FAKES.values(), ids=FAKES.keys())

@@ -214,6 +214,28 @@ def test_cache_is_bounded_and_drops_the_oldest() -> None:
     assert set(cache) == {"e"}
 
 
+def test_runs_of_the_original_outlive_the_process(
+    sandbox: Sandbox, environment: Environment
+) -> None:
+    """Those alone; a limit that such a run would not have met means another run."""
+    kept: dict[str, str] = {}
+    script = 'printf "passed a\\xff\\n"; echo "<x/>" > $JUNIT_XML'
+    for times in range(2):
+        runner = TestRunner(sandbox, environment, originals=kept)
+        run = runner.run(script, ECHO_PARSER, {}, timeout_s=9)
+        assert (run.cached, runner.num_runs, len(kept)) == (times == 1, 1 - times, 1)
+        assert (run.table, run.junit) == ({"a\udcff": "passed"}, b"<x/>\n")
+        assert runner.run(script, ECHO_PARSER, {}, timeout_s=9).cached
+    runner.run(script, ECHO_PARSER, {"x": FileChange(content=b"")}, timeout_s=9)
+    runner.run("sleep 60", ECHO_PARSER, {}, timeout_s=0.5)
+    assert len(kept) == 1
+    runner = TestRunner(sandbox, environment, originals=kept)
+    assert runner.run(script, ECHO_PARSER, {}, timeout_s=1e-9).timed_out
+    kept.update(dict.fromkeys(kept, "{}"))  # of another version
+    runner = TestRunner(sandbox, environment, originals=kept)
+    assert not runner.run(script, ECHO_PARSER, {}, timeout_s=9).cached
+
+
 @pytest.mark.parametrize("seed", [0, 7])
 def test_hash_seed_reaches_the_tests(runner: TestRunner, seed: int) -> None:
     script = 'echo "passed s$PYTHONHASHSEED"'

@@ -141,21 +141,47 @@ def test_line_endings_and_foreign_bytes_are_kept(tmp_path: Path) -> None:
     assert content.endswith(b"# \xff\r\nclass T:\r\n    pass\r\nx = 1\r\n")
 
 
-def test_poison_comes_first(tree: Path) -> None:
+RAISED = 'raise AssertionError("this test was made to fail")'
+
+
+def poisoned(folder: Path, body: str) -> str:
+    """A test of these statements, poisoned."""
+    source = "def test_a():\n" + textwrap.indent(textwrap.dedent(body).strip("\n"), "    ")
+    (folder / "test_a.py").write_text(source)
+    return text_of(poisoned_layer(folder, {}, ["test_a.py::test_a"]))
+
+
+def test_poison_comes_last_so_that_the_code_is_called(tree: Path) -> None:
     tests = [f"tests/test_a.py::{t}" for t in ("test_one[1]", "test_two", "TestA::test_a")]
     text = text_of(poisoned_layer(tree, {}, tests))
     functions = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef)]
-    functions = [n for n in functions if isinstance(n.body[0], ast.Raise)]
+    functions = [n for n in functions if isinstance(n.body[-1], ast.Raise)]
     assert [n.name for n in functions] == ["test_one", "test_a"]
-    assert 'async def test_two(): raise AssertionError("this test was made to fail"); pass' in text
+    assert f"async def test_two(): {RAISED}; pass" in text
+
+
+@pytest.mark.parametrize(
+    ("body", "want"),
+    [
+        ("assert f(1) == 2", "assert f(1) == object()"),
+        ("assert 2 == f(1)", "assert object() == f(1)"),
+        ("assert f(1) == [\n    2,\n    (3, 4),\n], 'no'",
+         "assert f(1) == [object(), (object(), object())], 'no'"),
+        ("self.assertEqual(f(1), 2)", "self.assertEqual(f(1), object())"),
+        ("self.assertEqual(0, len(x))", "self.assertEqual(object(), len(x))"),
+        ("assert f(1) == []", "assert f(1) == object()"),
+        ("x = 1\nassert x > f(1) == 2", f"x = 1\nassert x > f(1) == 2\n{RAISED}"),
+        ("for x in y:\n    assert x == 2", f"for x in y:\n    assert x == 2\n{RAISED}"),
+        ("if x:\n    return\nassert x == 2", f"{RAISED}\nif x:\n    return\nassert x == 2"),
+        ("x = 1; assert x == 2", f"x = 1; assert x == 2\n{RAISED}"),
+    ],
+)  # fmt: skip
+def test_expectations_become_impossible(tmp_path: Path, body: str, want: str) -> None:
+    """Where an equality is surely asserted, nothing honest meets it; else the test raises."""
+    text = poisoned(tmp_path, body)
+    assert textwrap.dedent(text.partition("\n")[2]).strip() == want
 
 
 def test_poison_before_a_decorated_statement(tmp_path: Path) -> None:
-    source = """
-        def test_a():
-            @abs
-            def inner(): pass
-    """
-    (tmp_path / "test_a.py").write_text(textwrap.dedent(source))
-    text = text_of(poisoned_layer(tmp_path, {}, ["test_a.py::test_a"]))
+    text = poisoned(tmp_path, "@abs\ndef inner(): return 1")
     assert text.index("raise") < text.index("@abs")
