@@ -11,7 +11,7 @@ from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.injector import CompactInjector
 from selfplay.roles.solver import CompactSolver
 from selfplay.sandbox.pool import SandboxPool
-from selfplay.types import Completion, Trajectory
+from selfplay.types import Completion, Trajectory, Turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +50,12 @@ def trajectory(prompt_ids: tuple[int, ...], completion: Completion) -> Trajector
     Example: prompt (5, 6), answer (7, 8) with logprobs (-1., -2.) gives ids (5, 6, 7, 8),
     mask (0, 0, 1, 1) and logprobs (0., 0., -1., -2.).
     """
-    num_prompt = len(prompt_ids)
+    num_prompt, version = len(prompt_ids), completion.policy_version
+    end = num_prompt + len(completion.token_ids)
     return Trajectory(
         token_ids=prompt_ids + completion.token_ids,
         loss_mask=(0,) * num_prompt + (1,) * len(completion.token_ids),
         logprobs=(0.0,) * num_prompt + completion.logprobs,
-        policy_version=completion.policy_version,
+        policy_version=version,
+        turns=(Turn(start=num_prompt, end=end, policy_version=version),),
     )
