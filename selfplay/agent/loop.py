@@ -52,8 +52,8 @@ class AgentLimits:
     max_output       bytes of one observation
     """
 
-    max_turns: int = 64
-    max_tokens: int = 65_536
+    max_turns: int = 128
+    max_tokens: int = 131_072
     max_turn_tokens: int = 4096
     wall_s: float = 1800.0
     command_s: float = 120.0

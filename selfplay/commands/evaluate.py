@@ -41,7 +41,9 @@ def run(overrides: Sequence[str]) -> int:
     )
     with sandbox_pool(config.sandbox) as pool:
         repos = prepare_suite(tasks, config.repos, pool)
-        stage = make_stage(open_policy(config.policy), repos, pool, config.scaffold, sampling)
+        stage = make_stage(
+            open_policy(config.policy, config.scaffold), repos, pool, config.scaffold, sampling
+        )
         with tqdm(total=len(tasks), unit="task", desc="evaluate") as bar:
 
             def progress(done: int, total: int) -> None:

@@ -49,7 +49,9 @@ def run(overrides: Sequence[str]) -> int:
     rows: list[dict[str, Any]] = []
     with sandbox_pool(config.sandbox) as pool, Corpus(out / "corpus.sqlite") as corpus:
         repos = prepare_repos([config.repo], config.repos, pool)
-        stage = make_stage(open_policy(config.policy), repos, pool, config.scaffold, sampling)
+        stage = make_stage(
+            open_policy(config.policy, config.scaffold), repos, pool, config.scaffold, sampling
+        )
         found = (
             by_policy(config, stage) if config.source == "policy" else by_operators(config, stage)
         )

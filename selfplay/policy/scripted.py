@@ -68,6 +68,12 @@ class ByteTokenizer:
         start = prompt_ids.index(self._user) if self._user in prompt_ids else 0
         return self.decode(prompt_ids[start:])
 
+    def user_turns(self, prompt_ids: Sequence[int]) -> list[str]:
+        """Every turn of the user: the task, then what followed each answer."""
+        starts = [i for i, token in enumerate(prompt_ids) if token == self._user]
+        ends = [prompt_ids.index(self.end_of_turn_id, start) for start in starts]
+        return [self.decode(prompt_ids[i:j]) for i, j in zip(starts, ends, strict=True)]
+
 
 class ScriptedPolicy:
     """Answers by rule; log-probabilities are 0 (certainty). `version` counts pretended steps."""

@@ -134,7 +134,10 @@ class Session:
         _unless_problem(self._call({"op": "write", "path": path, "content": coded}, 0.0))
 
     def read_changes(self, skip: Sequence[str] = (".git",)) -> Changes:
-        """The tree's state now as a layer above the original; names in `skip` are passed over."""
+        """The tree's state now as a layer above the original; names in `skip` are passed over.
+
+        A file that is left out counts as it was when the session began, never as its original.
+        """
         environment = self._job.environment
         known = _fingerprints(environment.tree, environment.digest)
         request = {"op": "changes", "known": known, "skip": list(skip)}
@@ -144,6 +147,9 @@ class Session:
         }
         for path, (content, executable) in answer["files"].items():
             layer[path] = FileChange(content=base64.b64decode(content), executable=executable)
+        for path in answer["left_out"]:
+            if path in self._job.layer and path not in layer:
+                layer[path] = self._job.layer[path]
         return Changes(layer=layer, left_out=answer["left_out"])
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ from selfplay.sandbox.session import Session
 from selfplay.types import Completion
 
 RENDERER = FencedRenderer(ByteTokenizer())
+ROOMY = Quota(timeout_s=300)
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +98,7 @@ def make_episode(agent_sandbox: Sandbox, agent_environment: Environment) -> Iter
     def make(
         submit: Callable[[Session], str | None] = lambda session: None,
         user: str = "Do it.",
-        quota: Quota = Quota(timeout_s=300),
+        quota: Quota = ROOMY,
         **limits: float,
     ) -> AgentEpisode:
         job = Job(environment=agent_environment, argv=(), quota=quota)

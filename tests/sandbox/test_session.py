@@ -175,6 +175,18 @@ def test_changes_are_a_layer_above_the_original(opened: Open, backend: Sandbox) 
     assert changes.left_out == {"d/link": "link", "huge": "huge"} and MAX_FILE < 5 << 20
 
 
+def test_what_cannot_be_read_is_never_the_original(opened: Open) -> None:
+    """Else a solver would repair a file by closing it."""
+    bug: Layer = {"plain.txt": FileChange(content=b"bug\n")}
+    for trick in ("chmod 0 plain.txt", "truncate -s 9M plain.txt"):
+        session = opened(layer=bug)
+        said(session, trick)
+        assert session.read_changes().layer == bug
+    session = opened(layer=bug)
+    said(session, "rm plain.txt; ln -s package/module.py plain.txt")
+    assert session.read_changes().layer == {"plain.txt": FileChange(content=None)}
+
+
 def test_git_inside_is_a_matter_of_the_inside(opened: Open) -> None:
     """A repository whose configuration is a program: nothing of ours runs git on it."""
     session = opened()
