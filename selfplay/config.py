@@ -340,6 +340,16 @@ class ExportConfig:
 
 
 @dataclass(kw_only=True)
+class EpisodeConfig:
+    """`selfplay episode show`: stored episodes, turn by turn."""
+
+    run: str = MISSING
+    id: str | None = None
+    max_lines: int = 30
+    json: bool = False
+
+
+@dataclass(kw_only=True)
 class DoctorConfig:
     """`selfplay doctor`."""
 

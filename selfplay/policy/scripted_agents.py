@@ -190,6 +190,10 @@ def _write_tests(language: Language, files: Sequence[str]) -> Agent:
 def _plant(language: Language, user: str, tests: Sequence[str]) -> Agent:
     """The bug, by the strategy: a past change undone, a block removed, or an operator swapped."""
     sources = _by_name(_paths((yield bash(language.find_sources, "Now the sources."))), tests)
+    target = re.search(r"^Where: (?:look at commit \w+, and there at )?(\S+?)[,.]( |$)", user, re.M)
+    if target and target[1] in sources:
+        sources.insert(0, target[1])
+        sources = list(dict.fromkeys(sources))
     yield from program("survey")
     quoted = " ".join(map(shlex.quote, sources[:6]))
     modes = ["plant"]

@@ -23,11 +23,10 @@ _HUNK = re.compile(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
 
 def read_submission(session: Session, folder: str = SUBMISSION) -> BugArtifact:
     """The artifact that lies in the sandbox. Raises `Rejected`; `SandboxError` for the session."""
-    try:
-        session.read(folder, 0)
-    except FileProblem as problem:
-        if str(problem) != "directory":
-            raise Rejected(_REASONS.get(str(problem), "submission_special"), folder) from None
+    problem = _folder_problem(session, folder)
+    if problem != "directory":
+        names = {"missing": "submission_missing", "link": "submission_link"}
+        raise Rejected(names.get(problem, "submission_special"), folder)
     return BugArtifact(
         test_script=normal_text(_read(session, f"{folder}/{SCRIPT}")),
         test_files=normal_paths(normal_text(_read(session, f"{folder}/{FILES}"))),
@@ -35,6 +34,15 @@ def read_submission(session: Session, folder: str = SUBMISSION) -> BugArtifact:
         bug_patch=normal_diff(_read(session, f"{folder}/{BUG}", text=False)),
         weakening_patch=normal_diff(_read(session, f"{folder}/{WEAKENING}", text=False)),
     )
+
+
+def _folder_problem(session: Session, folder: str) -> str:
+    """What lies where the folder should be: "directory" when all is well."""
+    try:
+        session.read(folder, 0)
+    except FileProblem as problem:
+        return str(problem)
+    return "file"
 
 
 def _read(session: Session, path: str, *, text: bool = True) -> str:
@@ -53,8 +61,9 @@ def _read(session: Session, path: str, *, text: bool = True) -> str:
 
 def normal_text(text: str) -> str:
     """Unix line ends, no byte order mark, a newline at the end of what is not empty."""
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
-    return text if not text or text.endswith("\n") else text + "\n"
+    text = text.removeprefix("\ufeff")
+    whole = text if not text or text.endswith("\n") else text + "\n"
+    return re.sub(r"\r+\n", "\n", whole)
 
 
 def normal_paths(text: str) -> tuple[str, ...]:
@@ -70,9 +79,10 @@ def normal_diff(text: str) -> str:
     Where every line ends with a carriage return, header lines too, they are the editor's and go.
     """
     text = text.removeprefix("\ufeff")
+    text = text if not text.strip() or text.endswith("\n") else text + "\n"
     lines = text.split("\n")
-    if all(line.endswith("\r") for line in lines[:-1]) and lines[-1] in ("", "\r"):
-        lines = [line.removesuffix("\r") for line in lines]
+    if all(line.endswith("\r") for line in lines[:-1]):
+        lines = [line.rstrip("\r") for line in lines]
     found: list[str] = []
     old = new = 0
     for line in lines:
@@ -86,8 +96,7 @@ def normal_diff(text: str) -> str:
         elif line.startswith(("--- ", "+++ ")):
             line = line[:4] + _side(line[4:], "a/" if line[0] == "-" else "b/")
         found.append(line)
-    whole = "\n".join(found)
-    return whole if not whole.strip() or whole.endswith("\n") else whole + "\n"
+    return "\n".join(found)
 
 
 def _git_line(line: str) -> str:

@@ -37,7 +37,7 @@ SWAPS = [
     (r" is not ", " is "),
     (r" is (?!not)", " is not "),
 ]
-MAX_RUNS, MAX_UNDONE = 60, 15
+MAX_RUNS, MAX_TRACED_RUNS, MAX_UNDONE = 60, 25, 15
 TRACE = """
 import json, sys, pytest
 lines = set()
@@ -150,7 +150,7 @@ def main(mode: str, script: str, parser: str, sources: list[str]) -> dict[str, o
     if mode != "mend":
         targets = sorted({test.split("::")[0] for test in tests if ".py::" in test})
     lines_run = executed(sources, targets)
-    num_runs = 0
+    num_runs, max_runs = 0, MAX_RUNS if lines_run is None else MAX_TRACED_RUNS
     for path in sources:
         original = Path(path).read_text(encoding="utf-8")
         lines = original.split("\n")
@@ -160,7 +160,7 @@ def main(mode: str, script: str, parser: str, sources: list[str]) -> dict[str, o
                 (path, i) in lines_run for i in range(first, last)
             ):
                 continue
-            if num_runs == MAX_RUNS:
+            if num_runs == max_runs:
                 return {}
             num_runs += 1
             Path(path).write_text("\n".join([*lines[:first], *new, *lines[last:]]), "utf-8")
