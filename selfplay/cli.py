@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "warmstart": "supervised start of a small policy from validated procedural bugs",
     "train": "a self-play run; resume=auto continues it",
     "evaluate": "solver evaluation on a suite: resolved, pass@k, confidence intervals",
+    "episode show": "stored episodes, turn by turn",
     "export": "corpus export: format=swebench|sft",
     "corpus verify": "replay an export: gold +1, empty -1, test-deleting -1",
 }

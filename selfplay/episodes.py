@@ -1,7 +1,8 @@
 """Episodes as JSON and back: one line of `episodes.jsonl` (docs/formats.md).
 
 Example of a trajectory: `{"token_ids": [5, 7], "loss_mask": [0, 1], "logprobs": [0.0, -1.5],
-"policy_version": 3}`. A log-probability that is not finite is written as its name ("-inf").
+"policy_version": 3, "turns": [[1, 2, 3]]}`, where a turn is start, end and policy version. A
+log-probability that is not finite is written as its name ("-inf").
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from selfplay.errors import UserError
-from selfplay.types import Episode, Trajectory
+from selfplay.types import Episode, Trajectory, Turn
 
 
 def episode_to_dict(episode: Episode) -> dict[str, Any]:
@@ -66,6 +67,7 @@ def _trajectory_to_dict(trajectory: Trajectory | None) -> dict[str, Any] | None:
         "loss_mask": list(trajectory.loss_mask),
         "logprobs": [x if math.isfinite(x) else str(x) for x in trajectory.logprobs],
         "policy_version": trajectory.policy_version,
+        "turns": [[turn.start, turn.end, turn.policy_version] for turn in trajectory.turns],
     }
 
 
@@ -77,4 +79,8 @@ def _trajectory_from_dict(data: Mapping[str, Any] | None) -> Trajectory | None:
         loss_mask=tuple(int(mask) for mask in data["loss_mask"]),
         logprobs=tuple(float(logprob) for logprob in data["logprobs"]),
         policy_version=int(data["policy_version"]),
+        turns=tuple(
+            Turn(start=int(start), end=int(end), policy_version=int(version))
+            for start, end, version in data.get("turns", ())
+        ),
     )

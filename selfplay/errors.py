@@ -28,6 +28,11 @@ class SandboxError(InfrastructureError):
     """The sandbox could not be started, or died by itself."""
 
 
+class SandboxSpent(SelfplayError):
+    """What ran in a sandbox used up its memory or disk, and the sandbox was ended for it: the doing
+    of what ran, not a fault of the machine."""
+
+
 class PolicyError(InfrastructureError):
     """The inference engine failed to answer."""
 

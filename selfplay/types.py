@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Role = Literal["injector", "solver"]
-Strategy = Literal["direct", "removal", "history"]
+Strategy = Literal["direct", "removal", "history", "feature_add", "combine"]
 TestStatus = Literal["passed", "failed"]
 TestTable = Mapping[str, TestStatus]
 """{test id: "passed" | "failed"}, as the parser of an artifact prints it. Absent means missing."""
@@ -38,10 +38,13 @@ tree. Layers are composed by `{**below, **above}`; the original tree itself is n
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seed:
-    """Where a bug is wanted: a function of a file, and for the history strategy a past commit."""
+    """Where a bug is wanted: a function of a file, and for the history strategy a past commit.
 
-    path: str
-    function: str
+    What is empty is the injector's to choose; `Seed()` leaves it everything.
+    """
+
+    path: str = ""
+    function: str = ""
     commit: str | None = None
 
 
@@ -61,13 +64,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InjectionTask:
-    """What the controller asks of the injector. `group_id` names its peer group."""
+    """What the controller asks of the injector. `material`: the valid bugs of the same repository
+    that the strategy "combine" puts together."""
 
     task_id: str
     repo: str
     strategy: Strategy
     seed: Seed
     limits: Limits = Limits()
+    material: tuple[BugArtifact, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,16 +169,37 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """The tokens `start` to `end` (exclusive) of a trajectory, sampled by one policy version."""
+
+    start: int
+    end: int
+    policy_version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trajectory:
-    """Aligned per-token lists of one episode; the prompt's tokens have loss mask 0, logprob 0."""
+    """Aligned per-token lists of one episode; what was not sampled has loss mask 0, logprob 0.
+
+    `turns` are the sampled stretches in order, one for each completion; `policy_version` is the
+    oldest of theirs. Example: a prompt of 2 tokens, an answer of 1, an observation of 3 and an
+    answer of 2 have the mask (0, 0, 1, 0, 0, 0, 1, 1) and the turns 2-3 and 6-8.
+    """
 
     token_ids: tuple[int, ...]
     loss_mask: tuple[int, ...]
     logprobs: tuple[float, ...]
     policy_version: int
+    turns: tuple[Turn, ...] = ()
 
     def __post_init__(self) -> None:
         assert len(self.token_ids) == len(self.loss_mask) == len(self.logprobs)
+        if self.turns:  # lines of older runs have none
+            cuts = [0, *(cut for turn in self.turns for cut in (turn.start, turn.end))]
+            assert cuts == sorted(cuts)
+            assert sum(self.loss_mask) == sum(turn.end - turn.start for turn in self.turns)
+            assert all(all(self.loss_mask[turn.start : turn.end]) for turn in self.turns)
+            assert self.policy_version == min(turn.policy_version for turn in self.turns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

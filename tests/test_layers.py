@@ -32,9 +32,12 @@ BELOW["export"] = BELOW["policy"] | {"policy"}
 BELOW["commands"] = BELOW["curriculum"] | {"curriculum", "learner", "export"}
 BELOW["cli"] = BELOW["__main__"] = BELOW["commands"] | {"commands", "cli"}
 FURTHER = {
-    "learner/grpo.py": {"sandbox"},
+    "learner/grpo.py": {"sandbox"},  # where models are kept: sandbox.host.cache_root
     "learner/served.py": {"sandbox"},
-}  # where models are kept: sandbox.host.cache_root
+    "agent/loop.py": {"policy"},  # one layer: the protocols of policy.base
+    "agent/driver.py": {"policy"},
+    "agent/fenced.py": {"policy"},
+}
 HEAVY = {
     "docker": ("sandbox/docker.py", "sandbox/docker_container.py"),
     "vllm": ("policy/vllm.py",),

@@ -18,7 +18,7 @@ from selfplay import __version__
 from selfplay.episodes import episode_from_dict, episode_to_dict
 from selfplay.errors import UserError
 from selfplay.run_dir import SUMMARY_KEYS, RunDir, code_state, read_episodes
-from selfplay.types import Episode, Trajectory
+from selfplay.types import Episode, Trajectory, Turn
 
 CONFIG = "seed: 3\nsteps: 4\nlearner:\n  learning_rate: 0.1\n"
 SUMMARY = dict.fromkeys(SUMMARY_KEYS, 0.5)
@@ -36,7 +36,11 @@ def make_episode(name: str = "step0/solver/b/0", step: int = 0, **changes: objec
         reward=1.0,
         reason="",
         trajectory=Trajectory(
-            token_ids=(5, 6, 7), loss_mask=(0, 1, 1), logprobs=(0.0, -0.5, -1.25), policy_version=2
+            token_ids=(5, 6, 7),
+            loss_mask=(0, 1, 1),
+            logprobs=(0.0, -0.5, -1.25),
+            policy_version=2,
+            turns=(Turn(start=1, end=3, policy_version=2),),
         ),
         answer="1| x = 1",
         policy_version=2,
@@ -79,6 +83,7 @@ def test_episode_line_by_value() -> None:
         "loss_mask": [0, 1, 1],
         "logprobs": [0.0, -0.5, -1.25],
         "policy_version": 2,
+        "turns": [[1, 3, 2]],
     }
     assert json.loads(json.dumps(line)) == line
 

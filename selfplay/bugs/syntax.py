@@ -10,6 +10,7 @@ import re
 import warnings
 
 from selfplay.repo.perl_source import SUFFIXES, plain_code
+from selfplay.repo.python_functions import PARSING
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -27,7 +28,7 @@ def split_lines(text: str) -> list[str]:
 def parse(source: str) -> ast.Module | None:
     """Syntax tree of `source`, or None when it is not valid Python."""
     try:
-        with warnings.catch_warnings():
+        with PARSING, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from selfplay.agent.loop import AgentLimits, OnTurn
 from selfplay.bugs.commits import at_commit, commit_environment, read_commit, split_name
 from selfplay.bugs.corpus import Corpus
 from selfplay.bugs.suite import SuiteTask
@@ -22,11 +23,13 @@ from selfplay.config import (
     ScaffoldConfig,
     TrainConfig,
 )
-from selfplay.curriculum.arena import Arena, Sampling, Stage
+from selfplay.curriculum.arena import AgenticRoles, Agents, Arena, Sampling, Stage
 from selfplay.errors import UserError
 from selfplay.policy.base import Policy, Tokenizer
 from selfplay.repo.prepare import PreparedRepo, prepare
 from selfplay.repo.spec import find_repos_dir, load_spec, spec_from
+from selfplay.roles.agentic_injector import AgenticInjector
+from selfplay.roles.agentic_solver import AgenticSolver
 from selfplay.roles.injector import CompactInjector
 from selfplay.roles.solver import CompactSolver
 from selfplay.run_dir import RunDir
@@ -131,11 +134,24 @@ def make_arena(prepared: PreparedRepo, pool: SandboxPool, arena: ArenaParts) -> 
     """A repository with its runner and both roles."""
     runner = TestRunner(pool.sandbox, prepared.environment)
     scaffold = arena.scaffold
+    agentic = None
+    if scaffold.kind == "agentic":
+        agent = scaffold.agent
+        agentic = AgenticRoles(
+            injector=AgenticInjector(prepared=prepared, runner=runner, config=agent),
+            solver=AgenticSolver(
+                prepared=prepared,
+                sandbox=pool.sandbox,
+                config=agent,
+                public_share=scaffold.public_share,
+            ),
+        )
     return Arena(
         prepared=prepared,
         runner=runner,
         injector=CompactInjector(prepared, arena.tokenizer, runner, scaffold),
         solver=CompactSolver(prepared, arena.tokenizer, scaffold),
+        agentic=agentic,
     )
 
 
@@ -153,16 +169,53 @@ def make_stage(
     pool: SandboxPool,
     scaffold: ScaffoldConfig,
     sampling: Sampling,
+    on_turn: OnTurn | None = None,
 ) -> Stage:
-    """Policy, arenas and pool in one."""
+    """Policy, arenas and pool in one; `on_turn` sees the turns of agentic episodes."""
     parts = ArenaParts(tokenizer=policy.tokenizer, scaffold=scaffold)
     arenas = {name: make_arena(prepared, pool, parts) for name, prepared in repos.items()}
-    return Stage(policy=policy, arenas=arenas, pool=pool, sampling=sampling)
+    agents = make_agents(policy, scaffold, on_turn) if scaffold.kind == "agentic" else None
+    return Stage(policy=policy, arenas=arenas, pool=pool, sampling=sampling, agents=agents)
 
 
-def open_policy(config: PolicyConfig) -> Policy:
-    """A policy for inference alone (`inject`, `evaluate`)."""
+def make_agents(policy: Policy, scaffold: ScaffoldConfig, on_turn: OnTurn | None) -> Agents:
+    """How agentic episodes are played: in the chat template and call format of the model."""
+    agent = scaffold.agent
+    limits = AgentLimits(
+        max_turns=agent.max_turns,
+        max_tokens=agent.max_tokens,
+        max_turn_tokens=agent.max_turn_tokens,
+        wall_s=agent.wall_s,
+        command_s=agent.command_s,
+        max_bad_calls=agent.max_bad_calls,
+        max_output=agent.max_output,
+    )
+    return Agents(
+        renderer=policy.tokenizer.chat(), limits=limits, num_open=agent.num_open, on_turn=on_turn
+    )
+
+
+def check_scaffold(scaffold: ScaffoldConfig) -> None:
+    """Raises `UserError` for what no episode can be played with."""
+    if scaffold.kind not in ("compact", "agentic"):
+        raise UserError(f"scaffold.kind={scaffold.kind!r}: must be compact or agentic")
+    agent = scaffold.agent
+    for name in ("max_turns", "max_tokens", "max_turn_tokens", "max_bad_calls", "num_open"):
+        if getattr(agent, name) < 1:
+            raise UserError(f"scaffold.agent.{name}={getattr(agent, name)}: must be at least 1")
+    for name in ("wall_s", "command_s", "max_output"):
+        if getattr(agent, name) <= 0:
+            raise UserError(f"scaffold.agent.{name}={getattr(agent, name)}: must be above 0")
+
+
+def open_policy(config: PolicyConfig, scaffold: ScaffoldConfig | None = None) -> Policy:
+    """A policy for inference alone (`inject`, `evaluate`); scripted ones know one scaffold each."""
+    check_scaffold(scaffold or ScaffoldConfig())
     if config.engine == "scripted":
+        if scaffold is not None and scaffold.kind == "agentic":
+            from selfplay.policy.scripted_agents import ScriptedAgents
+
+            return ScriptedAgents()
         from selfplay.policy.scripted import ScriptedPolicy
 
         return ScriptedPolicy()

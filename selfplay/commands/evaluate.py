@@ -47,7 +47,7 @@ def run(overrides: Sequence[str]) -> int:
     )
     with sandbox_pool(config.sandbox) as pool:
         repos = prepare_suite(tasks, config.repos, pool)
-        policy = open_policy(config.policy)
+        policy = open_policy(config.policy, config.scaffold)
         stage = make_stage(policy, repos, pool, config.scaffold, sampling)
         with tqdm(total=len(tasks), unit="task", desc="evaluate") as bar:
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,18 +17,23 @@ from selfplay.commands.compose import (
     sandbox_pool,
 )
 from selfplay.commands.output import print_json, print_table, say
+from selfplay.commands.transcript import show_turn
 from selfplay.config import InjectConfig, load_config
 from selfplay.curriculum.arena import Sampling, Stage
-from selfplay.curriculum.injecting import inject, solve_task
+from selfplay.curriculum.injecting import Injection, inject, solve_task
 from selfplay.curriculum.procedural import validated_bugs
 from selfplay.curriculum.sampler import SeedSampler
+from selfplay.episodes import episode_to_dict
 from selfplay.errors import UserError
-from selfplay.types import BugArtifact, InjectionTask, SolveTask, ValidationReport
+from selfplay.files import append_json_lines
+from selfplay.types import BugArtifact, Episode, InjectionTask, SolveTask, ValidationReport
 
 HELP = """
-keys: repo=NAME_OR_PATH n=N, out=DIR (corpus.sqlite and artifacts/ are added to), seed=N,
-      source=policy|procedural (operators on the syntax tree instead of the model),
-      policy=..., injector=direct|removal|mixed, sandbox=..., json=true
+keys: repo=NAME_OR_PATH n=N, out=DIR (corpus.sqlite, artifacts/ and episodes.jsonl are added to),
+      seed=N, source=policy|procedural (operators on the syntax tree instead of the model),
+      policy=..., scaffold=compact|agentic, injector=direct|removal|mixed|agentic, sandbox=...,
+      json=true
+With scaffold=agentic every turn is shown on stderr; `selfplay episode show run=DIR` shows it again.
 Exit code 0 when at least one bug is valid, else 1.
 """
 
@@ -55,14 +61,17 @@ def run(overrides: Sequence[str]) -> int:
     rows: list[dict[str, Any]] = []
     with sandbox_pool(config.sandbox) as pool, Corpus(out / "corpus.sqlite") as corpus:
         repos = prepare_repos([config.repo], config.repos, pool)
-        stage = make_stage(open_policy(config.policy), repos, pool, config.scaffold, sampling)
+        policy = open_policy(config.policy, config.scaffold)
+        stage = make_stage(policy, repos, pool, config.scaffold, sampling, show_turn)
         keep_originals(stage.arenas.values(), corpus)
         found = (
-            by_policy(config, stage) if config.source == "policy" else by_operators(config, stage)
+            by_policy(config, stage, corpus, out)
+            if config.source == "policy"
+            else by_operators(config, stage)
         )
         for task, artifact, report, reason in found:
             row = {
-                "function": f"{task.seed.path}::{task.seed.function}",
+                "function": f"{task.seed.path}::{task.seed.function}" if task.seed.path else "",
                 "strategy": task.strategy,
                 "verdict": report.verdict if report else "invalid",
                 "reason": reason,
@@ -85,8 +94,8 @@ def run(overrides: Sequence[str]) -> int:
 Found = tuple[InjectionTask, BugArtifact | None, ValidationReport | None, str]
 
 
-def by_policy(config: InjectConfig, stage: Stage) -> list[Found]:
-    """One episode for each of `n` seeds."""
+def by_policy(config: InjectConfig, stage: Stage, corpus: Corpus, out: Path) -> list[Found]:
+    """One episode for each of `n` seeds, stored in `episodes.jsonl`."""
     config.curriculum.num_groups, config.curriculum.seeds_per_group = 1, config.n
     sampler = SeedSampler(
         stage.arenas,
@@ -94,13 +103,38 @@ def by_policy(config: InjectConfig, stage: Stage) -> list[Found]:
         injector=config.injector,
         seed=config.seed,
     )
-    planned = sampler.draw(0, {})
+    planned = sampler.draw(0, {}, lambda repo: [bug.task.artifact for bug in corpus.bugs(repo)])
     if not planned:
         raise UserError(f"repo={config.repo}: no function is short enough and reached by a test")
-    return [
-        (i.task, i.outcome.artifact, i.outcome.report, i.outcome.reason)
-        for i in inject(stage, [p.task for p in planned], 1)
+    injections = inject(stage, [p.task for p in planned], 1)
+    started = time.strftime("%Y%m%d-%H%M%S")
+    lines = [
+        episode_to_dict(episode(f"inject-{started}/{number}", injection))
+        for number, injection in enumerate(injections)
     ]
+    append_json_lines(out / "episodes.jsonl", lines)
+    return [(i.task, i.outcome.artifact, i.outcome.report, i.outcome.reason) for i in injections]
+
+
+def episode(episode_id: str, injection: Injection) -> Episode:
+    """The record of an injection that nobody tries to solve: 1 for a valid bug, else -1."""
+    task, outcome = injection.task, injection.outcome
+    valid = outcome.solve_task is not None
+    return Episode(
+        episode_id=episode_id,
+        group_id=episode_id,
+        role="injector",
+        repo=task.repo,
+        task_id=task.task_id,
+        bug_id=outcome.solve_task.bug_id if outcome.solve_task else None,
+        status=injection.status,
+        reward=None if injection.status == "errored" else 1.0 if valid else -1.0,
+        reason=outcome.reason,
+        trajectory=injection.play.trajectory,
+        answer=injection.play.answer,
+        policy_version=injection.play.policy_version,
+        info={**injection.play.info, "strategy": task.strategy},
+    )
 
 
 def by_operators(config: InjectConfig, stage: Stage) -> list[Found]:

@@ -6,13 +6,14 @@ import functools
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from selfplay.bugs.corpus import Corpus
 from selfplay.bugs.suite import read_suite
 from selfplay.commands.compose import (
+    check_scaffold,
     keep_originals,
     make_stage,
     open_policy,
@@ -66,6 +67,7 @@ def run(overrides: Sequence[str]) -> int:
     config = load_config(TrainConfig, "train", overrides)
     if config.resume not in ("auto", "never"):
         raise UserError(f"resume={config.resume!r}: must be auto or never")
+    check_scaffold(config.scaffold)
     began = time.monotonic()
     with ExitStack() as stack:
         run_dir = stack.enter_context(
@@ -128,7 +130,7 @@ def open_run(
         restored = learner.restore(run_dir)
         first_step = int(restored["step"]) + 1 if restored else 0
     else:
-        policy, restored = open_policy(config.policy), None
+        policy, restored = open_policy(config.policy, config.scaffold), None
         first_step = run_dir.next_step()
     if first_step:
         say(f"resuming {run_dir.path} at step {first_step}")
@@ -212,7 +214,7 @@ def evaluated(
         max_new_tokens=config.policy.max_new_tokens,
         seed=derive_rng(config.seed, "evaluation").getrandbits(32),
     )
-    held_out = Stage(policy=stage.policy, arenas=stage.arenas, pool=stage.pool, sampling=sampling)
+    held_out = replace(stage, sampling=sampling)
     result = evaluate(
         held_out,
         tasks,

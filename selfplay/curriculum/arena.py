@@ -3,25 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
+from selfplay.agent.chat import ChatRenderer
+from selfplay.agent.loop import AgentLimits, OnTurn
 from selfplay.bugs.testing import TestRunner
 from selfplay.policy.base import Policy
 from selfplay.repo.prepare import PreparedRepo
+from selfplay.roles.agentic_injector import AgenticInjector
+from selfplay.roles.agentic_solver import AgenticSolver
 from selfplay.roles.injector import CompactInjector
 from selfplay.roles.solver import CompactSolver
 from selfplay.sandbox.pool import SandboxPool
-from selfplay.types import Completion, Trajectory
+from selfplay.types import Completion, EpisodeStatus, Trajectory, Turn
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgenticRoles:
+    """Both roles with tools, on one repository."""
+
+    injector: AgenticInjector
+    solver: AgenticSolver
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arena:
-    """A prepared repository, its test runner, and the two roles on it."""
+    """A prepared repository, its test runner, and the two roles on it. The compact roles are there
+    always: they know which functions a seed may name, and the self-check plays with them."""
 
     prepared: PreparedRepo
     runner: TestRunner
     injector: CompactInjector
     solver: CompactSolver
+    agentic: AgenticRoles | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agents:
+    """How agentic episodes are played; `on_turn` sees every turn as it happens."""
+
+    renderer: ChatRenderer
+    limits: AgentLimits
+    num_open: int
+    on_turn: OnTurn | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +61,36 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """What both phases of a round need: who plays, where, and on how many workers."""
+    """What both phases of a round need: who plays, where, and on how many workers. With `agents`
+    the roles have tools; without, they answer in one turn."""
 
     policy: Policy
     arenas: Mapping[str, Arena]
     pool: SandboxPool
     sampling: Sampling
+    agents: Agents | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Play:
+    """What was sampled for one task, before it is judged. `info` goes into the episode's record;
+    `trajectory` is None when nothing was sampled."""
+
+    trajectory: Trajectory | None
+    answer: str
+    status: EpisodeStatus
+    policy_version: int
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+def one_turn(prompt_ids: tuple[int, ...], completion: Completion) -> Play:
+    """The play of a role that answers once."""
+    return Play(
+        trajectory=trajectory(prompt_ids, completion),
+        answer=completion.text,
+        status="truncated" if completion.finish_reason == "length" else "completed",
+        policy_version=completion.policy_version,
+    )
 
 
 def trajectory(prompt_ids: tuple[int, ...], completion: Completion) -> Trajectory:
@@ -50,10 +99,12 @@ def trajectory(prompt_ids: tuple[int, ...], completion: Completion) -> Trajector
     Example: prompt (5, 6), answer (7, 8) with logprobs (-1., -2.) gives ids (5, 6, 7, 8),
     mask (0, 0, 1, 1) and logprobs (0., 0., -1., -2.).
     """
-    num_prompt = len(prompt_ids)
+    num_prompt, version = len(prompt_ids), completion.policy_version
+    end = num_prompt + len(completion.token_ids)
     return Trajectory(
         token_ids=prompt_ids + completion.token_ids,
         loss_mask=(0,) * num_prompt + (1,) * len(completion.token_ids),
         logprobs=(0.0,) * num_prompt + completion.logprobs,
-        policy_version=completion.policy_version,
+        policy_version=version,
+        turns=(Turn(start=num_prompt, end=end, policy_version=version),),
     )

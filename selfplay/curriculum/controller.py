@@ -29,7 +29,7 @@ from selfplay.curriculum.solving import Attempt
 from selfplay.errors import UserError
 from selfplay.metrics import MetricsLog
 from selfplay.run_dir import RunDir
-from selfplay.types import PeerGroup, SolveTask
+from selfplay.types import BugArtifact, PeerGroup, SolveTask
 
 
 class Learner(Protocol):
@@ -110,7 +110,12 @@ class Controller:
         def replays(num_new: int) -> list[SolveTask]:
             return self._draw_replays(step, num_new)
 
-        planned = self._sampler.draw(step, self._corpus.counts_by_function(before_step=step))
+        def known_bugs(repo: str) -> list[BugArtifact]:
+            bugs = self._corpus.bugs(repo)
+            return [b.task.artifact for b in bugs if b.step < step and b.parent is None]
+
+        counts = self._corpus.counts_by_function(before_step=step)
+        planned = self._sampler.draw(step, counts, known_bugs)
         rounds = self._player.play(
             step, planned, replays, lambda name: self._watcher.phase(step, name)
         )

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 from selfplay.bugs.artifact import artifact_id
 from selfplay.bugs.validation import validate
-from selfplay.curriculum.arena import Stage
+from selfplay.curriculum.agentic import play_injections, unsubmitted
+from selfplay.curriculum.arena import Agents, Play, Stage, one_turn
 from selfplay.errors import InfrastructureError
 from selfplay.policy.base import SampleRequest
+from selfplay.roles.agentic_injector import AgenticInjection
 from selfplay.roles.injector import InjectorPrompt
 from selfplay.roles.rejected import Rejected
 from selfplay.seeds import derive_seed
 from selfplay.types import (
     BugArtifact,
-    Completion,
     EpisodeStatus,
     InjectionTask,
     SolveTask,
@@ -39,20 +40,19 @@ class Injection:
     """One injector episode before its reward is known."""
 
     task: InjectionTask
-    prompt: InjectorPrompt
-    completion: Completion
+    play: Play
     outcome: Outcome
 
     @property
     def status(self) -> EpisodeStatus:
         """Errored beats truncated beats completed."""
-        if self.outcome.errored:
-            return "errored"
-        return "truncated" if self.completion.finish_reason == "length" else "completed"
+        return "errored" if self.outcome.errored else self.play.status
 
 
 def inject(stage: Stage, tasks: Sequence[InjectionTask], num_samples: int) -> list[Injection]:
     """Sample every task `num_samples` times and validate each distinct answer once."""
+    if stage.agents is not None:
+        return _inject_with_tools(stage, stage.agents, tasks, num_samples)
     prompts = [stage.arenas[task.repo].injector.prompt(task) for task in tasks]
     answers = stage.policy.sample(
         [
@@ -79,22 +79,53 @@ def inject(stage: Stage, tasks: Sequence[InjectionTask], num_samples: int) -> li
         )
     )
     return [
-        Injection(task=task, prompt=prompt, completion=c, outcome=outcomes[(i, c.text)])
+        Injection(task=task, play=one_turn(prompt.prompt_ids, c), outcome=outcomes[(i, c.text)])
         for i, (task, prompt) in enumerate(zip(tasks, prompts, strict=True))
         for c in answers[i]
     ]
+
+
+def _inject_with_tools(
+    stage: Stage, agents: Agents, tasks: Sequence[InjectionTask], num_samples: int
+) -> list[Injection]:
+    """Play every task `num_samples` times, then validate what was handed in."""
+    wanted = [task for task in tasks for _ in range(num_samples)]
+    played = play_injections(stage, agents, wanted)
+    outcomes = stage.pool.map(lambda pair: judge_submission(stage, *pair), played)
+    return [
+        Injection(task=task, play=play, outcome=outcome)
+        for task, (_, play), outcome in zip(wanted, played, outcomes, strict=True)
+    ]
+
+
+def judge_submission(stage: Stage, injection: AgenticInjection, play: Play) -> Outcome:
+    """Validate the five files that an agent handed in, if it did."""
+    if play.status == "errored":
+        return Outcome(reason=f"infrastructure: {play.info['error']}", errored=True)
+    if injection.artifact is None:
+        rejected = injection.rejected
+        return Outcome(reason=rejected.reason if rejected else unsubmitted(play))
+    return judge_artifact(stage, injection.task, injection.artifact)
 
 
 def judge_injection(
     stage: Stage, task: InjectionTask, prompt: InjectorPrompt, answer: str
 ) -> Outcome:
     """Turn one answer into an artifact and validate it; an infrastructure fault is `errored`."""
-    arena = stage.arenas[task.repo]
     try:
-        artifact = arena.injector.artifact(prompt, answer)
-        report = validate(artifact, arena.prepared.environment, arena.runner, task.limits)
+        artifact = stage.arenas[task.repo].injector.artifact(prompt, answer)
     except Rejected as rejected:
         return Outcome(reason=rejected.reason)
+    except InfrastructureError as error:
+        return Outcome(reason=f"infrastructure: {error}", errored=True)
+    return judge_artifact(stage, task, artifact)
+
+
+def judge_artifact(stage: Stage, task: InjectionTask, artifact: BugArtifact) -> Outcome:
+    """Validate an artifact; an infrastructure fault is `errored`."""
+    arena = stage.arenas[task.repo]
+    try:
+        report = validate(artifact, arena.prepared.environment, arena.runner, task.limits)
     except InfrastructureError as error:
         return Outcome(reason=f"infrastructure: {error}", errored=True)
     if report.verdict == "undecided":

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from selfplay.curriculum.arena import Stage, trajectory
+from selfplay.curriculum.arena import Stage
 from selfplay.curriculum.injecting import Injection, inject
 from selfplay.curriculum.sampler import PlannedInjection
 from selfplay.curriculum.solving import Attempt, solve, solve_rate
@@ -153,10 +153,11 @@ class RoundPlayer:
             status=status,
             reward=reward,
             reason=reason,
-            trajectory=trajectory(injection.prompt.prompt_ids, injection.completion),
-            answer=injection.completion.text,
-            policy_version=injection.completion.policy_version,
+            trajectory=injection.play.trajectory,
+            answer=injection.play.answer,
+            policy_version=injection.play.policy_version,
             info={
+                **injection.play.info,
                 "step": step,
                 "strategy": task.strategy,
                 "path": task.seed.path,
@@ -179,10 +180,10 @@ def solver_episode(step: int, index: int, attempt: Attempt) -> Episode:
         status=attempt.status,
         reward=None if errored else solver_reward(attempt.judgement.resolved),
         reason=attempt.judgement.reason,
-        trajectory=trajectory(attempt.prompt_ids, attempt.completion),
-        answer=attempt.completion.text,
-        policy_version=attempt.completion.policy_version,
-        info={"step": step, "patch": attempt.judgement.patch},
+        trajectory=attempt.play.trajectory,
+        answer=attempt.play.answer,
+        policy_version=attempt.play.policy_version,
+        info={**attempt.play.info, "step": step, "patch": attempt.judgement.patch},
     )
 
 

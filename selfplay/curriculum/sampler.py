@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from selfplay.config import CurriculumConfig, InjectorConfig
 from selfplay.curriculum.arena import Arena
 from selfplay.repo.functions import FunctionInfo
 from selfplay.seeds import derive_rng
-from selfplay.types import InjectionTask, Seed, Strategy
+from selfplay.types import BugArtifact, InjectionTask, Seed, Strategy
 
 MIN_FUNCTION_LINES = 3
+COMPACT: tuple[Strategy, ...] = ("direct", "removal", "history")
+AGENTIC: tuple[Strategy, ...] = (*COMPACT, "feature_add", "combine")
+NUM_COMBINED = 2
+KnownBugs = Callable[[str], Sequence[BugArtifact]]
+"""First-order bugs of a repository that earlier steps found, in a fixed order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,20 +50,32 @@ class SeedSampler:
         """Functions of each repository that a bug may be seeded in."""
         return {name: len(functions) for name, functions in self._eligible.items()}
 
-    def draw(self, step: int, counts: Mapping[str, Mapping[str, int]]) -> list[PlannedInjection]:
+    def draw(
+        self,
+        step: int,
+        counts: Mapping[str, Mapping[str, int]],
+        known_bugs: KnownBugs = lambda repo: (),
+    ) -> list[PlannedInjection]:
         """`num_groups x seeds_per_group` tasks.
 
         `counts[repo]["path::function"]` is how many bugs the corpus holds there; repositories and
         functions with fewer bugs are drawn more often, full ones (`max_bugs_per_function`) never.
+        `known_bugs` are what the strategy "combine" draws from.
         """
         rng = derive_rng(self._seed, step, "seeds")
         repos = self._draw_repos(rng, counts)
         planned = []
         for index, repo in enumerate(repos):
-            strategy = self._draw_strategy(rng, repo)
+            bugs = known_bugs(repo)
+            strategy = self._draw_strategy(rng, repo, len(bugs))
             group_id = f"step{step}/injector/{repo}/{strategy}/{index}"
             for number in range(self._curriculum.seeds_per_group):
-                seed = self._draw_seed(rng, repo, strategy, counts.get(repo, {}))
+                seed: Seed | None = Seed()
+                material: tuple[BugArtifact, ...] = ()
+                if strategy == "combine":
+                    material = tuple(rng.sample(list(bugs), NUM_COMBINED))
+                elif self._is_seeded(repo):
+                    seed = self._draw_seed(rng, repo, strategy, counts.get(repo, {}))
                 if seed is None:
                     continue
                 task = InjectionTask(
@@ -67,6 +84,7 @@ class SeedSampler:
                     strategy=strategy,
                     seed=seed,
                     limits=self._limits,
+                    material=material,
                 )
                 planned.append(PlannedInjection(task=task, group_id=group_id))
         return planned
@@ -78,13 +96,20 @@ class SeedSampler:
         wanted = self._curriculum.num_groups
         return [names[i % len(names)] for i in range(wanted)] if names else []
 
-    def _draw_strategy(self, rng: random.Random, repo: str) -> Strategy:
+    def _is_seeded(self, repo: str) -> bool:
+        """Whether an injector is told where: always in one turn, by configuration with tools."""
+        roles = self._arenas[repo].agentic
+        return roles is None or roles.injector.config.seeded
+
+    def _draw_strategy(self, rng: random.Random, repo: str, num_bugs: int) -> Strategy:
+        names = AGENTIC if self._arenas[repo].agentic is not None else COMPACT
         weights: dict[Strategy, float] = {
-            name: self._injector.strategies.get(name, 0.0)
-            for name in ("direct", "removal", "history")
+            name: self._injector.strategies.get(name, 0.0) for name in names
         }
         if self._arenas[repo].prepared.history is None:
             weights["history"] = 0.0
+        if num_bugs < NUM_COMBINED and "combine" in weights:
+            weights["combine"] = 0.0
         if not any(weights.values()):
             return "direct"
         return rng.choices(list(weights), weights=list(weights.values()))[0]

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from selfplay.bugs.grading import grade
 from selfplay.bugs.oracle import overfits, public_tests
-from selfplay.curriculum.arena import Stage
+from selfplay.curriculum.agentic import play_attempts, unsubmitted
+from selfplay.curriculum.arena import Agents, Play, Stage, one_turn
 from selfplay.errors import InfrastructureError
 from selfplay.policy.base import SampleRequest
 from selfplay.roles.rejected import Rejected
 from selfplay.roles.solver import SolverPrompt
 from selfplay.seeds import derive_seed
-from selfplay.types import Completion, EpisodeStatus, GradeReport, SolveTask
+from selfplay.types import EpisodeStatus, GradeReport, SolveTask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,16 +35,13 @@ class Attempt:
     """One solver episode."""
 
     task: SolveTask
-    prompt_ids: tuple[int, ...]
-    completion: Completion
+    play: Play
     judgement: Judgement
 
     @property
     def status(self) -> EpisodeStatus:
         """Errored beats truncated beats completed."""
-        if self.judgement.errored:
-            return "errored"
-        return "truncated" if self.completion.finish_reason == "length" else "completed"
+        return "errored" if self.judgement.errored else self.play.status
 
 
 def solve(
@@ -53,6 +51,8 @@ def solve(
 
     Equal answers to one task are graded once: a verdict is a function of the patch.
     """
+    if stage.agents is not None:
+        return _solve_with_tools(stage, stage.agents, tasks, group_size, salt)
     prompts = stage.pool.map(lambda task: stage.arenas[task.repo].solver.prompt(task), tasks)
     answers = stage.policy.sample(
         [
@@ -76,8 +76,7 @@ def solve(
         [
             Attempt(
                 task=task,
-                prompt_ids=prompts[i].prompt_ids,
-                completion=c,
+                play=one_turn(prompts[i].prompt_ids, c),
                 judgement=verdicts[(i, c.text)],
             )
             for c in answers[i]
@@ -86,15 +85,43 @@ def solve(
     ]
 
 
+def _solve_with_tools(
+    stage: Stage, agents: Agents, tasks: Sequence[SolveTask], group_size: int, salt: object
+) -> list[list[Attempt]]:
+    """Play every task `group_size` times, then grade each distinct patch once."""
+    wanted = [task for task in tasks for _ in range(group_size)]
+    played = play_attempts(stage, agents, wanted, salt)
+    patches = {(id(a.task), a.patch): a for a, _ in played if a.patch is not None}
+    graded = stage.pool.map(lambda a: grade_patch(stage, a.task, a.patch or ""), patches.values())
+    verdicts = dict(zip(patches, graded, strict=True))
+    attempts = []
+    for attempt, play in played:
+        if play.status == "errored":
+            verdict = Judgement(reason=f"infrastructure: {play.info['error']}", errored=True)
+        elif attempt.patch is None:
+            verdict = Judgement(reason=unsubmitted(play))
+        else:
+            verdict = verdicts[(id(attempt.task), attempt.patch)]
+        attempts.append(Attempt(task=attempt.task, play=play, judgement=verdict))
+    return [attempts[i : i + group_size] for i in range(0, len(attempts), group_size)]
+
+
 def judge_attempt(stage: Stage, task: SolveTask, prompt: SolverPrompt, answer: str) -> Judgement:
     """Turn one answer into a fix patch and grade it; an infrastructure fault is `errored`."""
-    arena = stage.arenas[task.repo]
-    patch = ""
     try:
-        patch = arena.solver.fix_patch(prompt, answer)
-        report = grade(task, patch, arena.runner)
+        patch = stage.arenas[task.repo].solver.fix_patch(prompt, answer)
     except Rejected as rejected:
         return Judgement(reason=rejected.reason)
+    except InfrastructureError as error:
+        return Judgement(reason=f"infrastructure: {error}", errored=True)
+    return grade_patch(stage, task, patch)
+
+
+def grade_patch(stage: Stage, task: SolveTask, patch: str) -> Judgement:
+    """Grade a fix patch in a fresh sandbox; an infrastructure fault is `errored`."""
+    arena = stage.arenas[task.repo]
+    try:
+        report = grade(task, patch, arena.runner)
     except InfrastructureError as error:
         return Judgement(reason=f"infrastructure: {error}", patch=patch, errored=True)
     return Judgement(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from selfplay.types import Completion
+
+if TYPE_CHECKING:
+    from selfplay.agent.chat import ChatRenderer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,10 @@ class Tokenizer(Protocol):
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of sampled ids; special tokens are left out."""
+        ...
+
+    def chat(self) -> ChatRenderer:
+        """The same template for chats of several turns with tools."""
         ...
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from selfplay.agent.call_formats import FencedCalls
 from selfplay.agent.chat import BadCall, ToolCall, ToolSpec
+from selfplay.agent.fenced import FencedRenderer
 from selfplay.errors import PolicyError
 
 _PIECE = re.compile(r" ?[^\W_]{1,8}|\s{1,16}|.", re.DOTALL)
@@ -37,6 +38,10 @@ class MessageTokenizer:
         """System (when not empty) and user turn, up to the answer."""
         head = self.message("system", system) if system else ()
         return (*head, *self.message("user", user), self.role_id("assistant"))
+
+    def chat(self) -> FencedRenderer:
+        """Plain fenced tool calls."""
+        return FencedRenderer(self)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """One id a piece."""

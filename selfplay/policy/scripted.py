@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 from selfplay.agent.edits import EditError, Listing, parse_listing, render_edit
+from selfplay.agent.fenced import FencedRenderer
 from selfplay.bugs.procedural import Mutation, propose
 from selfplay.bugs.procedural.propose import propose_text
 from selfplay.bugs.syntax import parse, split_lines
@@ -55,6 +56,10 @@ class ByteTokenizer:
         head = (self._system, *self.encode(system), self.end_of_turn_id) if system else ()
         return (*head, self._user, *self.encode(user), self.end_of_turn_id, self._answer)
 
+    def chat(self) -> FencedRenderer:
+        """Plain fenced tool calls."""
+        return FencedRenderer(self)
+
     def encode(self, text: str) -> tuple[int, ...]:
         """One id a byte."""
         return tuple(text.encode("utf-8", "surrogateescape"))
@@ -67,6 +72,12 @@ class ByteTokenizer:
         """The user's turn of a rendered prompt."""
         start = prompt_ids.index(self._user) if self._user in prompt_ids else 0
         return self.decode(prompt_ids[start:])
+
+    def user_turns(self, prompt_ids: Sequence[int]) -> list[str]:
+        """Every turn of the user: the task, then what followed each answer."""
+        starts = [i for i, token in enumerate(prompt_ids) if token == self._user]
+        ends = [prompt_ids.index(self.end_of_turn_id, start) for start in starts]
+        return [self.decode(prompt_ids[i:j]) for i, j in zip(starts, ends, strict=True)]
 
 
 class ScriptedPolicy:

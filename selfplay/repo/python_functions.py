@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import ast
+import threading
 from dataclasses import dataclass
+
+PARSING = threading.Lock()
+"""Held while a syntax tree is made: in CPython 3.11 two threads that do so at once may meet
+"SystemError: AST constructor recursion depth mismatch"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +28,8 @@ def list_python_functions(source: str, path: str) -> list[FunctionInfo]:
     definition winning, as at run time. [] when the file does not parse.
     """
     try:
-        tree = ast.parse(source)
+        with PARSING:
+            tree = ast.parse(source)
     except (SyntaxError, ValueError):
         return []
     found: dict[str, FunctionInfo] = {}

@@ -15,6 +15,12 @@ class Rejected(SelfplayError):
     no_failing_test        the tests do not notice the bug
     all_tests_fail         nothing passes any more: not a bug but a wreck
     timed_out              the tests do not end any more
+
+    Of the agentic scaffold:
+    submission_missing, submission_link, submission_special, submission_huge, submission_binary
+                           a file of the submission is no plain text file of a sane size
+    not_submitted          the episode ended before anything was handed in
+    bad_calls              too many calls that no tool understands
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:

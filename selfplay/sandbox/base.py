@@ -7,7 +7,7 @@ A sandbox runs one command on a fresh snapshot of a repository: the original tre
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -61,6 +61,8 @@ class Job:
 
     `module` says that `argv` does the same as `python -m` with these words. A sandbox that keeps an
     interpreter with that module loaded may fork it instead of running `argv`.
+    `attach` is set for the job behind a `Session`: the command is then the first process of its
+    namespaces, and `attach` is called with the folder that it sees as /in before it starts.
     """
 
     environment: Environment
@@ -71,12 +73,14 @@ class Job:
     variables: Mapping[str, str] = field(default_factory=dict)
     quota: Quota = Quota()
     module: tuple[str, ...] = ()
+    attach: Callable[[Path], None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
     """How a command ended. `output` is stdout and stderr combined, in order, cut at
-    `Quota.output` (then `output_truncated`); `exit_code` is None when `timed_out`."""
+    `Quota.output` (then `output_truncated`); `exit_code` is None when `timed_out`; `stopped` names
+    the bound (files, memory) for which the sandbox ended it, where that is known."""
 
     exit_code: int | None
     timed_out: bool
@@ -84,6 +88,7 @@ class RunResult:
     output_truncated: bool
     duration_s: float
     files: Mapping[str, bytes] = field(default_factory=dict)
+    stopped: str = ""
 
 
 class Sandbox(Protocol):

@@ -90,6 +90,8 @@ class BubblewrapSandbox:
                 result = self._servers.run(job, folder, groups)
                 if result is not None:
                     return result
+            if job.attach is not None:
+                job.attach(folder / "in")
             with Launch(job, folder) as launch:
                 return launch.run(self._argv(job, folder, launch), groups)
 
@@ -108,6 +110,7 @@ class BubblewrapSandbox:
     def _argv(self, job: Job, folder: Path, launch: Launch) -> list[str]:
         """The whole command line of one job."""
         argv = [*self._head(), *launch.arguments(), "--disable-userns"]
+        argv += ["--as-pid-1"] if job.attach is not None else []
         if self._has_filter:
             argv += ["--seccomp", str(launch.pass_file(self._filter))]
         argv += self._root(job.environment)

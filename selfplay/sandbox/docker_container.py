@@ -62,6 +62,8 @@ class DockerWorker:
             if job.inputs:
                 for entry in (files / "in").iterdir():
                     entry.rename(self._folder / "in" / entry.name)
+            if job.attach is not None:
+                job.attach(self._folder / "in")
             self._channel.release(script, files)
         out = self._folder / "out"
         ending = collect(
@@ -74,13 +76,15 @@ class DockerWorker:
         said = self._channel.hear()[1:]
         if b"ready" not in said[:1]:
             raise self._failure(ending.output)
+        code = None if ending.timed_out else self._exit_code(said[1:])
         return RunResult(
-            exit_code=None if ending.timed_out else self._exit_code(said[1:]),
+            exit_code=code,
             timed_out=ending.timed_out,
             output=ending.annotated(),
             output_truncated=ending.truncated,
             duration_s=ending.duration_s,
             files={} if ending.stopped else read_out(out, job.quota.output),
+            stopped=ending.stopped or (code == 137 and self._memory_ended()) or "",
         )
 
     def remove(self) -> None:
@@ -100,6 +104,12 @@ class DockerWorker:
             return int(match[1])
         with engine_errors("lost sight of a container"):
             return int(self._container.wait(timeout=KILL_GRACE_S)["StatusCode"])
+
+    def _memory_ended(self) -> str:
+        """Names the bound when the container was killed for its memory."""
+        with suppress(DockerException, RequestException):
+            self._container.reload()
+        return "out of memory" if self._container.attrs["State"].get("OOMKilled") else ""
 
     def _kill(self) -> None:
         with suppress(DockerException, RequestException):  # it may have ended by itself

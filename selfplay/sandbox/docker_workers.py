@@ -91,7 +91,8 @@ def job_script(job: Job) -> bytes:
         lines.append(f"cp -a /sandbox/layer/. {WORKDIR}/ || exit 1")
     lines.append("echo ready >&3 || exit 1")
     lines += [f"export {n}={_quoted([v])}" for n, v in variables.items() if VARIABLE.fullmatch(n)]
-    lines.append(f"{_quoted(job.argv)} 3>&-\n")
+    become = "exec " if job.attach is not None else ""
+    lines.append(f"{become}{_quoted(job.argv)} 3>&-\n")
     script = os.fsencode("\n".join(lines))
     if b"\0" in script:
         raise SandboxError("a command, a variable or a path of a job holds a zero byte")

@@ -86,7 +86,10 @@ class Launch:
         assert self._process is not None
         self._process.wait()
         code = self._exit_code()
-        if code is None and (ending.stopped or ran_out_of_memory(groups)):
+        stopped = ending.stopped
+        if code in (None, 128 + signal.SIGKILL) and ran_out_of_memory(groups):
+            stopped = stopped or "out of memory"
+        if code is None and stopped:
             code = 128 + signal.SIGKILL  # the job's doing: bwrap shares its bounds
         if code is None and not ending.timed_out:
             said = ending.output[-400:].decode(errors="replace").strip()
@@ -98,6 +101,7 @@ class Launch:
             output_truncated=ending.truncated,
             duration_s=ending.duration_s,
             files={} if ending.stopped else read_out(out, job.quota.output),
+            stopped=stopped,
         )
 
     def _start(self, argv: list[str]) -> None:

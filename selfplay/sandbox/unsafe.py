@@ -15,7 +15,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from selfplay.errors import SandboxError
+from selfplay.errors import SandboxError, UserError
 from selfplay.sandbox.base import WORKDIR, Job, RunResult
 from selfplay.sandbox.collect import collect, out_excess
 from selfplay.sandbox.scratch import (
@@ -40,6 +40,8 @@ class UnsafeSandbox:
 
     def run(self, job: Job) -> RunResult:
         """Run one command on a fresh copy; processes that leave their session are not found."""
+        if job.attach is not None:
+            raise UserError("scaffold=agentic: needs sandbox=docker or sandbox=bubblewrap")
         with self._scratch.folder(job) as folder:
             tree = _copy_tree(job, folder)
             names = {WORKDIR: str(tree), "/in": str(folder / "in"), "/out": str(folder / "out")}

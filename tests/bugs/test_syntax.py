@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,3 +50,16 @@ def test_what_is_not_python(text: str) -> None:
 )
 def test_same_code(left: str, right: str, same: bool) -> None:
     assert same_code(left, right) is same
+
+
+def test_many_threads_may_parse_at_once() -> None:
+    """Bug: in CPython 3.11 "SystemError: AST constructor recursion depth mismatch", which ended a
+    run, where another thread parsed while the garbage collector ran Python code."""
+    source = "def f(x):\n" + "    x = [x, {x: (x, [x])}]\n" * 300
+    gc.callbacks.append(lambda phase, info: time.sleep(0))
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            trees = list(pool.map(lambda _: parse(source), range(48)))
+    finally:
+        gc.callbacks.pop()
+    assert all(tree is not None for tree in trees)

@@ -1,0 +1,41 @@
+"""`selfplay episode show`: stored episodes of a run or an `inject` directory, turn by turn."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from selfplay.commands.output import print_json
+from selfplay.commands.transcript import episode_text
+from selfplay.config import EpisodeConfig, load_config
+from selfplay.episodes import episode_to_dict
+from selfplay.errors import UserError
+from selfplay.run_dir import read_episodes
+
+HELP = """
+keys: run=DIR (holds episodes.jsonl), id=EPISODE_ID (or a part of it; default: all of them),
+      max_lines=N of an argument or observation, json=true (the stored lines)
+Prints each episode with its task, its turns and its verdict. Exit code 1 when none matches.
+"""
+
+
+def run(overrides: Sequence[str]) -> int:
+    """Print the episodes whose id holds `id`."""
+    config = load_config(EpisodeConfig, "episode_show", overrides)
+    path = Path(config.run)
+    if not (path / "episodes.jsonl").is_file():
+        raise UserError(f"run={path}: has no episodes.jsonl; name a run or an inject directory")
+    if config.max_lines < 2:
+        raise UserError(f"max_lines={config.max_lines}: must be at least 2")
+    found = [
+        episode_to_dict(episode)
+        for episode in read_episodes(path)
+        if config.id is None or config.id in episode.episode_id
+    ]
+    if config.json:
+        print_json(found)
+    else:
+        for episode in found:
+            sys.stdout.write(episode_text(episode, config.max_lines) + "\n")
+    return 0 if found else 1
