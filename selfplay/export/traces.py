@@ -49,7 +49,11 @@ def is_good(episode: Episode) -> bool:
 def trace(episode: Episode, tokenizer: Tokenizer) -> dict[str, Any]:
     """The line of one episode."""
     assert episode.trajectory is not None
-    answer = {"role": "assistant", "content": episode.answer}
+    trajectory = episode.trajectory
+    if len(trajectory.turns) > 1:
+        answers = later_messages(trajectory, tokenizer)
+    else:
+        answers = [{"role": "assistant", "content": episode.answer}]
     return {
         "episode_id": episode.episode_id,
         "role": episode.role,
@@ -57,9 +61,9 @@ def trace(episode: Episode, tokenizer: Tokenizer) -> dict[str, Any]:
         "bug_id": episode.bug_id,
         "reward": episode.reward,
         "policy_version": episode.policy_version,
-        "messages": [*prompt_messages(episode.trajectory, tokenizer), answer],
-        "token_ids": list(episode.trajectory.token_ids),
-        "loss_mask": list(episode.trajectory.loss_mask),
+        "messages": [*prompt_messages(trajectory, tokenizer), *answers],
+        "token_ids": list(trajectory.token_ids),
+        "loss_mask": list(trajectory.loss_mask),
     }
 
 
@@ -70,8 +74,7 @@ def prompt_messages(trajectory: Trajectory, tokenizer: Tokenizer) -> list[dict[s
     the chat template. Example of the texts: "system\\nBe brief.", "\\nuser\\nFix it".
     """
     prompt = trajectory.token_ids[: _num_prompt(trajectory)]
-    turns = [text for turn in _turns(prompt, tokenizer.end_of_turn_id)
-             if (text := tokenizer.decode(turn)).strip()]  # fmt: skip
+    turns = _texts(prompt, tokenizer)
     default = ("user",) if len(turns) == 1 else ("system", "user")
     messages = []
     for index, text in enumerate(turns):
@@ -79,6 +82,27 @@ def prompt_messages(trajectory: Trajectory, tokenizer: Tokenizer) -> list[dict[s
         role = header[1] if header else default[min(index, len(default) - 1)]
         messages.append({"role": role, "content": text[header.end() if header else 0 :]})
     return messages
+
+
+def later_messages(trajectory: Trajectory, tokenizer: Tokenizer) -> list[dict[str, str]]:
+    """Every answer of a chat, and what it was told after each but the last."""
+    messages: list[dict[str, str]] = []
+    ids, turns = trajectory.token_ids, trajectory.turns
+    for turn, following in zip(turns, [*turns[1:], None], strict=True):
+        said = tokenizer.decode(ids[turn.start : turn.end])
+        messages.append({"role": "assistant", "content": said})
+        between = ids[turn.end : following.start] if following is not None else ()
+        for text in _texts(between, tokenizer):
+            header = _HEADER.match(text)
+            content = text[header.end() if header else 0 :]
+            messages.append({"role": header[1] if header else "user", "content": content})
+    return messages
+
+
+def _texts(token_ids: Sequence[int], tokenizer: Tokenizer) -> list[str]:
+    """Texts of the messages that end in a stretch of tokens, empty ones left out."""
+    pieces = _turns(token_ids, tokenizer.end_of_turn_id)
+    return [text for piece in pieces if (text := tokenizer.decode(piece)).strip()]
 
 
 def tokenizer_of(run: Path) -> Tokenizer:

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from selfplay.agent.fenced import FencedRenderer
 from selfplay.errors import UserError
-from selfplay.export.traces import export_traces, is_good, prompt_messages
+from selfplay.export.traces import export_traces, is_good, later_messages, prompt_messages
 from selfplay.policy.scripted import ByteTokenizer
 from selfplay.run_dir import RunDir
-from selfplay.types import Episode, Trajectory
+from selfplay.types import Episode, Trajectory, Turn
 
 TOKENIZER = ByteTokenizer()
 
@@ -150,4 +151,27 @@ def test_prompts_of_the_small_model_are_read_back(tmp_path: Path) -> None:
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "1| x = 'é'\n\n  user\nFix the bug"},
         {"role": "assistant", "content": "1| x = 1"},
+    ]
+
+
+def test_a_chat_of_many_turns_becomes_messages() -> None:
+    tokenizer = ByteTokenizer()
+    renderer = FencedRenderer(tokenizer)
+    prompt = renderer.render("Be brief.", "Do it.", ())
+    first, second = tokenizer.encode("Look."), (*tokenizer.encode("Done."), 256)
+    middle = renderer.bridge(prompt, first, "Seen.")
+    ids = (*middle, *second)
+    spans = ((len(prompt), len(prompt) + len(first)), (len(middle), len(ids)))
+    mask = tuple(int(any(a <= i < b for a, b in spans)) for i in range(len(ids)))
+    trajectory = Trajectory(
+        token_ids=ids,
+        loss_mask=mask,
+        logprobs=(0.0,) * len(ids),
+        policy_version=0,
+        turns=tuple(Turn(start=a, end=b, policy_version=0) for a, b in spans),
+    )
+    assert later_messages(trajectory, tokenizer) == [
+        {"role": "assistant", "content": "Look."},
+        {"role": "user", "content": "Seen."},
+        {"role": "assistant", "content": "Done."},
     ]

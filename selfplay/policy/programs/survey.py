@@ -37,7 +37,7 @@ SWAPS = [
     (r" is not ", " is "),
     (r" is (?!not)", " is not "),
 ]
-MAX_RUNS, MAX_TRACED_RUNS, MAX_UNDONE = 60, 25, 15
+MAX_RUNS, MAX_TRACED_RUNS, MAX_UNDONE = 60, 18, 15
 TRACE = """
 import json, sys, pytest
 lines = set()
