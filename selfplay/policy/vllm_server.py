@@ -66,9 +66,14 @@ class Launch:
         return [*words, *self.args]
 
     def environment(self) -> dict[str, str]:
-        """Ours, with vLLM's administration on and everything that calls out off."""
+        """Ours, with vLLM's administration on and everything that calls out off.
+
+        Without compiled graphs nothing else is compiled either: that takes a C++ compiler, and
+        half a minute within the first request.
+        """
         return {
             **os.environ,
+            **({"TORCHDYNAMO_DISABLE": "1"} if self.enforce_eager else {}),
             "VLLM_SERVER_DEV_MODE": "1",
             "VLLM_CPU_KVCACHE_SPACE": str(self.kv_cache_gib),
             "VLLM_NO_USAGE_STATS": "1",
