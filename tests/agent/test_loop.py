@@ -69,7 +69,7 @@ def test_a_whole_episode(pool: SandboxPool, make_episode: MakeEpisode) -> None:
     assert third.prompt_ids == trajectory.token_ids[: len(third.prompt_ids)]
     assert len({request.seed for request in policy.requests}) == 3
     text = ByteTokenizer().decode(third.prompt_ids)
-    assert "[63 turns and about" in text and "new: written.\n[62 turns and about" in text
+    assert "[127 turns and about" in text and "new: written.\n[126 turns and about" in text
 
 
 @pytest.mark.parametrize(
