@@ -2,8 +2,8 @@
 
     python scripts/bench_rollout.py [--quick] [--model NAME] [--url URL] [--args="--flag value"]
 
-    throughput   32 concurrent single-turn requests, by turns through the policy and through a
-                 generator that posts the same bodies and reads nothing but the tokens' number
+    throughput   32 concurrent single-turn requests, by turns through a generator that posts the
+                 same bodies and reads nothing but the tokens' number, and through the policy
     update       new weights while 32 requests run: seconds from the directory on disk to the
                  engine that samples from it; none of the requests may be lost
     mismatch     the sampled tokens scored by the trainer's forward pass on the same weights
@@ -15,6 +15,7 @@ of an update, and KL(engine, trainer) in nats a token.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import statistics
@@ -102,20 +103,26 @@ def policy_rate(
 def throughput(
     policy: VLLMPolicy, tokenizer: HFTokenizer, *, num_rounds: int, max_new_tokens: int
 ) -> float:
-    """Median over rounds of the policy's share; each goes first in every other round."""
+    """Median over rounds of the policy's rate over the mean of the generator's before and after,
+    so that what else the machine does falls on both."""
     url, end = policy.urls[0], tokenizer.end_of_turn_id
+    salts = itertools.count()
+
+    def requests() -> list[SampleRequest]:
+        return make_requests(tokenizer, max_new_tokens, next(salts))
+
     bare_rate(url, make_requests(tokenizer, 8, -1), end)  # warm
     shares = []
+    before = bare_rate(url, requests(), end)
     for number in range(num_rounds):
-        parts = [make_requests(tokenizer, max_new_tokens, 2 * number + i) for i in range(2)]
-        if number % 2:
-            ours, _ = policy_rate(policy, parts[0])
-            bare = bare_rate(url, parts[1], end)
-        else:
-            bare = bare_rate(url, parts[0], end)
-            ours, _ = policy_rate(policy, parts[1])
-        shares.append(ours / bare)
-        say(f"round {number}: policy {ours:.0f} tokens/s, bare {bare:.0f}, share {shares[-1]:.3f}")
+        ours, _ = policy_rate(policy, requests())
+        after = bare_rate(url, requests(), end)
+        shares.append(2 * ours / (before + after))
+        say(
+            f"round {number}: bare {before:.0f}, policy {ours:.0f}, bare {after:.0f} tokens/s: "
+            f"share {shares[-1]:.3f}"
+        )
+        before = after
     return statistics.median(shares)
 
 
@@ -179,7 +186,7 @@ def main() -> int:
         max_model_len=2048,
         start_timeout_s=900,
     )
-    rounds, length = (2, 48) if options.quick else (6, 128)
+    rounds, length = (4, 48) if options.quick else (8, 128)
     policy = open_vllm(config, model_dir, tokenizer)
     try:
         share = throughput(policy, tokenizer, num_rounds=rounds, max_new_tokens=length)
