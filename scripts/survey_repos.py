@@ -98,7 +98,7 @@ def survey(name: str, version: str, folder: Path, options: argparse.Namespace) -
         said = prepare(name, folder, options)
         result |= {"ready": True, "tests": said["tests"], "functions": said["functions"]}
     except subprocess.TimeoutExpired:
-        result["reason"] = f"not ready after {options.timeout_s:.0f} s"
+        result["reason"] = f"not ready after {options.timeout_s:g} s"
     except UserError as error:
         result["reason"] = str(error)[:LONGEST_REASON]
     result["seconds"] = round(time.monotonic() - began, 1)
