@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from importlib.metadata import distributions
 from pathlib import Path
 
 from selfplay.errors import RepoError
+from selfplay.repo.pip import (
+    Unresolvable,
+    install,
+    install_locked,
+    levels,
+    run_pip,
+    run_python,
+    without,
+)
+from selfplay.repo.requirements import Declared
 
+log = logging.getLogger(__name__)
 TOOLS = ("pytest>=8,<10", "coverage>=7.6")
+GUARD = "selfplay_guard"
+"""Module name under which `repo.guard` lies among the packages."""
+STEADY = {
+    "_hypothesis_pytestplugin.py": "--hypothesis-profile=ci",
+    "pytest_benchmark": "--benchmark-disable",
+}
+"""Options for plugins that are there, so that a run depends on the code alone: no random examples
+and no deadlines; benchmarks run once, as tests."""
 
 
 def download_sdist(project: str, version: str, folder: Path) -> Path:
@@ -19,43 +40,92 @@ def download_sdist(project: str, version: str, folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     requirement = f"{project}=={version}"
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        _call(
-            f"{requirement}: source archive not available",
-            ["-P", str(Path(__file__).with_name("sdist.py")), project, version, scratch],
-        )
+        argv = ["-P", str(Path(__file__).with_name("sdist.py")), project, version, scratch]
+        try:
+            run_python(argv)
+        except RepoError as error:
+            raise RepoError(f"{requirement}: source archive not available: {error}") from None
         found = [p for p in Path(scratch).iterdir() if p.name.endswith((".tar.gz", ".zip"))]
         if not found:
             raise RepoError(f"{requirement}: the package index has no source archive of it")
         return Path(shutil.move(found[0], folder / found[0].name))
 
 
-def install_packages(name: str, requirements: Sequence[str], tree: Path, packages: Path) -> None:
-    """Test tools and a repository's requirements into `packages`; never the repository itself.
+def install_packages(
+    name: str,
+    requirements: Sequence[str],
+    tree: Path,
+    packages: Path,
+    declared: Declared | None = None,
+    lock: Sequence[str] = (),
+) -> tuple[str, ...]:
+    """Test tools, what the user asks for and what the project declares, into `packages`; never the
+    repository itself. Returns the versions, lines for a lock.
 
+    What cannot be had as declared is asked for in any version, then run-time dependencies alone,
+    then nothing of it; the log says so. A project is a stranger: what it names comes as wheels,
+    which run nothing here. Only the user's own `requirements` may be built from source, and only
+    where nothing declared is installed beside them. With a `lock` exactly its versions are taken.
     A requirement may depend on the repository: what that brings along is removed again, so that
     tests import the tree. The tree's own metadata is left beside it, for those that ask for it.
+    Raises `RepoError`.
     """
-    _pip(
-        f"{name}: cannot install {', '.join([*TOOLS, *requirements])}",
-        ["install", "--no-compile", "--target", str(packages), "--", *TOOLS, *requirements],
-    )
+    declared = declared or Declared(name="")
+    if lock:
+        installed = install_locked(name, lock, packages)
+    else:
+        installed = _install_declared(name, requirements, declared, packages)
+    _remove_distribution(declared.name, packages)
     for module in modules_of(tree):
         shutil.rmtree(packages / module, ignore_errors=True)
         (packages / f"{module}.py").unlink(missing_ok=True)
     _copy_metadata(tree, packages)
     _make_interpreter(packages)
+    _add_guard(packages)
+    return installed
+
+
+def _install_declared(
+    name: str, requirements: Sequence[str], declared: Declared, packages: Path
+) -> tuple[str, ...]:
+    ours = (*TOOLS, *requirements)
+    for level, what in levels(declared):
+        wanted = list(what)
+        while wanted:
+            try:
+                return install((*ours, *wanted), packages, "--only-binary=:all:")
+            except Unresolvable as error:
+                fewer = without(wanted, error.nothing_of)
+                if len(fewer) == len(wanted):
+                    log.warning("%s: cannot install %s: %s", name, level, error)
+                    break
+                log.warning("%s: not installed: there is no wheel of %s", name, error.nothing_of)
+                wanted = fewer
+            except RepoError as error:
+                raise RepoError(f"{name}: cannot install {level}: {error}") from None
+    try:
+        return install(ours, packages)
+    except RepoError as error:
+        raise RepoError(f"{name}: cannot install {', '.join(ours)}: {error}") from None
+
+
+def steady_options(packages: Path) -> tuple[str, ...]:
+    """Options of pytest that the installed plugins need for runs that can be repeated."""
+    return tuple(option for file, option in STEADY.items() if (packages / file).exists())
 
 
 def install_tools(name: str, requirements: Sequence[str], python: str, packages: Path) -> None:
     """Wheels for an interpreter of another version ("3.9") into `packages`. Raises `RepoError`."""
     packages.mkdir(exist_ok=True)
+    _add_guard(packages)
     if not requirements:
         return
     version = ("--python-version", python, "--only-binary=:all:")
-    _pip(
-        f"{name}: cannot install {', '.join(requirements)} for Python {python}",
-        ["install", "--no-compile", *version, "--target", str(packages), "--", *requirements],
-    )
+    try:
+        run_pip("install", "--no-compile", *version, "--target", packages, "--", *requirements)
+    except RepoError as error:
+        wanted = f"{', '.join(requirements)} for Python {python}"
+        raise RepoError(f"{name}: cannot install {wanted}: {error}") from None
 
 
 def modules_of(tree: Path) -> set[str]:
@@ -67,6 +137,10 @@ def modules_of(tree: Path) -> set[str]:
         for entry in root.iterdir()
         if (entry / "__init__.py").is_file() or (entry.suffix == ".py" and root.name == "src")
     }
+
+
+def _add_guard(packages: Path) -> None:
+    shutil.copy(Path(__file__).with_name("guard.py"), packages / f"{GUARD}.py")
 
 
 def _copy_metadata(tree: Path, packages: Path) -> None:
@@ -97,21 +171,14 @@ def _make_interpreter(packages: Path) -> None:
     )
 
 
-def _pip(purpose: str, argv: Sequence[str]) -> None:
-    command = ["-m", "pip", argv[0], "-q", "--disable-pip-version-check", "--no-input"]
-    _call(purpose, [*command, *argv[1:]])
-
-
-def _call(purpose: str, argv: Sequence[str]) -> None:
-    """Run Python. Raises `RepoError`: the purpose and pip's own reason."""
-    done = subprocess.run(
-        [sys.executable, *argv],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        stdin=subprocess.DEVNULL,
-    )
-    if done.returncode:
-        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        errors = [line for line in lines if line.startswith("ERROR:")]
-        raise RepoError(f"{purpose}: {(errors or lines or ['no message'])[-1]}")
+def _remove_distribution(name: str, packages: Path) -> None:
+    """Remove an installed distribution by its name: every file that it says it brought."""
+    if not name:
+        return
+    for found in distributions(name=name, path=[str(packages)]):
+        for file in found.files or ():
+            place = Path(os.path.normpath(str(found.locate_file(file))))
+            if place.is_relative_to(packages):
+                place.unlink(missing_ok=True)
+            if file.name == "METADATA":
+                shutil.rmtree(place.parent, ignore_errors=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from selfplay.errors import RepoError
 from selfplay.files import write_atomic
+from selfplay.repo.declarations import read_declared
 from selfplay.repo.discovery import discover
 from selfplay.repo.functions import SOURCE_SUFFIXES, FunctionInfo, list_functions
 from selfplay.repo.images import (
@@ -28,7 +29,7 @@ from selfplay.repo.images import (
     find_image,
     image_environment,
 )
-from selfplay.repo.packages import install_packages
+from selfplay.repo.packages import install_packages, steady_options
 from selfplay.repo.profile import RepoProfile
 from selfplay.repo.sources import fetch, local_commit, plain_files
 from selfplay.repo.spec import LocalSource, RepoSpec
@@ -36,8 +37,10 @@ from selfplay.sandbox.base import WORKDIR, Environment, Sandbox
 from selfplay.sandbox.host import cache_root, host_mounts, make_readable
 from selfplay.sandbox.images import ImageFacts
 
-LAYOUT = 2
+LAYOUT = 3
 """Raised when what is cached changes its form."""
+LOCK_FILE = "requirements.lock"
+"""What is installed beside the tree; copied to repos/NAME.lock it makes the same environment."""
 NOT_SOURCE = (
     *("test", "tests", "testing", "docs", "doc", "examples", "benchmarks", "bench"),
     *("site-packages", "blib"),
@@ -99,7 +102,10 @@ def _build(
         fetch_image(spec, image, sandbox, partial)
     else:
         fetched = fetch(spec, partial)
-        install_packages(spec.name, spec.install, fetched.tree, partial / "packages")
+        tree, packages = fetched.tree, partial / "packages"
+        declared = read_declared(tree)
+        lock = install_packages(spec.name, spec.install, tree, packages, declared, spec.lock)
+        write_atomic(partial / LOCK_FILE, "".join(f"{line}\n" for line in lock).encode())
     make_readable(partial)
     partial.rename(target)
     scratch = target / "pycache.tmp"
@@ -144,12 +150,13 @@ def prepare_tree(
         with tempfile.TemporaryDirectory() as scratch:
             found = discover(environment, sandbox, Path(scratch) / "pycache")
         write_atomic(profile, found.to_json().encode())
+    known = RepoProfile.from_json(profile.read_text(encoding="utf-8"))
     return PreparedRepo(
         name=spec.name,
         spec=spec,
-        environment=environment,
+        environment=_as_discovered(environment, known),
         history=None,
-        profile=RepoProfile.from_json(profile.read_text(encoding="utf-8")),
+        profile=known,
         functions=_functions(environment.tree),
     )
 
@@ -162,6 +169,12 @@ def environment_for(environment: Environment, tree: Path, digest: str) -> Enviro
     return dataclasses.replace(environment, tree=tree, digest=digest, variables=variables)
 
 
+def _as_discovered(environment: Environment, profile: RepoProfile) -> Environment:
+    """With the variables without which this repository's tests do not run."""
+    variables = {**environment.variables, **profile.variables}
+    return dataclasses.replace(environment, variables=variables)
+
+
 def _python_path(tree: Path) -> str:
     source = f"{WORKDIR}/src:{WORKDIR}" if (tree / "src").is_dir() else WORKDIR
     return f"{source}:{PACKAGES}"
@@ -172,6 +185,9 @@ def _environment(folder: Path, key: str) -> Environment:
     if (folder / IMAGE_FILE).is_file():
         return image_environment(folder, key)
     variables = {"PYTHONPATH": _python_path(tree)}
+    steady = steady_options(folder / "packages")
+    if steady:
+        variables["PYTEST_ADDOPTS"] = " ".join(steady)
     mounts = {**host_mounts(), str(folder / "packages"): PACKAGES}
     if (folder / "pycache").is_dir():
         mounts[str(folder / "pycache")] = BYTE_CODE
@@ -191,7 +207,7 @@ def _open(spec: RepoSpec, target: Path, key: str) -> PreparedRepo:
     return PreparedRepo(
         name=spec.name,
         spec=spec,
-        environment=_environment(target, key),
+        environment=_as_discovered(_environment(target, key), profile),
         history=history if history.is_dir() else None,
         profile=profile,
         functions=_functions(target / "tree"),

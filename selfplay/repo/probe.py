@@ -7,13 +7,18 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from python_functions import list_python_functions  # type: ignore[import-not-found]
 
 ROOT = Path("/testbed")
 results: dict[str, dict[str, Any]] = {}
+ended: list[str] = []
+"""Files that raise SystemExit when they are imported."""
 measured: Any = None
 exit_code = -1
 
@@ -34,17 +39,39 @@ def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
     items[:] = [item for item in items if item.nodeid not in left_out]
 
 
-def pytest_runtest_logstart(nodeid: str, location: Any) -> None:
+@pytest.hookimpl(hookwrapper=True)
+def pytest_make_collect_report(collector: Any) -> Iterator[None]:
+    """A file that ends the interpreter when it is imported is a broken file, not a broken run."""
+    if isinstance(collector, pytest.Module):
+        note_running(collector.nodeid)
+    outcome: Any = yield
+    error = outcome.excinfo[1] if outcome.excinfo else None
+    if error is None or isinstance(error, SystemExit):
+        note_running("")
+    if isinstance(error, SystemExit):
+        why = f"ends the interpreter when it is imported (SystemExit: {error.code})"
+        ended.append(collector.nodeid)
+        outcome.force_result(pytest.CollectReport(collector.nodeid, "failed", why, []))
+
+
+def note_running(nodeid: str) -> None:
+    """Leave word of what is run, with a limit on its time; "" when it is over."""
     Path("/out/running").write_text(nodeid, encoding="utf-8", errors="surrogateescape")
-    limit = float(os.environ["SELFPLAY_TEST_TIMEOUT_S"])
-    faulthandler.dump_traceback_later(limit, exit=True, file=2)
+    if nodeid:
+        limit = float(os.environ["SELFPLAY_TEST_TIMEOUT_S"])
+        faulthandler.dump_traceback_later(limit, exit=True, file=2)
+    else:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def pytest_runtest_logstart(nodeid: str, location: Any) -> None:
+    note_running(nodeid)
     if measured is not None:
         measured.switch_context(nodeid)
 
 
 def pytest_runtest_logfinish(nodeid: str, location: Any) -> None:
-    faulthandler.cancel_dump_traceback_later()
-    Path("/out/running").write_text("", encoding="utf-8")
+    note_running("")
     if measured is not None:
         measured.switch_context("")
 
@@ -78,9 +105,11 @@ def pytest_sessionfinish(session: Any, exitstatus: int) -> None:
 def pytest_unconfigure(config: Any) -> None:
     reached: dict[str, list[str]] = {}
     if measured is not None:
-        measured.stop()
-        reached = functions_of_tests(measured.get_data())
-    document = {"results": results, "reached": reached, "exit": exit_code}
+        with warnings.catch_warnings():  # the project may have made errors of them
+            warnings.simplefilter("ignore")
+            measured.stop()
+            reached = functions_of_tests(measured.get_data())
+    document = {"results": results, "reached": reached, "exit": exit_code, "ended": ended}
     Path("/out/probe.json").write_text(json.dumps(document), encoding="utf-8")
 
 

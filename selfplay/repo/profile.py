@@ -24,12 +24,16 @@ class TestInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class RepoProfile:
-    """Runner, test files with their seconds, stable tests, and why the others were left out."""
+    """Runner, test files with their seconds, stable tests, and why the others were left out.
+
+    variables    what the environment of every test run needs beyond the prepared one's
+    """
 
     runner: Runner
     test_files: Mapping[str, float]
     tests: Mapping[str, TestInfo]
     excluded: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def _by_function(self) -> dict[str, tuple[str, ...]]:
@@ -51,6 +55,7 @@ class RepoProfile:
             "runner": self.runner,
             "test_files": dict(self.test_files),
             "excluded": dict(self.excluded),
+            "variables": dict(self.variables),
             "functions": names,
             "tests": {
                 test: [info.file, info.duration_s, sorted(number[f] for f in info.functions)]
@@ -68,6 +73,7 @@ class RepoProfile:
             runner=document["runner"],
             test_files=document["test_files"],
             excluded=document["excluded"],
+            variables=document.get("variables", {}),
             tests={
                 test: TestInfo(
                     file=file, duration_s=seconds, functions=frozenset(names[i] for i in reached)

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from selfplay.errors import UserError
+from selfplay.repo.pip import read_lock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,12 +71,14 @@ FORMS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepoSpec:
-    """One target repository. `install`: requirements of its tests; nothing is said about tests."""
+    """One target repository. `install`: requirements beside those that the project declares;
+    `lock`: the very versions that are installed, "name==1.0"; nothing is said about tests."""
 
     name: str
     source: Source
     install: tuple[str, ...] = ()
     license: str = ""
+    lock: tuple[str, ...] = ()
 
 
 def find_repos_dir() -> Path:
@@ -153,7 +156,18 @@ def read_spec(path: Path) -> RepoSpec:
         source=_source(path, document.get("source")),
         install=install,
         license=_text(path, "license", document.get("license") or ""),
+        lock=_lock(path.with_suffix(".lock")),
     )
+
+
+def _lock(path: Path) -> tuple[str, ...]:
+    """The lines of NAME.lock beside NAME.yaml, () where there is none."""
+    if not path.is_file():
+        return ()
+    try:
+        return read_lock(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {error}; copy the requirements.lock of a prepared one") from None
 
 
 def _source(path: Path, document: Any) -> Source:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from selfplay.errors import RepoError
-from selfplay.repo import discovery
+from selfplay.repo import suite
 from selfplay.repo.discovery import discover
 from selfplay.sandbox.base import Sandbox
 from tests.repo.conftest import MakeEnvironment
@@ -86,7 +86,7 @@ def test_red_and_flaky_tests_are_left_out(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(discovery, "TEST_TIMEOUT_S", 5)
+    monkeypatch.setattr(suite, "TEST_TIMEOUT_S", 5)
     environment = make_environment(
         {
             "calc.py": CALC,

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from selfplay.errors import RepoError, UserError
+from selfplay.repo.pip import read_lock
 from selfplay.repo.prepare import PreparedRepo, prepare, spec_digest
 from selfplay.repo.profile import RepoProfile
 from selfplay.repo.spec import LocalSource, RepoSpec, find_repos_dir, load_spec
@@ -123,3 +124,10 @@ def test_a_directory_that_is_gone(place: Path, sandbox: Sandbox) -> None:
     spec = RepoSpec(name="gone", source=LocalSource(path="/no/such/place"))
     with pytest.raises(UserError, match="/no/such/place: no such directory"):
         prepare(spec, sandbox, cache_dir=place)
+
+
+def test_versions_are_recorded(ledger: PreparedRepo) -> None:
+    lock = (ledger.environment.tree.parent / "requirements.lock").read_text(encoding="utf-8")
+    lines = read_lock(lock)
+    assert [line for line in lines if line.startswith("pytest==")]
+    assert spec_digest(replace(ledger.spec, lock=lines)) != spec_digest(ledger.spec)
