@@ -28,11 +28,11 @@ TOOLS = ("pytest>=8,<10", "coverage>=7.6")
 GUARD = "selfplay_guard"
 """Module name under which `repo.guard` lies among the packages."""
 STEADY = {
-    "_hypothesis_pytestplugin.py": "--hypothesis-profile=ci",
-    "pytest_benchmark": "--benchmark-disable",
+    "--hypothesis-profile=ci": ("hypothesis/_settings.py", 'register_profile("ci"'),
+    "--benchmark-disable": ("pytest_benchmark/plugin.py", "--benchmark-disable"),
 }
 """Options for plugins that are there, so that a run depends on the code alone: no random examples
-and no deadlines; benchmarks run once, as tests."""
+and no deadlines; benchmarks run once, as tests. Each with a file that knows it, and how."""
 
 
 def download_sdist(project: str, version: str, folder: Path) -> Path:
@@ -111,7 +111,11 @@ def _install_declared(
 
 def steady_options(packages: Path) -> tuple[str, ...]:
     """Options of pytest that the installed plugins need for runs that can be repeated."""
-    return tuple(option for file, option in STEADY.items() if (packages / file).exists())
+    return tuple(
+        option
+        for option, (name, text) in STEADY.items()
+        if (packages / name).is_file() and text in (packages / name).read_text("utf-8", "replace")
+    )
 
 
 def install_tools(name: str, requirements: Sequence[str], python: str, packages: Path) -> None:

@@ -7,6 +7,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from selfplay.errors import RepoError, UserError
@@ -154,6 +155,20 @@ def test_a_lock_beside_the_specification_is_read(tmp_path: Path) -> None:
 
 
 def test_options_of_plugins_that_are_there(tmp_path: Path) -> None:
+    files = {
+        "pytest_benchmark/plugin.py": "addoption('--benchmark-disable')",
+        "hypothesis/_settings.py": "a version that has no such profile: pytest would refuse to run",
+    }
     assert steady_options(tmp_path) == ()
-    (tmp_path / "pytest_benchmark").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(text, encoding="utf-8")
     assert steady_options(tmp_path) == ("--benchmark-disable",)
+    (tmp_path / "hypothesis" / "_settings.py").write_text('settings.register_profile("ci", CI)')
+    assert steady_options(tmp_path) == ("--hypothesis-profile=ci", "--benchmark-disable")
+
+
+def test_the_profile_is_known_where_it_is_asked_for() -> None:
+    """The real hypothesis beside this test still writes it the way that is looked for."""
+    options = steady_options(Path(hypothesis.__file__).parent.parent)
+    assert "--hypothesis-profile=ci" in options
