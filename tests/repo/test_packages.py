@@ -156,7 +156,7 @@ def test_a_lock_beside_the_specification_is_read(tmp_path: Path) -> None:
 
 def test_options_of_plugins_that_are_there(tmp_path: Path) -> None:
     files = {
-        "pytest_benchmark/plugin.py": 'addoption('--benchmark-disable')',
+        "pytest_benchmark/plugin.py": "addoption('--benchmark-disable')",
         "hypothesis/_settings.py": "a version that has no such profile: pytest would refuse to run",
     }
     assert steady_options(tmp_path) == ()
