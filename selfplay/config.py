@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from selfplay.agent_config import AgentConfig
 from selfplay.engine_config import OpenAIConfig, VLLMConfig
 from selfplay.errors import UserError
 from selfplay.types import Limits
@@ -42,27 +43,6 @@ class PolicyConfig:
     batch_tokens: int = 24_000
     vllm: VLLMConfig = field(default_factory=VLLMConfig)
     openai: OpenAIConfig = field(default_factory=OpenAIConfig)
-
-
-@dataclass(kw_only=True)
-class AgentConfig:
-    """Bounds of an agentic episode (`agent/loop.py`), and how the roles use it.
-
-    num_open         sandboxes that are open at once
-    num_resubmit     refused submissions of the injector that it may mend
-    seeded           the injector is given a file, function or commit; else it chooses itself
-    """
-
-    max_turns: int = 128
-    max_tokens: int = 131_072
-    max_turn_tokens: int = 4096
-    wall_s: float = 1800.0
-    command_s: float = 120.0
-    max_bad_calls: int = 4
-    max_output: int = 8000
-    num_open: int = 16
-    num_resubmit: int = 0
-    seeded: bool = True
 
 
 @dataclass(kw_only=True)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from selfplay.agent.loop import AgentTask
+from selfplay.agent_config import AgentConfig
 from selfplay.bugs.artifact import BUG, SCRIPT, WEAKENING
 from selfplay.bugs.testing import TestRunner
 from selfplay.bugs.validation import validate
-from selfplay.config import AgentConfig
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.prompts import render
 from selfplay.roles.rejected import Rejected

@@ -93,6 +93,7 @@ class Session:
             attach=self._attach,
         )
         self._lock = threading.Lock()
+        self._closing = threading.Lock()
         self._pipes: list[Path] = []
         self._ask = self._answer = -1
         self._attached = threading.Event()
@@ -153,22 +154,23 @@ class Session:
         return Changes(layer=layer, left_out=answer["left_out"])
 
     def close(self) -> None:
-        """End the session and everything in it. Idempotent."""
+        """End the session and everything in it. Idempotent, also from two threads at once."""
         self._closed = True
-        self._attached.wait(START_TIMEOUT_S)
-        if self._done >= 0:
-            os.eventfd_write(self._done, 1)  # whoever waits for an answer lets go
-        with self._lock:
-            for fd in (self._ask, self._answer):
-                if fd >= 0:
-                    os.close(fd)
-            self._ask = self._answer = -1
-        self._thread.join(CLOSE_TIMEOUT_S)
-        if self._thread.is_alive():
-            log.warning("a session does not end; its time-out will end it")
-        elif self._done >= 0:
-            os.close(self._done)
-            self._done = -1
+        with self._closing:
+            self._attached.wait(START_TIMEOUT_S)
+            if self._done >= 0:
+                os.eventfd_write(self._done, 1)  # whoever waits for an answer lets go
+            with self._lock:
+                for fd in (self._ask, self._answer):
+                    if fd >= 0:
+                        os.close(fd)
+                self._ask = self._answer = -1
+            self._thread.join(CLOSE_TIMEOUT_S)
+            if self._thread.is_alive():
+                log.warning("a session does not end; its time-out will end it")
+            elif self._done >= 0:
+                os.close(self._done)
+                self._done = -1
 
     def __enter__(self) -> Session:
         return self

@@ -11,10 +11,10 @@ from jinja2 import UndefinedError
 
 from selfplay.agent.chat import ToolCall
 from selfplay.agent.fenced import write_call
+from selfplay.agent_config import AgentConfig
 from selfplay.bugs.patch import reverse_patch
 from selfplay.commands.compose import make_stage, prepare_repos, sandbox_pool
 from selfplay.config import (
-    AgentConfig,
     CurriculumConfig,
     InjectorConfig,
     ReposConfig,

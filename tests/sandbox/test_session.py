@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -240,6 +241,13 @@ def test_closing_ends_a_running_command(opened: Open) -> None:
     assert time.monotonic() - began < 20
     with pytest.raises(SandboxError, match="closed"):
         session.run("true", 5)
+
+
+def test_many_may_close_at_once(opened: Open) -> None:
+    session = opened()
+    with ThreadPoolExecutor(8) as threads:
+        for future in [threads.submit(session.close) for _ in range(8)]:
+            future.result()
 
 
 def test_nothing_is_left_behind(backend: Sandbox, environment: Environment) -> None:
