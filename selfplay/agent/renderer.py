@@ -19,6 +19,7 @@ from typing import Any
 
 from selfplay.agent.call_formats import CallFormat, FencedCalls, LlamaCalls, TaggedCalls
 from selfplay.agent.chat import BadCall, ToolCall, ToolSpec
+from selfplay.agent.encoder import TextEncoder
 from selfplay.errors import PolicyError, UserError
 
 Message = dict[str, Any]
@@ -29,12 +30,15 @@ _TOOL = ToolSpec(name="probe", description="probe", parameters={"type": "object"
 class TemplateRenderer:
     """Stateless and thread-safe. `tokenizer` is a transformers tokenizer with a chat template.
 
-    `end_of_turn`: the token's text; found in the template unless given. Spellings of special
-    tokens in messages stay plain text.
+    `end_of_turn`: the token's text; found in the template unless given. `encoder`: the one of
+    whoever else encodes with this tokenizer. Spellings of special tokens in messages stay text.
     """
 
-    def __init__(self, tokenizer: Any, end_of_turn: str | None = None) -> None:
+    def __init__(
+        self, tokenizer: Any, end_of_turn: str | None = None, encoder: TextEncoder | None = None
+    ) -> None:
         self._tokenizer = tokenizer
+        self._encoder = encoder or TextEncoder(tokenizer)
         self._name = str(getattr(tokenizer, "name_or_path", "") or "the tokenizer")
         self._special = _special_tokens(tokenizer)
         self._marks = re.compile("|".join(map(re.escape, sorted(self._special, key=len)[::-1])))
@@ -61,7 +65,7 @@ class TemplateRenderer:
         """The next prompt. Raises `PolicyError` where it cannot be proven to extend this one."""
         if self._problem:
             raise PolicyError(f"{self._name}: {self._problem}")
-        opens = self._plain_ids(self._opens)
+        opens = self._encoder.markup(self._opens)
         if prompt_ids[len(prompt_ids) - len(opens) :] != opens:
             raise PolicyError("the prompt does not open an answer of this chat template")
         turns = completion_ids.count(self.end_of_turn_id)
@@ -115,19 +119,14 @@ class TemplateRenderer:
     def _ids(self, text: str, marks: dict[str, str]) -> tuple[int, ...]:
         """Ids of a rendered text: the template's special tokens are tokens, marked ones text."""
         if not marks:
-            return self._plain_ids(text)
+            return self._encoder.markup(text)
         ids: list[int] = []
         for piece in re.split("(" + "|".join(map(re.escape, marks)) + ")", text):
             if piece in marks:
-                ids += self._tokenizer(
-                    marks[piece], add_special_tokens=False, split_special_tokens=True
-                )["input_ids"]
+                ids += self._encoder.plain(marks[piece])
             elif piece:
-                ids += self._plain_ids(piece)
+                ids += self._encoder.markup(piece)
         return tuple(ids)
-
-    def _plain_ids(self, text: str) -> tuple[int, ...]:
-        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _template(
         self, messages: list[Message], tools: tuple[ToolSpec, ...], *, opens: bool = True

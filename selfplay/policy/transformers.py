@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from selfplay.agent.encoder import TextEncoder
 from selfplay.agent.renderer import TemplateRenderer
 from selfplay.errors import PolicyError, UserError
 from selfplay.policy.attention import hidden_states, use_plans
@@ -29,6 +30,7 @@ class HFTokenizer:
 
     def __init__(self, tokenizer: Any, end_of_turn: str = "<|im_end|>") -> None:
         self._tokenizer = tokenizer
+        self._encoder = TextEncoder(tokenizer)
         self._special = set(tokenizer.all_special_tokens)
         if not tokenizer.chat_template:
             raise UserError(
@@ -59,19 +61,17 @@ class HFTokenizer:
 
     def chat(self) -> TemplateRenderer:
         """The same template for chats of several turns with tools."""
-        return TemplateRenderer(self._tokenizer)
+        return TemplateRenderer(self._tokenizer, encoder=self._encoder)
 
     def render(self, system: str, user: str) -> tuple[int, ...]:
         """Ids of the conversation up to where the answer begins."""
         if any(token in system or token in user for token in self._special):
             return self._render_apart(system, user)
-        text = self._template(system, user)
-        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return self._encoder.markup(self._template(system, user))
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of plain text; spellings of special tokens stay plain text."""
-        ids = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)
-        return tuple(ids["input_ids"])
+        return self._encoder.plain(text)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of sampled ids without special tokens."""
@@ -96,9 +96,9 @@ class HFTokenizer:
         ids: list[int] = []
         for mark, content in marks.items():
             before, rest = rest.split(mark, 1)
-            ids.extend(self._tokenizer(before, add_special_tokens=False)["input_ids"])
-            ids.extend(self.encode(content))
-        ids.extend(self._tokenizer(rest, add_special_tokens=False)["input_ids"])
+            ids.extend(self._encoder.markup(before))
+            ids.extend(self._encoder.plain(content))
+        ids.extend(self._encoder.markup(rest))
         return tuple(ids)
 
 
