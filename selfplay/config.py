@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -112,9 +112,11 @@ class InjectorConfig:
 
 @dataclass(kw_only=True)
 class RewardConfig:
-    """Injector reward (solve_rate, consistency, band, power) and its parameters."""
+    """Rewards of both roles: the injector's (solve_rate, consistency, band, power) with its
+    parameters, and the solver's (resolved, similarity, partial)."""
 
     injector: str = "solve_rate"
+    solver: str = "resolved"
     alpha: float = 0.8
     low: float = 0.1
     high: float = 0.6
@@ -238,10 +240,14 @@ class WarmstartConfig:
 
 @dataclass(kw_only=True)
 class InjectConfig:
-    """`selfplay inject`: N injection episodes on one repository."""
+    """`selfplay inject`: N injection episodes; `repo` is a name, a path, or a list of them.
 
-    repo: str = MISSING
-    n: int = 8
+    `n` tries of each repository: 8, or without bound where `num_bugs` ends the work.
+    """
+
+    repo: Any = MISSING
+    n: int | None = None
+    num_bugs: int | None = None
     seed: int = 0
     out: str = "runs/inject"
     json: bool = False
@@ -252,6 +258,11 @@ class InjectConfig:
     repos: ReposConfig = field(default_factory=ReposConfig)
     injector: InjectorConfig = field(default_factory=InjectorConfig)
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
+
+    @property
+    def num_tries(self) -> int | None:
+        """Tries of each repository, None: no bound."""
+        return self.n or (None if self.num_bugs else 8)
 
 
 @dataclass(kw_only=True)
@@ -330,6 +341,7 @@ class ExportConfig:
     out: str = MISSING
     json: bool = False
     num_tasks: int | None = None
+    revalidate: bool = False
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     repos: ReposConfig = field(default_factory=ReposConfig)
 

@@ -171,6 +171,15 @@ def test_export_verify_and_evaluate(injected: Path, tmp_path: Path) -> None:
     done = selfplay("corpus", "verify", f"out={tmp_path}", "sandbox=bubblewrap", "json=true")
     document = json.loads(done.stdout)
     assert done.returncode == 0 and document["passed"] == document["num_tasks"] >= 1
+    suite = tmp_path / "suite.jsonl"
+    line = json.loads(suite.read_text().splitlines()[0])
+    line["FAIL_TO_PASS"].append(line["PASS_TO_PASS"].pop())
+    (tmp_path / "other.jsonl").write_text(json.dumps(line))
+    words = ("sandbox=bubblewrap", "json=true", "revalidate=true")
+    done = selfplay("corpus", "verify", f"out={suite}", *words)
+    assert done.returncode == 0 and json.loads(done.stdout)["passed"] == document["num_tasks"]
+    done = selfplay("corpus", "verify", f"out={tmp_path / 'other.jsonl'}", *words)
+    assert done.returncode == 1 and "other tests fail a second time" in done.stdout
     done = selfplay(
         "evaluate", f"suite={tmp_path / 'suite.jsonl'}", "policy=scripted", "num_samples=2",
         "sandbox=bubblewrap", "json=true",

@@ -1,13 +1,11 @@
-"""`selfplay inject`: N injection episodes on one repository, the verdict of each shown."""
+"""`selfplay inject`: N injection episodes, the verdict of each shown."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from selfplay.bugs.artifact import write_artifact
 from selfplay.bugs.corpus import Corpus
 from selfplay.commands.compose import (
     keep_originals,
@@ -16,21 +14,26 @@ from selfplay.commands.compose import (
     prepare_repos,
     sandbox_pool,
 )
+from selfplay.commands.harvest import Row, harvest, keep_bug, summary
 from selfplay.commands.output import print_json, print_table, say
 from selfplay.commands.transcript import show_turn
 from selfplay.config import InjectConfig, load_config
-from selfplay.curriculum.arena import Sampling, Stage
-from selfplay.curriculum.injecting import Injection, inject, solve_task
-from selfplay.curriculum.procedural import validated_bugs
+from selfplay.curriculum.arena import Arena, Sampling, Stage
+from selfplay.curriculum.injecting import Injection, inject
 from selfplay.curriculum.sampler import SeedSampler
 from selfplay.episodes import episode_to_dict
 from selfplay.errors import UserError
 from selfplay.files import append_json_lines
-from selfplay.types import BugArtifact, Episode, InjectionTask, SolveTask, ValidationReport
+from selfplay.types import Episode
+
+MAX_SHOWN = 50
+"""Tries of a table; more are counted by repository."""
 
 HELP = """
 keys: repo=NAME_OR_PATH n=N, out=DIR (corpus.sqlite, artifacts/ and episodes.jsonl are added to),
-      seed=N, source=policy|procedural (operators on the syntax tree instead of the model),
+      seed=N, source=policy|procedural (operators on the syntax tree instead of the model; with
+      repo=[a,b,...] several repositories, num_bugs=N until the corpus holds N bugs; tries.jsonl
+      says what became of each try, and the same command goes on where it was killed),
       policy=..., scaffold=compact|agentic, injector=direct|removal|mixed|agentic, sandbox=...,
       json=true
 With scaffold=agentic every turn is shown on stderr; `selfplay episode show run=DIR` shows it again.
@@ -41,10 +44,7 @@ Exit code 0 when at least one bug is valid, else 1.
 def run(overrides: Sequence[str]) -> int:
     """Inject, validate, keep; print one line an episode."""
     config = load_config(InjectConfig, "inject", overrides)
-    if config.source not in ("policy", "procedural"):
-        raise UserError(f"source={config.source!r}: must be policy or procedural")
-    if config.n < 1:
-        raise UserError(f"n={config.n}: must be at least 1")
+    names = repo_names(config)
     if config.source == "procedural":
         config.policy.engine = "scripted"
     sampling = Sampling(
@@ -58,45 +58,47 @@ def run(overrides: Sequence[str]) -> int:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"out={out}: cannot be written ({error.strerror})") from None
-    rows: list[dict[str, Any]] = []
     with sandbox_pool(config.sandbox) as pool, Corpus(out / "corpus.sqlite") as corpus:
-        repos = prepare_repos([config.repo], config.repos, pool)
+        repos = prepare_repos(names, config.repos, pool)
         policy = open_policy(config.policy, config.scaffold)
         stage = make_stage(policy, repos, pool, config.scaffold, sampling, show_turn)
         keep_originals(stage.arenas.values(), corpus)
-        found = (
-            by_policy(config, stage, corpus, out)
-            if config.source == "policy"
-            else by_operators(config, stage)
-        )
-        for task, artifact, report, reason in found:
-            row = {
-                "function": f"{task.seed.path}::{task.seed.function}" if task.seed.path else "",
-                "strategy": task.strategy,
-                "verdict": report.verdict if report else "invalid",
-                "reason": reason,
-                "fail_to_pass": len(report.fail_to_pass) if report else 0,
-                "bug_id": "",
-            }
-            if artifact and report and report.verdict == "valid":
-                solve = solve_task(task.repo, artifact, report, task)
-                keep(corpus, out, solve, task, config.source)
-                row["bug_id"] = solve.bug_id
-            rows.append(row)
+        if config.source == "policy":
+            rows = by_policy(config, stage, corpus, out)
+        else:
+            rows = harvest(config, list(stage.arenas.values()), pool, corpus, out)
         say(f"{corpus.num_bugs()} bugs in {out / 'corpus.sqlite'}")
     if config.json:
         print_json(rows)
+    elif len(rows) > MAX_SHOWN:
+        header = ["repository", "tries", "valid", "the others"]
+        print_table("inject", header, summary(rows))
     else:
-        print_table(f"inject {config.repo}", list(rows[0]), [list(r.values()) for r in rows])
+        shown = ["function", "strategy", "verdict", "reason", "fail_to_pass", "bug_id"]
+        table = [[row[name] for name in shown] for row in rows]
+        print_table(f"inject {', '.join(names)}", shown, table)
     return 0 if any(row["bug_id"] for row in rows) else 1
 
 
-Found = tuple[InjectionTask, BugArtifact | None, ValidationReport | None, str]
+def repo_names(config: InjectConfig) -> list[str]:
+    """The repositories that are meant. Raises `UserError` for keys that do not go together."""
+    if config.source not in ("policy", "procedural"):
+        raise UserError(f"source={config.source!r}: must be policy or procedural")
+    for key in ("n", "num_bugs"):
+        number = getattr(config, key)
+        if number is not None and number < 1:
+            raise UserError(f"{key}={number}: must be at least 1")
+    names = [config.repo] if isinstance(config.repo, str) else [str(name) for name in config.repo]
+    if config.source == "policy" and (len(names) != 1 or config.num_bugs):
+        raise UserError("several repositories and num_bugs= need source=procedural")
+    if not names:
+        raise UserError("repo=[]: name at least one repository")
+    return names
 
 
-def by_policy(config: InjectConfig, stage: Stage, corpus: Corpus, out: Path) -> list[Found]:
+def by_policy(config: InjectConfig, stage: Stage, corpus: Corpus, out: Path) -> list[Row]:
     """One episode for each of `n` seeds, stored in `episodes.jsonl`."""
-    config.curriculum.num_groups, config.curriculum.seeds_per_group = 1, config.n
+    config.curriculum.num_groups, config.curriculum.seeds_per_group = 1, config.n or 8
     sampler = SeedSampler(
         stage.arenas,
         curriculum=config.curriculum,
@@ -113,7 +115,26 @@ def by_policy(config: InjectConfig, stage: Stage, corpus: Corpus, out: Path) -> 
         for number, injection in enumerate(injections)
     ]
     append_json_lines(out / "episodes.jsonl", lines)
-    return [(i.task, i.outcome.artifact, i.outcome.report, i.outcome.reason) for i in injections]
+    return [
+        row_of(injection, stage.arenas[injection.task.repo], corpus, out)
+        for injection in injections
+    ]
+
+
+def row_of(injection: Injection, arena: Arena, corpus: Corpus, out: Path) -> Row:
+    """One line of the table; a valid bug is kept unless it is a duplicate."""
+    task, outcome = injection.task, injection.outcome
+    solve, report = outcome.solve_task, outcome.report
+    new = solve is not None and keep_bug(corpus, out, arena, solve, task, "model")
+    return {
+        "repo": task.repo,
+        "function": f"{task.seed.path}::{task.seed.function}" if task.seed.path else "",
+        "strategy": task.strategy,
+        "verdict": report.verdict if report else "invalid",
+        "reason": "duplicate" if solve and not new else outcome.reason,
+        "fail_to_pass": len(report.fail_to_pass) if report else 0,
+        "bug_id": solve.bug_id if solve and new else "",
+    }
 
 
 def episode(episode_id: str, injection: Injection) -> Episode:
@@ -135,26 +156,3 @@ def episode(episode_id: str, injection: Injection) -> Episode:
         policy_version=injection.play.policy_version,
         info={**injection.play.info, "strategy": task.strategy},
     )
-
-
-def by_operators(config: InjectConfig, stage: Stage) -> list[Found]:
-    """`n` procedural bugs, valid or not."""
-    arena = next(iter(stage.arenas.values()))
-    return [
-        (bug.task, bug.artifact, bug.report, bug.reason)
-        for bug in validated_bugs(
-            arena,
-            stage.pool,
-            num_tries=config.n,
-            seed=config.seed,
-            max_per_function=config.curriculum.max_bugs_per_function,
-            limits=config.injector.limits(),
-        )
-    ]
-
-
-def keep(corpus: Corpus, out: Path, solve: SolveTask, task: InjectionTask, source: str) -> None:
-    """Artifact directory first, then the corpus row that names it."""
-    write_artifact(solve.artifact, out / "artifacts" / solve.bug_id)
-    origin = "model" if source == "policy" else "procedural"
-    corpus.add_bug(solve, origin=origin, strategy=task.strategy, seed=task.seed, step=0)

@@ -36,7 +36,7 @@ from selfplay.errors import UserError
 from selfplay.metrics import MetricsLog
 from selfplay.policy.base import Policy
 from selfplay.repo.prepare import PreparedRepo
-from selfplay.roles.rewards import make_injector_reward
+from selfplay.roles.rewards import make_injector_reward, make_solver_reward
 from selfplay.run_dir import RunDir
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.seeds import derive_rng
@@ -161,6 +161,7 @@ def make_controller(
     player = RoundPlayer(
         stage,
         injector_reward=make_injector_reward(config.reward),
+        solver_reward=make_solver_reward(config.reward),
         samples_per_seed=shape.samples_per_seed,
         group_size=shape.group_size,
         role_weights={

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,7 @@ from selfplay.commands.compose import (
 from selfplay.commands.output import print_json, say
 from selfplay.config import LearnerConfig, WarmstartConfig, load_config
 from selfplay.curriculum.arena import Arena
-from selfplay.curriculum.procedural import ProceduralBug, validated_bugs
+from selfplay.curriculum.procedural import ProceduralBug, in_turn, validated_bugs
 from selfplay.errors import UserError
 from selfplay.files import append_json_lines, read_json_lines, write_atomic
 from selfplay.policy.base import Tokenizer
@@ -112,11 +111,11 @@ def make_examples(
         repos = prepare_repos(config.repos.train, config.repos, pool)
         arenas = [make_arena(prepared, pool, parts) for prepared in repos.values()]
         keep_originals(arenas, corpus)
-        sources = {id(a): bugs_of(a, pool, config) for a in arenas}
+        arena_of = {arena.prepared.name: arena for arena in arenas}
         rng = derive_rng(config.seed, "history")
         valid = tried = 0
         with tqdm(total=config.num_bugs, unit="bug", desc="procedural bugs") as bar:
-            for arena, bug in round_robin(arenas, sources):
+            for bug in in_turn(bugs_of(arena, pool, config) for arena in arenas):
                 tried += 1
                 task = bug.solve_task()
                 if task is None:
@@ -128,7 +127,7 @@ def make_examples(
                     seed=Seed(path=bug.task.seed.path, function=bug.task.seed.function),
                     step=0,
                 )
-                examples = [solver_example(arena.solver, task)]
+                examples = [solver_example(arena_of[task.repo].solver, task)]
                 if rng.random() < config.injector_share:
                     as_history = rng.random() < HISTORY_SHARE
                     told = history_example if as_history else injector_example
@@ -152,20 +151,6 @@ def bugs_of(arena: Arena, pool: SandboxPool, config: WarmstartConfig) -> Iterato
         max_per_function=config.max_bugs_per_function,
         limits=config.injector.limits(),
     )
-
-
-def round_robin(
-    arenas: Sequence[Arena], sources: dict[int, Iterator[ProceduralBug]]
-) -> Iterator[tuple[Arena, ProceduralBug]]:
-    """48 of each repository in turn until all are exhausted."""
-    waiting = list(arenas)
-    while waiting:
-        for arena in list(waiting):
-            chunk = list(itertools.islice(sources[id(arena)], 48))
-            if not chunk:
-                waiting.remove(arena)
-            for bug in chunk:
-                yield arena, bug
 
 
 def lesson_line(example: SupervisedExample, function: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ training run.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from selfplay.bugs.validation import validate
@@ -18,7 +18,7 @@ from selfplay.roles.procedural import ProceduralAnswer, procedural_answers, proc
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.types import BugArtifact, InjectionTask, Limits, SolveTask, ValidationReport
 
-CHUNK = 48
+CHUNK = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,15 +50,30 @@ def validated_bugs(
     seed: int = 0,
     max_per_function: int | None = None,
     limits: Limits | None = None,
+    done: Collection[str] = (),
 ) -> Iterator[ProceduralBug]:
-    """Mutations of one repository with their verdicts, valid or not, in a reproducible order."""
+    """Mutations of one repository with their verdicts, valid or not, in a reproducible order.
+
+    `done`: ids of tasks that are left out, so that a run that was ended goes on.
+    """
     answers = procedural_answers(
         arena.injector, seed, max_per_function=max_per_function, limits=limits
     )
     if num_tries is not None:
         answers = itertools.islice(answers, num_tries)
-    while chunk := list(itertools.islice(answers, CHUNK)):
-        yield from pool.map(lambda found: judge(arena, found), chunk)
+    todo = (found for found in answers if found.task.task_id not in done)
+    yield from pool.imap(lambda found: judge(arena, found), todo)
+
+
+def in_turn(sources: Iterable[Iterator[ProceduralBug]]) -> Iterator[ProceduralBug]:
+    """`CHUNK` of each source in turn until all are exhausted."""
+    waiting = list(sources)
+    while waiting:
+        for source in list(waiting):
+            chunk = list(itertools.islice(source, CHUNK))
+            if not chunk:
+                waiting.remove(source)
+            yield from chunk
 
 
 def judge(arena: Arena, found: ProceduralAnswer) -> ProceduralBug:

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from selfplay.bugs.diffs import reverse_patch
 from selfplay.curriculum.arena import Stage
 from selfplay.curriculum.injecting import Injection, inject
 from selfplay.curriculum.sampler import PlannedInjection
 from selfplay.curriculum.solving import Attempt, solve, solve_rate
-from selfplay.roles.rewards import InjectorReward, solver_reward
+from selfplay.roles.rewards import InjectorReward, SolverReward
 from selfplay.types import Episode, PeerGroup, SolveTask
 
 Report = Callable[[str], None]
@@ -51,6 +52,7 @@ class RoundPlayer:
         stage: Stage,
         *,
         injector_reward: InjectorReward,
+        solver_reward: SolverReward,
         samples_per_seed: int,
         group_size: int,
         role_weights: Mapping[str, float],
@@ -60,6 +62,7 @@ class RoundPlayer:
     ) -> None:
         self._stage = stage
         self._injector_reward = injector_reward
+        self._solver_reward = solver_reward
         self._samples_per_seed = samples_per_seed
         self._group_size = group_size
         self._role_weights = role_weights
@@ -105,7 +108,10 @@ class RoundPlayer:
             for i, injection in enumerate(injections)
         ]
         for group in attempts:
-            episodes += [solver_episode(step, i, attempt) for i, attempt in enumerate(group)]
+            episodes += [
+                solver_episode(step, i, attempt, self._solver_reward)
+                for i, attempt in enumerate(group)
+            ]
         valid = [i for i in injections if i.outcome.solve_task is not None]
         judged = [a for group in attempts for a in group]
         return Rounds(
@@ -167,23 +173,25 @@ class RoundPlayer:
         )
 
 
-def solver_episode(step: int, index: int, attempt: Attempt) -> Episode:
+def solver_episode(step: int, index: int, attempt: Attempt, solver_reward: SolverReward) -> Episode:
     """The record of one solver attempt, with its reward."""
-    errored = attempt.judgement.errored
+    verdict, task = attempt.judgement, attempt.task
+    gold = reverse_patch(task.artifact.bug_patch)
+    reward = solver_reward(verdict.resolved, verdict.patch, gold)
     return Episode(
-        episode_id=f"step{step}/solver/{attempt.task.bug_id}/{index}",
-        group_id=f"step{step}/solver/{attempt.task.bug_id}",
+        episode_id=f"step{step}/solver/{task.bug_id}/{index}",
+        group_id=f"step{step}/solver/{task.bug_id}",
         role="solver",
-        repo=attempt.task.repo,
-        task_id=attempt.task.bug_id,
-        bug_id=attempt.task.bug_id,
+        repo=task.repo,
+        task_id=task.bug_id,
+        bug_id=task.bug_id,
         status=attempt.status,
-        reward=None if errored else solver_reward(attempt.judgement.resolved),
-        reason=attempt.judgement.reason,
+        reward=None if verdict.errored else reward,
+        reason=verdict.reason,
         trajectory=attempt.play.trajectory,
         answer=attempt.play.answer,
         policy_version=attempt.play.policy_version,
-        info={**attempt.play.info, "step": step, "patch": attempt.judgement.patch},
+        info={**attempt.play.info, "step": step, "patch": verdict.patch},
     )
 
 

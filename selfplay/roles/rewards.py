@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable
 
 from selfplay.config import RewardConfig
 from selfplay.errors import UserError
+from selfplay.roles.credit import partial_credit, patch_similarity
 
 InjectorReward = Callable[[bool, float | None], float]
 """(passed validation, solve rate of its solver group) -> reward. An invalid bug has no group."""
+
+SolverReward = Callable[[bool, str, str], float]
+"""(resolved, fix patch or "" when there was none, gold patch) -> reward."""
 
 INVALID = -1.0
 """Reward of an injection that fails validation, under every variant."""
@@ -77,11 +80,27 @@ def expected_reward(reward: Callable[[float], float], p: float, num_attempts: in
     )
 
 
-def patch_similarity_reward(predicted: str | None, gold: str) -> float:
-    """Baseline of SWE-RL: sequence similarity in [0, 1] of two patches, -1 for a malformed one."""
-    if predicted is None:
-        return -1.0
-    return difflib.SequenceMatcher(None, predicted, gold, autojunk=False).ratio()
+def make_solver_reward(config: RewardConfig) -> SolverReward:
+    """The configured variant: resolved, similarity or partial. Raises `UserError`."""
+    variants: dict[str, SolverReward] = {
+        "resolved": lambda resolved, patch, gold: solver_reward(resolved),
+        "similarity": lambda resolved, patch, gold: similarity_reward(patch, gold),
+        "partial": lambda resolved, patch, gold: partial_reward(resolved, patch, gold),
+    }
+    if config.solver not in variants:
+        names = ", ".join(variants)
+        raise UserError(f"reward.solver={config.solver!r} is unknown; one of: {names}")
+    return variants[config.solver]
+
+
+def similarity_reward(patch: str, gold: str) -> float:
+    """SWE-RL (arXiv 2502.18449): similarity in [0, 1] of the patches, -1 without a patch."""
+    return patch_similarity(patch, gold) if patch else -1.0
+
+
+def partial_reward(resolved: bool, patch: str, gold: str) -> float:
+    """+1 when resolved, else -1 + `partial_credit`: below 0 unless the patch is the gold one."""
+    return 1.0 if resolved else -1.0 + partial_credit(patch, gold)
 
 
 def _check_rate(s: float) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from selfplay.errors import SandboxError
@@ -14,6 +15,9 @@ from selfplay.sandbox.base import Job, RunResult, Sandbox
 T = TypeVar("T")
 R = TypeVar("R")
 log = logging.getLogger(__name__)
+
+LOOK_AHEAD = 8
+"""Items for each worker that `imap` begins before the first of them is done."""
 
 
 class RetryingSandbox:
@@ -53,6 +57,23 @@ class SandboxPool:
             return [future.result() for future in futures]
         finally:
             for future in futures:
+                future.cancel()
+
+    def imap(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """Like `map` for endless `items`: a few are begun ahead of the one that is waited for.
+
+        A slow item stops the others only when `LOOK_AHEAD` per worker are done behind it.
+        """
+        waiting: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                waiting.append(self._threads.submit(function, item))
+                if len(waiting) > LOOK_AHEAD * self.num_workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
                 future.cancel()
 
     def close(self) -> None:

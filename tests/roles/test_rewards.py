@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from selfplay.config import RewardConfig
 from selfplay.errors import UserError
+from selfplay.roles.credit import partial_credit
 from selfplay.roles.rewards import (
     band_reward,
     expected_reward,
     injector_reward,
     make_injector_reward,
-    patch_similarity_reward,
+    make_solver_reward,
     power_reward,
     solver_reward,
 )
@@ -88,7 +89,57 @@ def test_expected_reward_is_bounded(num_attempts: int, p: float) -> None:
     assert -0.8 - 1e-9 <= expected_reward(injector_reward, p, num_attempts) <= 1.0
 
 
-def test_patch_similarity() -> None:
-    assert patch_similarity_reward(None, "x") == -1.0
-    assert patch_similarity_reward("-a\n+b\n", "-a\n+b\n") == 1.0
-    assert patch_similarity_reward("ab", "ac") == pytest.approx(0.5)
+def diff(*lines: str, start: int = 1, path: str = "a.py") -> str:
+    old = sum(line[0] in " -" for line in lines)
+    new = sum(line[0] in " +" for line in lines)
+    head = f"diff --git a/{path} b/{path}\n--- a/{path}\n+++ b/{path}\n"
+    return head + f"@@ -{start},{old} +{start},{new} @@\n" + "".join(f"{x}\n" for x in lines)
+
+
+GOLD = diff(" def f(x):", "-    return x - 1", "+    return x + 1", start=4)
+
+
+@pytest.mark.parametrize(
+    ("patch", "credit"),
+    [
+        (GOLD, 1.0),
+        ("", 0.0),
+        ("no diff", 0.0),
+        # the right line, other text: 2 x 12 of 24 characters agree but one each
+        (
+            diff(" def f(x):", "-    return x - 1", "+    return x * 1", start=4),
+            (1 + 11 * 2 / 24) / 2,
+        ),
+        # the right line and one more of three
+        (
+            diff("-def f(x):", "-    return x - 1", "+def f(x):", "+    return x + 1", start=4),
+            (1 + 24 / 34) / 4,
+        ),
+        (diff("-def f(x):", "+def f(y):", "     return x - 1", start=4), 0.0),  # another line
+        (GOLD.replace("a.py", "b.py"), 0.0),  # another file
+    ],
+)
+def test_partial_credit_by_hand(patch: str, credit: float) -> None:
+    assert partial_credit(patch, GOLD) == pytest.approx(credit)
+    reward = make_solver_reward(RewardConfig(solver="partial"))
+    assert reward(False, patch, GOLD) == pytest.approx(-1 + credit)
+    assert reward(True, patch, GOLD) == 1.0
+
+
+def test_partial_credit_of_added_lines_counts_the_line_before() -> None:
+    gold = diff(" def f(x):", "+    x += 1", "     return x", start=4)
+    same_place = diff(" def f(x):", "+    x -= 1", "     return x", start=4)
+    other_place = diff(" def f(x):", "     return x", "+    x += 1", start=4)
+    assert partial_credit(gold, gold) == 1.0
+    assert 0.8 < partial_credit(same_place, gold) < 1.0
+    assert partial_credit(other_place, gold) == 0.0
+
+
+def test_the_other_solver_rewards() -> None:
+    resolved = make_solver_reward(RewardConfig())
+    assert [resolved(solved, "", GOLD) for solved in (True, False)] == [1.0, -1.0]
+    similarity = make_solver_reward(RewardConfig(solver="similarity"))
+    assert similarity(False, "", GOLD) == -1.0 and similarity(False, GOLD, GOLD) == 1.0
+    assert similarity(True, "ab", "ac") == pytest.approx(0.5)
+    with pytest.raises(UserError, match="resolved, similarity, partial"):
+        make_solver_reward(RewardConfig(solver="luck"))

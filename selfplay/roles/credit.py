@@ -1,0 +1,62 @@
+"""How near a fix patch that did not resolve its bug came to the gold patch.
+
+    credit = place x (1 + text) / 2        in [0, 1], 1 for the gold patch itself
+
+    place   changed places that both patches share / that either has (Jaccard), where a place is a
+            line of the buggy file; for lines that are only added, the line before them
+    text    similarity of the added lines (Ratcliff/Obershelp), as SWE-RL (arXiv 2502.18449) has it
+            for whole patches
+
+Whole patches of one file resemble each other in their headings and context wherever they change
+it, so the plain similarity says little of small edits; counting places first mends that.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+
+from unidiff.patch import Hunk
+
+from selfplay.bugs.diffs import parse_patch
+from selfplay.errors import PatchError
+
+
+def patch_similarity(predicted: str, gold: str) -> float:
+    """Ratcliff/Obershelp similarity of two texts in [0, 1]."""
+    return difflib.SequenceMatcher(None, predicted, gold, autojunk=False).ratio()
+
+
+def partial_credit(predicted: str, gold: str) -> float:
+    """Credit of a patch against the gold patch; both apply to the same tree. 0 for an empty or
+    malformed one."""
+    try:
+        ours, theirs = _places(predicted), _places(gold)
+        either = ours | theirs
+        place = len(ours & theirs) / len(either) if either else 0.0
+        text = patch_similarity(_added(predicted), _added(gold)) if place else 0.0
+    except PatchError:
+        return 0.0
+    return place * (1.0 + text) / 2.0
+
+
+def _places(patch: str) -> set[tuple[str | None, int]]:
+    return {(f.old, number) for f in parse_patch(patch) for h in f.hunks for number in _lines(h)}
+
+
+def _lines(hunk: Hunk) -> Iterator[int]:
+    """Numbers of the old lines that a hunk removes, or behind which it only adds."""
+    number = hunk.source_start - (hunk.source_length > 0)
+    removing = False
+    for line in hunk:
+        if line.is_removed:
+            number, removing = number + 1, True
+            yield number
+        elif line.is_context:
+            number, removing = number + 1, False
+        elif line.is_added and not removing:
+            yield number
+
+
+def _added(patch: str) -> str:
+    return "\n".join(line.strip() for file in parse_patch(patch) for line in file.added)
