@@ -10,6 +10,9 @@ from selfplay.config import TrainConfig
 from selfplay.run_dir import RunDir
 from selfplay.statistics import paired_difference
 
+FIRST = ("num_first_resolved", "num_first_attempts")
+"""Attempts on bugs of their own step: replays are bugs that the solver was trained on."""
+
 
 def summarise(
     config: TrainConfig, run_dir: RunDir, corpus: Corpus, *, wall_s: float
@@ -38,6 +41,8 @@ def summarise(
             "injector_groups_with_variance": _mean(rows, "injector/groups_with_variance"),
             "errored_episodes": sum(row.get("num_errored", 0) for row in rows),
             "pass@1_change": _change(before, after),
+            "new_bug_solve_rate_first": _rate(rows[:quarter], *FIRST),
+            "new_bug_solve_rate_last": _rate(rows[-quarter:], *FIRST),
             "seed": config.seed,
         },
     }
@@ -51,6 +56,8 @@ def print_summary(summary: dict[str, Any], run_dir: RunDir) -> None:
     rows: list[tuple[str, object, object]] = [
         ("solve rate (first / last quarter)", _pc(summary["solve_rate_first"]),
          _pc(summary["solve_rate_last"])),
+        ("the same, bugs of the step itself", _pc(details["new_bug_solve_rate_first"]),
+         _pc(details["new_bug_solve_rate_last"])),
         ("valid rate (first / last quarter)", _pc(summary["valid_rate_first"]),
          _pc(summary["valid_rate_last"])),
     ]  # fmt: skip

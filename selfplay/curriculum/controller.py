@@ -155,6 +155,8 @@ def round_metrics(rounds: Rounds) -> dict[str, float]:
         "num_higher_order": float(rounds.num_grown),
         "num_attempts": float(rounds.num_attempts),
         "num_resolved": float(rounds.num_resolved),
+        "num_first_attempts": float(rounds.num_first_attempts),
+        "num_first_resolved": float(rounds.num_first_resolved),
         "overfit_rate": rounds.num_overfit / max(1, rounds.num_attempts),
         "num_errored": float(rounds.num_errored),
         "valid_rate": rounds.num_valid / max(1, rounds.num_injections),

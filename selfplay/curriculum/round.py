@@ -24,7 +24,8 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rounds:
-    """Everything that the rounds of one step produced."""
+    """Everything that the rounds of one step produced. `num_first_*`: of the attempts, those on
+    bugs of this very step, which no weights have been trained on."""
 
     episodes: tuple[Episode, ...]
     groups: tuple[PeerGroup, ...]
@@ -33,6 +34,8 @@ class Rounds:
     num_injections: int
     num_resolved: int
     num_attempts: int
+    num_first_resolved: int
+    num_first_attempts: int
     num_overfit: int
     num_errored: int
     num_new_bugs: int
@@ -114,6 +117,7 @@ class RoundPlayer:
             ]
         valid = [i for i in injections if i.outcome.solve_task is not None]
         judged = [a for group in attempts for a in group]
+        first = [a for group in attempts[: len(fresh)] for a in group]
         return Rounds(
             episodes=tuple(episodes),
             groups=peer_groups(episodes, self._role_weights),
@@ -122,6 +126,8 @@ class RoundPlayer:
             num_injections=len(injections),
             num_resolved=sum(a.judgement.resolved for a in judged),
             num_attempts=len(judged),
+            num_first_resolved=sum(a.judgement.resolved for a in first),
+            num_first_attempts=len(first),
             num_overfit=sum(a.judgement.overfit for a in judged),
             num_errored=sum(e.status == "errored" for e in episodes),
             num_new_bugs=len(fresh),
