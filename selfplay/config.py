@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from selfplay.agent_config import AgentConfig
 from selfplay.engine_config import OpenAIConfig, VLLMConfig
 from selfplay.errors import UserError
+from selfplay.metrics import MetricsConfig
 from selfplay.types import Limits
 
 T = TypeVar("T")
@@ -112,9 +113,11 @@ class InjectorConfig:
 
 @dataclass(kw_only=True)
 class RewardConfig:
-    """Injector reward (solve_rate, consistency, band, power) and its parameters."""
+    """Injector reward (solve_rate, consistency, band, power) and its parameters; solver reward
+    (resolved, similarity)."""
 
     injector: str = "solve_rate"
+    solver: str = "resolved"
     alpha: float = 0.8
     low: float = 0.1
     high: float = 0.6
@@ -146,7 +149,12 @@ class CurriculumConfig:
 
 @dataclass(kw_only=True)
 class LearnerConfig:
-    """GRPO (ssr.md section 8). `lora_rank=0` trains all weights."""
+    """GRPO (docs/learner.md). `lora_rank=0` trains all weights.
+
+    `importance_mode`: truncate ratios at `importance_cap`, or mask tokens beyond it. A stretch of
+    `repetition_tokens` that repeats itself with a period of at most `repetition_period` is a loop
+    and not trained on (0: off). `memory_check`: refuse to start what cannot fit.
+    """
 
     enabled: bool = True
     lora_rank: int = 16
@@ -156,13 +164,18 @@ class LearnerConfig:
     clip_high: float = 0.28
     max_log_ratio: float = 10.0
     importance_cap: float = 4.0
+    importance_mode: str = "truncate"
     gibberish_logprob: float = -14.0
+    repetition_tokens: int = 48
+    repetition_period: int = 12
     entropy_coefficient: float = 0.0
     injector_weight: float = 1.0
     solver_weight: float = 1.0
     max_grad_norm: float = 1.0
     weight_decay: float = 0.0
     micro_batch_tokens: int = 2048
+    share_prefixes: bool = True
+    memory_check: bool = True
     save_every: int = 1
     keep_last: int = 2
 
@@ -179,13 +192,6 @@ class EvalConfig:
     num_samples: int = 8
     temperature: float = 1.0
     top_p: float = 0.95
-
-
-@dataclass(kw_only=True)
-class MetricsConfig:
-    """JSON Lines are always written; TensorBoard events unless switched off."""
-
-    tensorboard: bool = True
 
 
 @dataclass(kw_only=True)

@@ -14,7 +14,7 @@ from selfplay.curriculum.arena import Stage
 from selfplay.curriculum.injecting import Injection, inject
 from selfplay.curriculum.sampler import PlannedInjection
 from selfplay.curriculum.solving import Attempt, solve, solve_rate
-from selfplay.roles.rewards import InjectorReward, solver_reward
+from selfplay.roles.rewards import InjectorReward, SolverReward
 from selfplay.types import Episode, PeerGroup, SolveTask
 
 Report = Callable[[str], None]
@@ -51,6 +51,7 @@ class RoundPlayer:
         stage: Stage,
         *,
         injector_reward: InjectorReward,
+        solver_reward: SolverReward,
         samples_per_seed: int,
         group_size: int,
         role_weights: Mapping[str, float],
@@ -60,6 +61,7 @@ class RoundPlayer:
     ) -> None:
         self._stage = stage
         self._injector_reward = injector_reward
+        self._solver_reward = solver_reward
         self._samples_per_seed = samples_per_seed
         self._group_size = group_size
         self._role_weights = role_weights
@@ -105,7 +107,10 @@ class RoundPlayer:
             for i, injection in enumerate(injections)
         ]
         for group in attempts:
-            episodes += [solver_episode(step, i, attempt) for i, attempt in enumerate(group)]
+            episodes += [
+                solver_episode(step, i, attempt, self._solver_reward)
+                for i, attempt in enumerate(group)
+            ]
         valid = [i for i in injections if i.outcome.solve_task is not None]
         judged = [a for group in attempts for a in group]
         return Rounds(
@@ -167,9 +172,10 @@ class RoundPlayer:
         )
 
 
-def solver_episode(step: int, index: int, attempt: Attempt) -> Episode:
+def solver_episode(step: int, index: int, attempt: Attempt, reward: SolverReward) -> Episode:
     """The record of one solver attempt, with its reward."""
-    errored = attempt.judgement.errored
+    verdict = attempt.judgement
+    bug_patch = attempt.task.artifact.bug_patch
     return Episode(
         episode_id=f"step{step}/solver/{attempt.task.bug_id}/{index}",
         group_id=f"step{step}/solver/{attempt.task.bug_id}",
@@ -178,12 +184,12 @@ def solver_episode(step: int, index: int, attempt: Attempt) -> Episode:
         task_id=attempt.task.bug_id,
         bug_id=attempt.task.bug_id,
         status=attempt.status,
-        reward=None if errored else solver_reward(attempt.judgement.resolved),
-        reason=attempt.judgement.reason,
+        reward=None if verdict.errored else reward(verdict.resolved, verdict.patch, bug_patch),
+        reason=verdict.reason,
         trajectory=attempt.play.trajectory,
         answer=attempt.play.answer,
         policy_version=attempt.play.policy_version,
-        info={**attempt.play.info, "step": step, "patch": attempt.judgement.patch},
+        info={**attempt.play.info, "step": step, "patch": verdict.patch},
     )
 
 
@@ -205,6 +211,7 @@ def peer_groups(
                 trajectories=tuple(e.trajectory for e in group if e.trajectory is not None),
                 rewards=tuple(float(e.reward) for e in group if e.reward is not None),
                 weight=role_weights.get(group[0].role, 1.0),
+                role=group[0].role,
             )
         )
     return tuple(groups)

@@ -6,14 +6,21 @@ import difflib
 import math
 from collections.abc import Callable
 
+from selfplay.bugs.diffs import parse_patch, reverse_patch
 from selfplay.config import RewardConfig
-from selfplay.errors import UserError
+from selfplay.errors import PatchError, UserError
 
 InjectorReward = Callable[[bool, float | None], float]
 """(passed validation, solve rate of its solver group) -> reward. An invalid bug has no group."""
 
+SolverReward = Callable[[bool, str, str], float]
+"""(resolved, fix patch ("" when there is none), patch of the bug) -> reward of one attempt."""
+
 INVALID = -1.0
 """Reward of an injection that fails validation, under every variant."""
+
+MAX_PAIRS = 20_000_000
+"""Pairs of characters up to which two changes are compared by characters."""
 
 
 def solver_reward(resolved: bool) -> float:
@@ -77,11 +84,47 @@ def expected_reward(reward: Callable[[float], float], p: float, num_attempts: in
     )
 
 
-def patch_similarity_reward(predicted: str | None, gold: str) -> float:
-    """Baseline of SWE-RL: sequence similarity in [0, 1] of two patches, -1 for a malformed one."""
-    if predicted is None:
+def patch_similarity_reward(predicted: str, gold: str) -> float:
+    """Baseline of SWE-RL (arXiv 2502.18449): how alike two patches are, -1 without a whole patch.
+
+    Mean over the files of either patch of the similarity of its hunks, 2 M / T with M matching
+    characters of T in both (0 for a file that only one of them touches). Very long changes are
+    compared line by line.
+    """
+    try:
+        ours, theirs = _changes(predicted), _changes(gold)
+    except PatchError:
         return -1.0
-    return difflib.SequenceMatcher(None, predicted, gold, autojunk=False).ratio()
+    if not ours:
+        return -1.0
+    paths = {*ours, *theirs}
+    return sum(_similarity(ours.get(p, ""), theirs.get(p, "")) for p in paths) / len(paths)
+
+
+def make_solver_reward(config: RewardConfig) -> SolverReward:
+    """The configured variant: resolved or similarity. Raises `UserError`."""
+    if config.solver == "resolved":
+        return lambda resolved, patch, bug_patch: solver_reward(resolved)
+    if config.solver == "similarity":
+        return lambda resolved, patch, bug_patch: patch_similarity_reward(
+            patch, reverse_patch(bug_patch)
+        )
+    raise UserError(f"reward.solver={config.solver!r} is unknown; one of: resolved, similarity")
+
+
+def _changes(patch: str) -> dict[str, str]:
+    """{path: text of its hunks}. Raises `PatchError`."""
+    return {
+        file.paths[-1]: "".join(str(hunk) for hunk in file.hunks) for file in parse_patch(patch)
+    }
+
+
+def _similarity(left: str, right: str) -> float:
+    if len(left) * len(right) > MAX_PAIRS:
+        return difflib.SequenceMatcher(
+            None, left.splitlines(), right.splitlines(), autojunk=False
+        ).ratio()
+    return difflib.SequenceMatcher(None, left, right, autojunk=False).ratio()
 
 
 def _check_rate(s: float) -> None:

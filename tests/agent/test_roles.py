@@ -18,6 +18,7 @@ from selfplay.config import (
     CurriculumConfig,
     InjectorConfig,
     ReposConfig,
+    RewardConfig,
     SandboxConfig,
     ScaffoldConfig,
 )
@@ -31,6 +32,7 @@ from selfplay.errors import SandboxError
 from selfplay.policy.scripted_agents import ScriptedAgents
 from selfplay.roles.agentic_solver import TaskView, show
 from selfplay.roles.prompts import render
+from selfplay.roles.rewards import make_solver_reward
 from selfplay.types import InjectionTask, Limits, Seed, SolveTask, Strategy
 
 from .conftest import Told
@@ -216,7 +218,8 @@ def test_a_lost_sandbox_is_errored_and_out_of_the_baseline(
     monkeypatch.setattr(workspace, "Session", sometimes)
     ((first, second),) = solve(told(stage, [SUBMIT]), [solve_me], 2)
     assert sorted([first.status, second.status]) == ["completed", "errored"]
-    episodes = [solver_episode(0, i, a) for i, a in enumerate((first, second))]
+    reward = make_solver_reward(RewardConfig())
+    episodes = [solver_episode(0, i, a, reward) for i, a in enumerate((first, second))]
     lost = next(e for e in episodes if e.status == "errored")
     assert lost.reward is None and lost.trajectory is None and "engine is gone" in lost.reason
     (group,) = peer_groups(episodes, {})
