@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from selfplay.agent_config import AgentConfig
 from selfplay.engine_config import OpenAIConfig, VLLMConfig
 from selfplay.errors import UserError
+from selfplay.metrics import MetricsConfig
 from selfplay.types import Limits
 
 T = TypeVar("T")
@@ -112,8 +113,8 @@ class InjectorConfig:
 
 @dataclass(kw_only=True)
 class RewardConfig:
-    """Rewards of both roles: the injector's (solve_rate, consistency, band, power) with its
-    parameters, and the solver's (resolved, similarity, partial)."""
+    """Injector reward (solve_rate, consistency, band, power) and its parameters; solver reward
+    (resolved, similarity, partial)."""
 
     injector: str = "solve_rate"
     solver: str = "resolved"
@@ -148,7 +149,12 @@ class CurriculumConfig:
 
 @dataclass(kw_only=True)
 class LearnerConfig:
-    """GRPO (ssr.md section 8). `lora_rank=0` trains all weights."""
+    """GRPO (docs/learner.md). `lora_rank=0` trains all weights.
+
+    `importance_mode`: truncate ratios at `importance_cap`, or mask tokens beyond it. A stretch of
+    `repetition_tokens` that repeats itself with a period of at most `repetition_period` is a loop
+    and not trained on (0: off). `memory_check`: refuse to start what cannot fit.
+    """
 
     enabled: bool = True
     lora_rank: int = 16
@@ -158,13 +164,18 @@ class LearnerConfig:
     clip_high: float = 0.28
     max_log_ratio: float = 10.0
     importance_cap: float = 4.0
+    importance_mode: str = "truncate"
     gibberish_logprob: float = -14.0
+    repetition_tokens: int = 48
+    repetition_period: int = 12
     entropy_coefficient: float = 0.0
     injector_weight: float = 1.0
     solver_weight: float = 1.0
     max_grad_norm: float = 1.0
     weight_decay: float = 0.0
     micro_batch_tokens: int = 2048
+    share_prefixes: bool = True
+    memory_check: bool = True
     save_every: int = 1
     keep_last: int = 2
 
@@ -181,13 +192,6 @@ class EvalConfig:
     num_samples: int = 8
     temperature: float = 1.0
     top_p: float = 0.95
-
-
-@dataclass(kw_only=True)
-class MetricsConfig:
-    """JSON Lines are always written; TensorBoard events unless switched off."""
-
-    tensorboard: bool = True
 
 
 @dataclass(kw_only=True)

@@ -17,6 +17,7 @@ from selfplay.bugs.suite import SuiteTask
 from selfplay.bugs.testing import TestRunner
 from selfplay.commands.output import say
 from selfplay.config import (
+    LearnerConfig,
     PolicyConfig,
     ReposConfig,
     SandboxConfig,
@@ -241,16 +242,36 @@ def usage_of(policy: Policy) -> dict[str, float | None] | None:
     return policy.usage() if isinstance(policy, OpenAIPolicy) else None
 
 
+def longest_sequence(scaffold: ScaffoldConfig, policy: PolicyConfig) -> int:
+    """Tokens of the longest episode that can come."""
+    if scaffold.kind == "agentic":
+        return scaffold.agent.max_tokens
+    return scaffold.max_prompt_tokens + policy.max_new_tokens
+
+
+def check_weights(learner: LearnerConfig) -> None:
+    """Raises `UserError` for loss weights of roles that nothing can be learned with."""
+    for name in ("injector_weight", "solver_weight"):
+        if getattr(learner, name) < 0:
+            raise UserError(f"learner.{name}={getattr(learner, name)}: must be at least 0")
+    if learner.injector_weight == learner.solver_weight == 0:
+        raise UserError(
+            "learner.injector_weight and learner.solver_weight are both 0: no role would learn"
+        )
+
+
 def open_trained(config: TrainConfig, run_dir: RunDir) -> Any:
     """The learner with the policy that it trains."""
     engine = config.policy.engine
     if engine in ("scripted", "openai"):
         raise UserError(f"policy={engine} has no weights to train; add learner=none")
+    check_weights(config.learner)
+    longest = longest_sequence(config.scaffold, config.policy)
     if engine == "vllm":
         from selfplay.learner.served import open_served_learner
 
         root = run_dir.path / "weights" / "served"
-        return open_served_learner(config.policy, config.learner, config.seed, root)
+        return open_served_learner(config.policy, config.learner, config.seed, root, longest)
     from selfplay.learner.grpo import open_learner
 
-    return open_learner(config.policy, config.learner, config.seed)
+    return open_learner(config.policy, config.learner, config.seed, longest)

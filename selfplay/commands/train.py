@@ -33,7 +33,7 @@ from selfplay.curriculum.growing import grow_bugs
 from selfplay.curriculum.round import RoundPlayer
 from selfplay.curriculum.sampler import SeedSampler
 from selfplay.errors import UserError
-from selfplay.metrics import MetricsLog
+from selfplay.metrics import MetricsLog, check_metrics
 from selfplay.policy.base import Policy
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.rewards import make_injector_reward, make_solver_reward
@@ -45,7 +45,7 @@ from selfplay.types import SolveTask
 HELP = """
 keys: experiment=NAME (conf/experiment/), name=RUN, steps=N, seed=N, resume=auto|never,
       policy=transformers|base|vllm|scripted, repos.train=[a,b],
-      reward=solve_rate|consistency|band|power,
+      reward=solve_rate|consistency|band|power|similarity|partial,
       learner=lora|full|none, evaluation.suite=PATH, json=true, and every other key of conf/
 The run is written to runs/<name>/; the same command continues it after any interruption.
 """
@@ -68,6 +68,7 @@ def run(overrides: Sequence[str]) -> int:
     if config.resume not in ("auto", "never"):
         raise UserError(f"resume={config.resume!r}: must be auto or never")
     check_scaffold(config.scaffold)
+    check_metrics(config.metrics)
     began = time.monotonic()
     with ExitStack() as stack:
         run_dir = stack.enter_context(
@@ -92,7 +93,9 @@ def run(overrides: Sequence[str]) -> int:
         corpus = stack.enter_context(Corpus(run_dir.corpus))
         keep_originals(opened.stage.arenas.values(), corpus)
         evaluated(config, run_dir, opened.stage, tasks, "before", watcher)
-        controller = make_controller(config, run_dir, corpus, opened, watcher)
+        metrics = open_metrics(config, run_dir, opened)
+        stack.callback(metrics.close)
+        controller = make_controller(config, run_dir, corpus, opened, metrics, watcher)
         controller.run(opened.first_step, config.steps)
         if opened.learner is not None:
             opened.learner.export(run_dir, config.steps - 1)
@@ -146,8 +149,22 @@ def open_run(
     )
 
 
+def open_metrics(config: TrainConfig, run_dir: RunDir, opened: Opened) -> MetricsLog:
+    """The log, with the row of the step that the run goes on from."""
+    metrics = MetricsLog(run_dir, config.metrics)
+    metrics.truncate_after(opened.first_step - 1)
+    if opened.restored:
+        metrics.ensure(opened.first_step - 1, opened.restored["metrics"])
+    return metrics
+
+
 def make_controller(
-    config: TrainConfig, run_dir: RunDir, corpus: Corpus, opened: Opened, watcher: RunWatcher
+    config: TrainConfig,
+    run_dir: RunDir,
+    corpus: Corpus,
+    opened: Opened,
+    metrics: MetricsLog,
+    watcher: RunWatcher,
 ) -> Controller:
     """Sampler, rounds and controller over the training repositories."""
     stage, shape = opened.stage, config.curriculum
@@ -177,10 +194,6 @@ def make_controller(
         keep_attempts=functools.partial(keep_attempts, corpus),
         grow=functools.partial(grow_bugs, stage, corpus, run_dir, shape.higher_order),
     )
-    metrics = MetricsLog(run_dir, tensorboard=config.metrics.tensorboard)
-    metrics.truncate_after(opened.first_step - 1)
-    if opened.restored:
-        metrics.ensure(opened.first_step - 1, opened.restored["metrics"])
     return Controller(
         run_dir=run_dir,
         corpus=corpus,

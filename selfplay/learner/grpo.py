@@ -15,9 +15,11 @@ import torch
 from selfplay.config import LearnerConfig, PolicyConfig
 from selfplay.errors import UserError
 from selfplay.learner import checkpoint
-from selfplay.learner.advantages import training_samples
+from selfplay.learner.advantages import staleness, training_samples
+from selfplay.learner.degenerate import RepetitionConfig, without_loops
 from selfplay.learner.lora import adapter_rank, add_lora, load_adapter, merge_adapter, save_adapter
 from selfplay.learner.loss import LossConfig
+from selfplay.learner.memory import check_model
 from selfplay.learner.publish import Publisher, save_hf
 from selfplay.learner.trainer import Trainer, TrainerConfig
 from selfplay.policy.model_files import load_model, resolve_adapter, resolve_model
@@ -49,6 +51,9 @@ class GrpoLearner:
         self._model_dir = model_dir
         self._temperature = temperature
         self._config = config
+        self._repetition = RepetitionConfig(
+            tokens=config.repetition_tokens, period=config.repetition_period
+        )
 
     def step(self, groups: Sequence[PeerGroup]) -> dict[str, float]:
         """One optimizer step on the groups that have variance, then publish; metrics.
@@ -57,14 +62,16 @@ class GrpoLearner:
         """
         batch = training_samples(groups)
         trained = batch.metrics["num_groups"] - batch.metrics["num_zero_variance_groups"]
-        if not batch.samples:
-            return {**batch.metrics, "groups_trained": 0.0, "skipped": 1.0}
-        stats = self.trainer.step(batch.samples, self._temperature)
+        samples, dropped = without_loops(batch.samples, self._repetition)
+        told = {**batch.metrics, **dropped, **staleness(samples, self.policy.version)}
+        if not samples:
+            return {**told, "groups_trained": 0.0, "skipped": 1.0}
+        stats = self.trainer.step(samples, self._temperature)
         if not stats["skipped"]:
             self._publisher.publish()
         moved = 0.0 if stats["skipped"] else trained
         version = float(self.policy.version)
-        return {**batch.metrics, **stats, "groups_trained": moved, "policy_version": version}
+        return {**told, **stats, "groups_trained": moved, "policy_version": version}
 
     def save(self, run_dir: RunDir, step: int, extra: Mapping[str, Any]) -> None:
         """Checkpoint of `step` under `checkpoints/`."""
@@ -100,9 +107,12 @@ class GrpoLearner:
         save_adapter(self.trainer.model, directory, base_name=self._model_dir.name)
 
 
-def open_learner(policy: PolicyConfig, learner: LearnerConfig, seed: int) -> GrpoLearner:
+def open_learner(
+    policy: PolicyConfig, learner: LearnerConfig, seed: int, longest: int | None = None
+) -> GrpoLearner:
     """Model, adapter, trainer and in-process policy from the configuration.
 
+    With `longest`, the tokens of the longest sequence that can come, memory is estimated first.
     An adapter is trained on when `lora_rank` > 0 (the ranks must agree), and merged into the
     weights for full training.
     """
@@ -111,6 +121,8 @@ def open_learner(policy: PolicyConfig, learner: LearnerConfig, seed: int) -> Grp
     torch.manual_seed(seed)
     model_dir = resolve_model(policy.model, cache_root())
     model = load_model(model_dir)
+    if learner.memory_check and longest is not None:
+        check_model(model, learner.lora_rank, learner.micro_batch_tokens, longest)
     config = TrainerConfig(
         lora_rank=learner.lora_rank,
         learning_rate=learner.learning_rate,
@@ -118,11 +130,13 @@ def open_learner(policy: PolicyConfig, learner: LearnerConfig, seed: int) -> Grp
         max_grad_norm=learner.max_grad_norm,
         weight_decay=learner.weight_decay,
         micro_batch_tokens=learner.micro_batch_tokens,
+        share_prefixes=learner.share_prefixes,
         loss=LossConfig(
             clip_low=learner.clip_low,
             clip_high=learner.clip_high,
             max_log_ratio=learner.max_log_ratio,
             importance_cap=learner.importance_cap,
+            importance_mode=learner.importance_mode,
             gibberish_logprob=learner.gibberish_logprob,
             entropy_coefficient=learner.entropy_coefficient,
         ),

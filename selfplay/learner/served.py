@@ -68,7 +68,11 @@ class ServedLearner:
 
 
 def open_served_learner(
-    policy: PolicyConfig, learner: LearnerConfig, seed: int, root: Path
+    policy: PolicyConfig,
+    learner: LearnerConfig,
+    seed: int,
+    root: Path,
+    longest: int | None = None,
 ) -> ServedLearner:
     """Trainer in this process and servers that sample; weights change hands below `root`.
 
@@ -79,7 +83,8 @@ def open_served_learner(
             f"policy.top_p={policy.top_p}: vLLM reports log-probabilities after the cut, which "
             "cannot be trained on; set policy.top_p=1"
         )
-    inner = open_learner(dataclasses.replace(policy, engine="transformers"), learner, seed)
+    own = dataclasses.replace(policy, engine="transformers")
+    inner = open_learner(own, learner, seed, longest)
     model_dir = resolve_model(policy.model, cache_root())
     shutil.rmtree(root, ignore_errors=True)  # what a killed run left
     publisher = DirectoryPublisher(inner.trainer.model, model_dir, root.resolve())

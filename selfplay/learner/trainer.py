@@ -53,6 +53,7 @@ class TrainerConfig:
     betas: tuple[float, float] = (0.9, 0.95)
     micro_batch_tokens: int = 2048
     prompt_gradient: bool = True
+    share_prefixes: bool = True
     loss: LossConfig = field(default_factory=LossConfig)
 
 
@@ -135,6 +136,7 @@ class Trainer:
             samples,
             max_tokens=self.config.micro_batch_tokens,
             prompt_gradient=self.config.prompt_gradient,
+            share_prefixes=self.config.share_prefixes,
         )
 
     def accumulate(

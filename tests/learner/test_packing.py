@@ -181,6 +181,15 @@ def test_without_prompt_gradient_the_loss_is_the_same_and_only_answers_are_diffe
     assert results[0][0] == pytest.approx(results[1][0], abs=1e-5)
 
 
+def test_attention_that_is_computed_again_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = [sample(list(range(20)), [1 + index, 2, 3]) for index in range(3)]
+    kept = packed_gradients(tiny_model(), samples, 1000, 8)
+    monkeypatch.setattr("selfplay.policy.attention.KEPT_KEYS", 12)
+    again = packed_gradients(tiny_model(), samples, 1000, 8)
+    assert kept[0] == again[0]
+    assert all(torch.equal(grad, again[1][name]) for name, grad in kept[1].items())
+
+
 def test_without_prompt_gradient_the_gradient_is_that_of_detached_keys() -> None:
     """On the first layer's inputs: nothing reaches the embedding of a token in the context."""
     model = tiny_model(tied=False)
