@@ -241,16 +241,17 @@ def usage_of(policy: Policy) -> dict[str, float | None] | None:
     return policy.usage() if isinstance(policy, OpenAIPolicy) else None
 
 
-def open_trained(config: TrainConfig, run_dir: RunDir) -> Any:
-    """The learner with the policy that it trains."""
+def open_trained(config: TrainConfig, run_dir: RunDir, world: Any = None) -> Any:
+    """The learner with the policy that it trains, on rank 0 of `world` (None: one process)."""
     engine = config.policy.engine
     if engine in ("scripted", "openai"):
         raise UserError(f"policy={engine} has no weights to train; add learner=none")
+    worlds = () if world is None else (world,)
     if engine == "vllm":
         from selfplay.learner.served import open_served_learner
 
         root = run_dir.path / "weights" / "served"
-        return open_served_learner(config.policy, config.learner, config.seed, root)
+        return open_served_learner(config.policy, config.learner, config.seed, root, *worlds)
     from selfplay.learner.grpo import open_learner
 
-    return open_learner(config.policy, config.learner, config.seed)
+    return open_learner(config.policy, config.learner, config.seed, *worlds)
