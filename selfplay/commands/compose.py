@@ -260,18 +260,20 @@ def check_weights(learner: LearnerConfig) -> None:
         )
 
 
-def open_trained(config: TrainConfig, run_dir: RunDir) -> Any:
-    """The learner with the policy that it trains."""
+def open_trained(config: TrainConfig, run_dir: RunDir, world: Any = None) -> Any:
+    """The learner with the policy that it trains, on rank 0 of `world` (None: one process)."""
     engine = config.policy.engine
     if engine in ("scripted", "openai"):
         raise UserError(f"policy={engine} has no weights to train; add learner=none")
     check_weights(config.learner)
     longest = longest_sequence(config.scaffold, config.policy)
+    policy, learner, seed = config.policy, config.learner, config.seed
+    worlds = () if world is None else (world,)
     if engine == "vllm":
         from selfplay.learner.served import open_served_learner
 
         root = run_dir.path / "weights" / "served"
-        return open_served_learner(config.policy, config.learner, config.seed, root, longest)
+        return open_served_learner(policy, learner, seed, root, *worlds, longest=longest)
     from selfplay.learner.grpo import open_learner
 
-    return open_learner(config.policy, config.learner, config.seed, longest)
+    return open_learner(policy, learner, seed, *worlds, longest=longest)

@@ -17,6 +17,7 @@ from torch import nn
 
 from selfplay.errors import UserError
 from selfplay.learner.loss import CHUNK, KEPT_LOGITS
+from selfplay.learner.trainer import TrainerConfig
 from selfplay.policy.attention import KEPT_KEYS
 
 MIB = 2**20
@@ -188,7 +189,7 @@ def check_memory(
     )
 
 
-def check_model(model: Any, lora_rank: int, micro_batch_tokens: int, longest: int) -> None:
+def check_model(model: Any, config: TrainerConfig, longest: int) -> None:
     """`check_memory` for a loaded model that will train on sequences of up to `longest` tokens.
 
     The worst row is full, and all of it is answers. No sequence exceeds the model's context.
@@ -198,10 +199,11 @@ def check_model(model: Any, lora_rank: int, micro_batch_tokens: int, longest: in
         longest, getattr(model.config.get_text_config(), "max_position_embeddings", longest)
     )
     step = StepShape(
-        row_tokens=max(longest, micro_batch_tokens),
-        trained_tokens=max(longest, micro_batch_tokens),
+        row_tokens=max(longest, config.micro_batch_tokens),
+        trained_tokens=max(longest, config.micro_batch_tokens),
         chain_tokens=longest,
-        lora_rank=lora_rank,
+        lora_rank=config.lora_rank,
+        checkpointing=config.activation_checkpointing,
     )
     needed = estimate(shape, step)
     device = next(model.parameters()).device

@@ -18,6 +18,7 @@ from typing import Any
 
 from selfplay.config import LearnerConfig, PolicyConfig
 from selfplay.errors import UserError
+from selfplay.learner.distributed import ALONE, World
 from selfplay.learner.grpo import GrpoLearner, load_for_inference, open_learner
 from selfplay.learner.publish import DirectoryPublisher
 from selfplay.policy.model_files import resolve_model
@@ -37,6 +38,7 @@ class ServedLearner:
         self._learner = learner
         self._publisher = publisher
         self.policy = policy
+        self.team = learner.team
 
     def step(self, groups: Sequence[PeerGroup]) -> dict[str, float]:
         """One optimizer step, then publish; metrics, `weight_update_s` among them."""
@@ -72,6 +74,8 @@ def open_served_learner(
     learner: LearnerConfig,
     seed: int,
     root: Path,
+    world: World = ALONE,
+    *,
     longest: int | None = None,
 ) -> ServedLearner:
     """Trainer in this process and servers that sample; weights change hands below `root`.
@@ -84,7 +88,7 @@ def open_served_learner(
             "cannot be trained on; set policy.top_p=1"
         )
     own = dataclasses.replace(policy, engine="transformers")
-    inner = open_learner(own, learner, seed, longest)
+    inner = open_learner(own, learner, seed, world, longest=longest)
     model_dir = resolve_model(policy.model, cache_root())
     shutil.rmtree(root, ignore_errors=True)  # what a killed run left
     publisher = DirectoryPublisher(inner.trainer.model, model_dir, root.resolve())

@@ -35,7 +35,7 @@ def test_latest_and_prune(trainer: Trainer, tmp_path: Path) -> None:
 def test_torn_checkpoints_are_skipped(trainer: Trainer, tmp_path: Path, damage: str) -> None:
     good = checkpoint.save(tmp_path, 1, trainer, {})
     bad = checkpoint.save(tmp_path, 2, trainer, {})
-    state = bad / "trainer.pt"
+    state = bad / "state" / "__0_0.distcp"
     content = state.read_bytes()
     if damage == "truncate":
         state.write_bytes(content[: len(content) // 2])

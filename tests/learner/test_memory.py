@@ -22,6 +22,7 @@ from selfplay.learner.memory import (
     check_model,
     estimate,
 )
+from selfplay.learner.trainer import TrainerConfig
 
 from .tiny import tiny_model
 
@@ -108,9 +109,9 @@ def test_what_cannot_fit_is_refused_with_the_remedy() -> None:
 
 def test_the_check_reads_the_model() -> None:
     model = tiny_model()
-    check_model(model, 2, 64, 32)
+    check_model(model, TrainerConfig(lora_rank=2, micro_batch_tokens=64), 32)
     with pytest.raises(UserError, match="are free"):
-        check_model(model, 0, 2**40, 32)
+        check_model(model, TrainerConfig(micro_batch_tokens=2**40), 32)
     assert ModelShape.of(model).linear_parameters == 2 * (2 * 24 * 24 + 2 * 24 * 8 + 3 * 24 * 40)
     found = available_memory(torch.device("cpu"))
     assert found is not None and found > 16 * MIB

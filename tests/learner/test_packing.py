@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from selfplay.errors import UserError
 from selfplay.learner.loss import LossConfig, LossStats, denominator, policy_loss, token_scores
 from selfplay.learner.packing import MicroBatch, num_trained_tokens, pack
-from selfplay.learner.trainer import row_states
+from selfplay.learner.scoring import row_states
 from selfplay.policy.attention import TreePlan, hidden_states, use_plans
 from selfplay.types import TrainingSample
 
