@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from selfplay.config import LearnerConfig, PolicyConfig
+from selfplay.config import PolicyConfig
 from selfplay.errors import UserError
 from selfplay.learner import checkpoint
 from selfplay.learner.advantages import staleness, training_samples
@@ -26,6 +26,7 @@ from selfplay.learner.memory import check_model
 from selfplay.learner.publish import Publisher, save_hf
 from selfplay.learner.team import Team
 from selfplay.learner.trainer import Trainer, TrainerConfig
+from selfplay.learner_config import LearnerConfig
 from selfplay.policy.model_files import load_model, resolve_adapter, resolve_model
 from selfplay.policy.transformers import HFTokenizer, TransformersPolicy
 from selfplay.run_dir import RunDir
@@ -157,6 +158,19 @@ def open_trainer(
         check_model(model, config, longest)
     use_adapter(model, policy.adapter, rank=learner.lora_rank)
     return Trainer(model, config, world)
+
+
+def export_checkpoint(
+    policy: PolicyConfig, learner: LearnerConfig, seed: int, path: Path, out: Path
+) -> None:
+    """The weights of a checkpoint as an ordinary model directory, an adapter merged.
+
+    Any number of ranks may have written it; one process reads it. Raises `UserError` where the
+    checkpoint is torn, or of another model.
+    """
+    trainer = open_trainer(policy, learner, seed)
+    checkpoint.load(path, trainer)
+    save_hf(trainer.model, resolve_model(policy.model, cache_root()), out)
 
 
 def trainer_config(learner: LearnerConfig) -> TrainerConfig:
