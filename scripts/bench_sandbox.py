@@ -183,6 +183,12 @@ def measure(subject: Subject, prepared: PreparedRepo, plain: Sandbox, fast: Test
     report = timed(subject, "fast", fast)
     subject.num_runs, subject.valid = len(recorder.jobs), reference.verdict == "valid"
     subject.agrees = answer(report) == answer(reference)
+    if not subject.agrees:
+        tqdm.write(
+            f"{subject.repo}: plain {answer(reference)}\nfast {answer(report)}\n"
+            f"{subject.artifact.bug_patch}",
+            file=sys.stderr,
+        )
 
 
 def measure_docker(

@@ -22,6 +22,8 @@ from omegaconf.errors import OmegaConfBaseException
 from selfplay.agent_config import AgentConfig
 from selfplay.engine_config import OpenAIConfig, VLLMConfig
 from selfplay.errors import UserError
+from selfplay.learner_config import LearnerConfig
+from selfplay.metrics import MetricsConfig
 from selfplay.types import Limits
 
 T = TypeVar("T")
@@ -112,8 +114,8 @@ class InjectorConfig:
 
 @dataclass(kw_only=True)
 class RewardConfig:
-    """Rewards of both roles: the injector's (solve_rate, consistency, band, power) with its
-    parameters, and the solver's (resolved, similarity, partial)."""
+    """Injector reward (solve_rate, consistency, band, power) and its parameters; solver reward
+    (resolved, similarity, partial)."""
 
     injector: str = "solve_rate"
     solver: str = "resolved"
@@ -147,29 +149,6 @@ class CurriculumConfig:
 
 
 @dataclass(kw_only=True)
-class LearnerConfig:
-    """GRPO (ssr.md section 8). `lora_rank=0` trains all weights."""
-
-    enabled: bool = True
-    lora_rank: int = 16
-    learning_rate: float = 1e-4
-    warmup_steps: int = 2
-    clip_low: float = 0.2
-    clip_high: float = 0.28
-    max_log_ratio: float = 10.0
-    importance_cap: float = 4.0
-    gibberish_logprob: float = -14.0
-    entropy_coefficient: float = 0.0
-    injector_weight: float = 1.0
-    solver_weight: float = 1.0
-    max_grad_norm: float = 1.0
-    weight_decay: float = 0.0
-    micro_batch_tokens: int = 2048
-    save_every: int = 1
-    keep_last: int = 2
-
-
-@dataclass(kw_only=True)
 class EvalConfig:
     """Held-out evaluation before and after training; `suite=null` leaves it out.
 
@@ -181,13 +160,6 @@ class EvalConfig:
     num_samples: int = 8
     temperature: float = 1.0
     top_p: float = 0.95
-
-
-@dataclass(kw_only=True)
-class MetricsConfig:
-    """JSON Lines are always written; TensorBoard events unless switched off."""
-
-    tensorboard: bool = True
 
 
 @dataclass(kw_only=True)
@@ -340,6 +312,7 @@ class ExportConfig:
     format: str = "swebench"
     out: str = MISSING
     json: bool = False
+    step: int | None = None
     num_tasks: int | None = None
     revalidate: bool = False
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
@@ -385,6 +358,16 @@ def load_config(schema: type[T], name: str, overrides: Sequence[str]) -> T:
     except (HydraException, OmegaConfBaseException) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UserError(f"{name}: {'; '.join(lines[:3])}") from None
+    assert isinstance(config, schema)
+    return config
+
+
+def read_config(schema: type[T], file: Path) -> T:
+    """What `to_yaml` has written. Raises `UserError` where it does not fit this version."""
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(schema, OmegaConf.load(file)))
+    except (OSError, OmegaConfBaseException) as error:
+        raise UserError(f"{file}: {str(error).splitlines()[0]}") from None
     assert isinstance(config, schema)
     return config
 

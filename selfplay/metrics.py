@@ -1,31 +1,66 @@
-"""Metrics of a run: one JSON object a step, and TensorBoard events. Never stops training."""
+"""Metrics of a run: one JSON object a step, TensorBoard events, and W&B where it is wanted.
+
+Metrics never stop training: a sink that fails is reported once and left out from then on.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import math
 import time
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from selfplay.errors import InfrastructureError
+from selfplay.errors import UserError
 from selfplay.files import append_json_lines, encode_json, read_json_lines, write_atomic
 from selfplay.run_dir import RunDir
 
 log = logging.getLogger(__name__)
 
+_WANDB_FILE = "wandb.json"
+
+
+@dataclass(kw_only=True)
+class MetricsConfig:
+    """JSON Lines are always written; TensorBoard events unless switched off; W&B if switched on."""
+
+    tensorboard: bool = True
+    wandb: bool = False
+    wandb_project: str = "selfplay"
+
+
+class Sink(Protocol):
+    """Somewhere else that rows go to. What it raises is caught."""
+
+    def write(self, step: int, row: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def check_metrics(config: MetricsConfig) -> None:
+    """Raises `UserError` where a sink is wanted that is not installed."""
+    if config.wandb and importlib.util.find_spec("wandb") is None:
+        raise UserError(
+            "metrics.wandb=true needs the package wandb, which is not installed; run "
+            '`pip install "selfplay[wandb]"`, or set metrics.wandb=false'
+        )
+
 
 class MetricsLog:
-    """Rows of `metrics.jsonl`; the row of a step is an object with `step` first.
+    """Rows of `metrics.jsonl`; the row of a step is an object with `step` first."""
 
-    Each sink that fails is reported once and left out from then on.
-    """
-
-    def __init__(self, run_dir: RunDir, *, tensorboard: bool = True) -> None:
+    def __init__(self, run_dir: RunDir, config: MetricsConfig) -> None:
+        check_metrics(config)
         self._file = run_dir.metrics
         self._failed: set[str] = set()
         self._last = run_dir.next_step() - 1
-        self._events = TensorBoard(run_dir) if tensorboard else None
+        self._sinks: dict[str, Sink] = {}
+        if config.tensorboard:
+            self._sinks["tensorboard"] = TensorBoard(run_dir)
+        if config.wandb:
+            self._sinks["wandb"] = WandB(run_dir, config.wandb_project)
 
     def log(self, step: int, row: Mapping[str, float]) -> None:
         """Write the row of `step`; one of the same or a later step that is there is replaced."""
@@ -38,14 +73,14 @@ class MetricsLog:
                 self.truncate_after(step - 1)
             append_json_lines(self._file, [{"step": step, **clean}])
             self._last = step
-        except InfrastructureError as error:
-            self._report("metrics.jsonl", error)
-        try:
-            if self._events is not None:
-                self._events.write(step, clean)
         except Exception as error:
-            self._events = None
-            self._report("tensorboard", error)
+            self._report("metrics.jsonl", error)
+        for name, sink in list(self._sinks.items()):
+            try:
+                sink.write(step, clean)
+            except Exception as error:
+                del self._sinks[name]
+                self._report(name, error)
 
     def truncate_after(self, step: int) -> None:
         """Drop the rows of later steps, which a resumed run plays again."""
@@ -61,13 +96,13 @@ class MetricsLog:
             self.log(step, {name: value for name, value in row.items() if name != "step"})
 
     def close(self) -> None:
-        """Close the event file. Idempotent."""
-        if self._events is not None:
+        """Close all sinks. Idempotent."""
+        for name, sink in self._sinks.items():
             try:
-                self._events.close()
+                sink.close()
             except Exception as error:
-                self._report("tensorboard", error)
-            self._events = None
+                self._report(name, error)
+        self._sinks.clear()
 
     def _report(self, sink: str, error: Exception) -> None:
         if sink not in self._failed:
@@ -107,3 +142,37 @@ class TensorBoard:
         """Flush and close the file."""
         if self._writer is not None:
             self._writer.close()
+
+
+class WandB:
+    """Rows as the history of one W&B run, opened with the first row; a resumed run goes on in it.
+
+    W&B's own environment variables hold (WANDB_MODE=offline writes below the run directory).
+    """
+
+    def __init__(self, run_dir: RunDir, project: str) -> None:
+        self._run_dir = run_dir
+        self._project = project
+        self._run: Any = None
+
+    def write(self, step: int, row: Mapping[str, float]) -> None:
+        """One row; W&B itself drops those of steps that it has."""
+        if self._run is None:
+            import wandb
+
+            stored = self._run_dir.read_json(_WANDB_FILE) or {}
+            self._run = wandb.init(
+                project=self._project,
+                name=self._run_dir.path.name,
+                dir=str(self._run_dir.path),
+                id=stored.get("id"),
+                resume="allow",
+                settings=wandb.Settings(console="off"),
+            )
+            self._run_dir.write_json(_WANDB_FILE, {"id": self._run.id})
+        self._run.log(dict(row), step=step)
+
+    def close(self) -> None:
+        """Hand over what is left and end the run's session."""
+        if self._run is not None:
+            self._run.finish()

@@ -249,13 +249,15 @@ class TrainingSample:
 class PeerGroup:
     """Episodes that share a baseline, as the learner sees them; errored ones are already out.
 
-    `weight` scales the advantages of the whole group (the loss weight of its role).
+    `weight` scales the advantages of the whole group (the loss weight of its role). `role` names
+    the metrics of its kind; it decides nothing.
     """
 
     group_id: str
     trajectories: tuple[Trajectory, ...]
     rewards: tuple[float, ...]
     weight: float = 1.0
+    role: str = ""
 
     def __post_init__(self) -> None:
         assert len(self.trajectories) == len(self.rewards)

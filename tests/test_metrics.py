@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from selfplay.metrics import MetricsLog
+from selfplay.errors import UserError
+from selfplay.metrics import MetricsConfig, MetricsLog, check_metrics
 from selfplay.run_dir import RunDir
+
+PLAIN = MetricsConfig(tensorboard=False)
 
 
 def rows(run: RunDir) -> list[dict[str, float]]:
@@ -19,7 +22,7 @@ def rows(run: RunDir) -> list[dict[str, float]]:
 
 def test_one_line_a_step(tmp_path: Path) -> None:
     with RunDir(tmp_path / "a") as run:
-        metrics = MetricsLog(run, tensorboard=False)
+        metrics = MetricsLog(run, PLAIN)
         metrics.log(0, {"solve_rate": 0.5})
         metrics.log(1, {"solve_rate": 0.25, "num_valid": 3.0})
         assert rows(run) == [
@@ -31,10 +34,10 @@ def test_one_line_a_step(tmp_path: Path) -> None:
 
 def test_a_repeated_step_replaces_its_row_and_later_ones(tmp_path: Path) -> None:
     with RunDir(tmp_path / "a") as run:
-        metrics = MetricsLog(run, tensorboard=False)
+        metrics = MetricsLog(run, PLAIN)
         for step in range(4):
             metrics.log(step, {"x": float(step)})
-        again = MetricsLog(run, tensorboard=False)
+        again = MetricsLog(run, PLAIN)
         again.truncate_after(2)
         assert [row["step"] for row in rows(run)] == [0, 1, 2]
         again.log(1, {"x": 7.0})
@@ -43,7 +46,7 @@ def test_a_repeated_step_replaces_its_row_and_later_ones(tmp_path: Path) -> None
 
 def test_ensure_writes_a_missing_row_alone(tmp_path: Path) -> None:
     with RunDir(tmp_path / "a") as run:
-        metrics = MetricsLog(run, tensorboard=False)
+        metrics = MetricsLog(run, PLAIN)
         metrics.log(0, {"x": 0.0})
         metrics.ensure(0, {"x": 9.0})
         metrics.ensure(1, {"x": 1.0})
@@ -52,13 +55,13 @@ def test_ensure_writes_a_missing_row_alone(tmp_path: Path) -> None:
 
 def test_a_torn_row_is_repaired_and_written_again(tmp_path: Path) -> None:
     with RunDir(tmp_path / "a") as run:
-        metrics = MetricsLog(run, tensorboard=False)
+        metrics = MetricsLog(run, PLAIN)
         metrics.log(0, {"x": 0.0})
         metrics.log(1, {"x": 1.0})
     file = tmp_path / "a" / "metrics.jsonl"
     file.write_bytes(file.read_bytes()[:-5])
     with RunDir(tmp_path / "a") as run:
-        metrics = MetricsLog(run, tensorboard=False)
+        metrics = MetricsLog(run, PLAIN)
         metrics.ensure(1, {"x": 1.0})
         assert rows(run) == [{"step": 0, "x": 0.0}, {"step": 1, "x": 1.0}]
 
@@ -67,19 +70,19 @@ def test_numbers_that_are_not_finite_are_left_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with RunDir(tmp_path / "a") as run, caplog.at_level(logging.WARNING):
-        MetricsLog(run, tensorboard=False).log(0, {"x": float("nan"), "y": 1.0, "z": float("inf")})
+        MetricsLog(run, PLAIN).log(0, {"x": float("nan"), "y": 1.0, "z": float("inf")})
         assert rows(run) == [{"step": 0, "y": 1.0}]
     assert "x, z" in caplog.text
 
 
 def test_tensorboard_reads_the_scalars(tmp_path: Path) -> None:
     with RunDir(tmp_path / "a") as run:
-        metrics = MetricsLog(run)
+        metrics = MetricsLog(run, MetricsConfig())
         for step in range(3):
             metrics.log(step, {"solver/reward": step / 2})
         metrics.close()
         metrics.close()
-        resumed = MetricsLog(run)
+        resumed = MetricsLog(run, MetricsConfig())
         resumed.truncate_after(1)
         resumed.log(2, {"solver/reward": 9.0})
         resumed.close()
@@ -89,12 +92,55 @@ def test_tensorboard_reads_the_scalars(tmp_path: Path) -> None:
     assert scalars == [(0, 0.0), (1, 0.5), (2, 9.0)]
 
 
+def test_wandb_holds_the_rows_and_a_resumed_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real package, offline: its history lies below the run directory."""
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    config = MetricsConfig(tensorboard=False, wandb=True, wandb_project="tests")
+    with RunDir(tmp_path / "a") as run:
+        for step in range(2):
+            metrics = MetricsLog(run, config)
+            metrics.log(step, {"solver/reward": 0.5 + step})
+            metrics.close()
+        (name,) = {json.loads((run.path / "wandb.json").read_text())["id"]}
+    histories = list((tmp_path / "a" / "wandb").rglob(f"run-{name}.wandb"))
+    assert len(histories) == 2
+    assert all(b"solver/reward" in history.read_bytes() for history in histories)
+
+
+def test_wandb_that_is_not_installed_is_the_users_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install .selfplay\[wandb\]"):
+        check_metrics(MetricsConfig(wandb=True))
+    check_metrics(MetricsConfig())
+
+
+def test_wandb_that_cannot_start_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    with RunDir(tmp_path / "a") as run, caplog.at_level(logging.WARNING):
+        run.write_json("wandb.json", {"id": "no/such:name"})
+        metrics = MetricsLog(run, MetricsConfig(tensorboard=False, wandb=True))
+        for step in range(2):
+            metrics.log(step, {"x": 1.0})
+        metrics.close()
+        assert [row["step"] for row in rows(run)] == [0, 1]
+    assert caplog.text.count("wandb fails") == 1
+
+
 def test_a_sink_that_fails_is_reported_once_and_never_raised(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with RunDir(tmp_path / "a") as run, caplog.at_level(logging.WARNING):
         run.tensorboard.write_text("a file where the folder belongs")
-        metrics = MetricsLog(run)
+        metrics = MetricsLog(run, MetricsConfig())
         run.metrics.mkdir()
         for step in range(3):
             metrics.log(step, {"x": 1.0})

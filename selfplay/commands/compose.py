@@ -25,6 +25,7 @@ from selfplay.config import (
 )
 from selfplay.curriculum.arena import AgenticRoles, Agents, Arena, Sampling, Stage
 from selfplay.errors import UserError
+from selfplay.learner_config import LearnerConfig
 from selfplay.policy.base import Policy, Tokenizer
 from selfplay.repo.prepare import PreparedRepo, prepare
 from selfplay.repo.spec import find_repos_dir, load_spec, spec_from
@@ -241,16 +242,38 @@ def usage_of(policy: Policy) -> dict[str, float | None] | None:
     return policy.usage() if isinstance(policy, OpenAIPolicy) else None
 
 
-def open_trained(config: TrainConfig, run_dir: RunDir) -> Any:
-    """The learner with the policy that it trains."""
+def longest_sequence(scaffold: ScaffoldConfig, policy: PolicyConfig) -> int:
+    """Tokens of the longest episode that can come."""
+    if scaffold.kind == "agentic":
+        return scaffold.agent.max_tokens
+    return scaffold.max_prompt_tokens + policy.max_new_tokens
+
+
+def check_weights(learner: LearnerConfig) -> None:
+    """Raises `UserError` for loss weights of roles that nothing can be learned with."""
+    for name in ("injector_weight", "solver_weight"):
+        if getattr(learner, name) < 0:
+            raise UserError(f"learner.{name}={getattr(learner, name)}: must be at least 0")
+    if learner.injector_weight == learner.solver_weight == 0:
+        raise UserError(
+            "learner.injector_weight and learner.solver_weight are both 0: no role would learn"
+        )
+
+
+def open_trained(config: TrainConfig, run_dir: RunDir, world: Any = None) -> Any:
+    """The learner with the policy that it trains, on rank 0 of `world` (None: one process)."""
     engine = config.policy.engine
     if engine in ("scripted", "openai"):
         raise UserError(f"policy={engine} has no weights to train; add learner=none")
+    check_weights(config.learner)
+    longest = longest_sequence(config.scaffold, config.policy)
+    policy, learner, seed = config.policy, config.learner, config.seed
+    worlds = () if world is None else (world,)
     if engine == "vllm":
         from selfplay.learner.served import open_served_learner
 
         root = run_dir.path / "weights" / "served"
-        return open_served_learner(config.policy, config.learner, config.seed, root)
+        return open_served_learner(policy, learner, seed, root, *worlds, longest=longest)
     from selfplay.learner.grpo import open_learner
 
-    return open_learner(config.policy, config.learner, config.seed)
+    return open_learner(policy, learner, seed, *worlds, longest=longest)

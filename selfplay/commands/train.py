@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +34,7 @@ from selfplay.curriculum.growing import grow_bugs
 from selfplay.curriculum.round import RoundPlayer
 from selfplay.curriculum.sampler import SeedSampler
 from selfplay.errors import UserError
-from selfplay.metrics import MetricsLog
+from selfplay.metrics import MetricsLog, check_metrics
 from selfplay.policy.base import Policy
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.rewards import make_injector_reward, make_solver_reward
@@ -45,9 +46,10 @@ from selfplay.types import SolveTask
 HELP = """
 keys: experiment=NAME (conf/experiment/), name=RUN, steps=N, seed=N, resume=auto|never,
       policy=transformers|base|vllm|scripted, repos.train=[a,b],
-      reward=solve_rate|consistency|band|power,
+      reward=solve_rate|consistency|band|power|similarity|partial,
       learner=lora|full|none, evaluation.suite=PATH, json=true, and every other key of conf/
 The run is written to runs/<name>/; the same command continues it after any interruption.
+Training on several GPUs or processes: torchrun --nproc-per-node N -m selfplay train ...
 """
 
 
@@ -68,6 +70,29 @@ def run(overrides: Sequence[str]) -> int:
     if config.resume not in ("auto", "never"):
         raise UserError(f"resume={config.resume!r}: must be auto or never")
     check_scaffold(config.scaffold)
+    check_metrics(config.metrics)
+    if not is_launched():
+        return train(config, functools.partial(open_trained, config))
+    if not config.learner.enabled:
+        raise UserError("learner=none leaves nothing to share; start this run without torchrun")
+    from selfplay.learner.distributed import joined_world
+
+    with joined_world() as world:
+        if world.is_first:
+            return train(config, functools.partial(open_trained, config, world=world))
+        from selfplay.learner.grpo import follow
+
+        follow(config.policy, config.learner, config.seed, world)
+    return 0
+
+
+def is_launched() -> bool:
+    """Whether torchrun started this process, with others that train with it."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def train(config: TrainConfig, open_learner: Callable[[RunDir], Any]) -> int:
+    """The whole loop in this process; what `open_learner` opens may reach into others."""
     began = time.monotonic()
     with ExitStack() as stack:
         run_dir = stack.enter_context(
@@ -86,16 +111,19 @@ def run(overrides: Sequence[str]) -> int:
             )
         trained = tuple(repos)
         repos |= prepare_repos(held_out, config.repos, pool) if held_out else {}
-        opened = open_run(config, run_dir, repos, trained, pool)
+        opened = open_run(config, run_dir, repos, trained, pool, open_learner)
         say("self-check: one generation, one sandbox command, one bug graded both ways")
         self_check(opened.stage, trained[0])
         corpus = stack.enter_context(Corpus(run_dir.corpus))
         keep_originals(opened.stage.arenas.values(), corpus)
         evaluated(config, run_dir, opened.stage, tasks, "before", watcher)
-        controller = make_controller(config, run_dir, corpus, opened, watcher)
+        metrics = open_metrics(config, run_dir, opened)
+        stack.callback(metrics.close)
+        controller = make_controller(config, run_dir, corpus, opened, metrics, watcher)
         controller.run(opened.first_step, config.steps)
         if opened.learner is not None:
             opened.learner.export(run_dir, config.steps - 1)
+            opened.learner.team.dismiss()
         evaluated(config, run_dir, opened.stage, tasks, "after", watcher)
         summary = summarise(config, run_dir, corpus, wall_s=run_dir.add_wall(began))
     if config.json:
@@ -120,12 +148,13 @@ def open_run(
     repos: dict[str, PreparedRepo],
     trained: tuple[str, ...],
     pool: SandboxPool,
+    open_learner: Callable[[RunDir], Any],
 ) -> Opened:
     """Policy, learner and stage, restored from the newest whole checkpoint."""
     learner: Any | None = None
     first_step = 0
     if config.learner.enabled:
-        learner = open_trained(config, run_dir)
+        learner = open_learner(run_dir)
         policy: Policy = learner.policy
         restored = learner.restore(run_dir)
         first_step = int(restored["step"]) + 1 if restored else 0
@@ -146,8 +175,22 @@ def open_run(
     )
 
 
+def open_metrics(config: TrainConfig, run_dir: RunDir, opened: Opened) -> MetricsLog:
+    """The log, with the row of the step that the run goes on from."""
+    metrics = MetricsLog(run_dir, config.metrics)
+    metrics.truncate_after(opened.first_step - 1)
+    if opened.restored:
+        metrics.ensure(opened.first_step - 1, opened.restored["metrics"])
+    return metrics
+
+
 def make_controller(
-    config: TrainConfig, run_dir: RunDir, corpus: Corpus, opened: Opened, watcher: RunWatcher
+    config: TrainConfig,
+    run_dir: RunDir,
+    corpus: Corpus,
+    opened: Opened,
+    metrics: MetricsLog,
+    watcher: RunWatcher,
 ) -> Controller:
     """Sampler, rounds and controller over the training repositories."""
     stage, shape = opened.stage, config.curriculum
@@ -177,10 +220,6 @@ def make_controller(
         keep_attempts=functools.partial(keep_attempts, corpus),
         grow=functools.partial(grow_bugs, stage, corpus, run_dir, shape.higher_order),
     )
-    metrics = MetricsLog(run_dir, tensorboard=config.metrics.tensorboard)
-    metrics.truncate_after(opened.first_step - 1)
-    if opened.restored:
-        metrics.ensure(opened.first_step - 1, opened.restored["metrics"])
     return Controller(
         run_dir=run_dir,
         corpus=corpus,

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from selfplay.bugs.diffs import reverse_patch
 from selfplay.curriculum.arena import Stage
 from selfplay.curriculum.injecting import Injection, inject
 from selfplay.curriculum.sampler import PlannedInjection
@@ -179,20 +178,19 @@ class RoundPlayer:
         )
 
 
-def solver_episode(step: int, index: int, attempt: Attempt, solver_reward: SolverReward) -> Episode:
+def solver_episode(step: int, index: int, attempt: Attempt, reward: SolverReward) -> Episode:
     """The record of one solver attempt, with its reward."""
-    verdict, task = attempt.judgement, attempt.task
-    gold = reverse_patch(task.artifact.bug_patch)
-    reward = solver_reward(verdict.resolved, verdict.patch, gold)
+    verdict = attempt.judgement
+    bug_patch = attempt.task.artifact.bug_patch
     return Episode(
-        episode_id=f"step{step}/solver/{task.bug_id}/{index}",
-        group_id=f"step{step}/solver/{task.bug_id}",
+        episode_id=f"step{step}/solver/{attempt.task.bug_id}/{index}",
+        group_id=f"step{step}/solver/{attempt.task.bug_id}",
         role="solver",
-        repo=task.repo,
-        task_id=task.bug_id,
-        bug_id=task.bug_id,
+        repo=attempt.task.repo,
+        task_id=attempt.task.bug_id,
+        bug_id=attempt.task.bug_id,
         status=attempt.status,
-        reward=None if verdict.errored else reward,
+        reward=None if verdict.errored else reward(verdict.resolved, verdict.patch, bug_patch),
         reason=verdict.reason,
         trajectory=attempt.play.trajectory,
         answer=attempt.play.answer,
@@ -219,6 +217,7 @@ def peer_groups(
                 trajectories=tuple(e.trajectory for e in group if e.trajectory is not None),
                 rewards=tuple(float(e.reward) for e in group if e.reward is not None),
                 weight=role_weights.get(group[0].role, 1.0),
+                role=group[0].role,
             )
         )
     return tuple(groups)

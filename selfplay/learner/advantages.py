@@ -3,6 +3,9 @@
 Departures from the textbook (arXiv 2402.03300): no division by the group's standard deviation
 (arXiv 2503.20783), and groups without variance are left out and counted (arXiv 2503.14476).
 Example: rewards +1, -1, -1, -1 have mean -0.5, so advantages +1.5, -0.5, -0.5, -0.5.
+
+The mean includes the episode itself, so the expected gradient of a group of G is (G - 1) / G times
+that of the expected reward: its direction is unbiased, and the factor is the same for all.
 """
 
 from __future__ import annotations
@@ -84,15 +87,21 @@ def group_advantages(
 
 
 def training_samples(groups: Sequence[PeerGroup], *, divide_by_std: bool = False) -> Batch:
-    """Samples of all groups with variance; the advantage stands at every trained token."""
+    """Samples of all groups with variance; the advantage stands at every trained token.
+
+    Metrics by role are of the unweighted advantages of the groups that carry signal, whose mean
+    is 0: the mean size, and the largest.
+    """
     assert len({group.group_id for group in groups}) == len(groups), "a group appears twice"
     samples: list[TrainingSample] = []
+    sizes: dict[str, list[float]] = {}
     flat = 0
     for group in groups:
         advantages = peer_advantages(group.rewards, divide_by_std=divide_by_std)
         if advantages is None:
             flat += 1
             continue
+        sizes.setdefault(group.role, []).extend(map(abs, advantages))
         for trajectory, advantage in zip(group.trajectories, advantages, strict=True):
             weighted = advantage * group.weight
             samples.append(
@@ -109,4 +118,16 @@ def training_samples(groups: Sequence[PeerGroup], *, divide_by_std: bool = False
         "num_zero_variance_groups": float(flat),
         "num_samples": float(len(samples)),
     }
+    for role, values in sizes.items():
+        if role:
+            metrics[f"{role}/advantage_abs"] = math.fsum(values) / len(values)
+            metrics[f"{role}/advantage_max"] = max(values)
     return Batch(samples=tuple(samples), metrics=metrics)
+
+
+def staleness(samples: Sequence[TrainingSample], version: int) -> dict[str, float]:
+    """How many policy versions before `version` the samples were drawn: mean and maximum."""
+    ages = [float(version - sample.policy_version) for sample in samples]
+    if not ages:
+        return {}
+    return {"staleness": math.fsum(ages) / len(ages), "staleness_max": max(ages)}

@@ -1,6 +1,8 @@
 """The learner that a run talks to: peer groups in, one optimizer step, new weights out.
 
 groups -> advantages -> samples -> Trainer.step -> Publisher.publish -> policy version + 1
+
+Under torchrun rank 0 has this learner, and the other ranks `follow` it (`team.py`).
 """
 
 from __future__ import annotations
@@ -12,14 +14,19 @@ from typing import Any
 
 import torch
 
-from selfplay.config import LearnerConfig, PolicyConfig
+from selfplay.config import PolicyConfig
 from selfplay.errors import UserError
 from selfplay.learner import checkpoint
-from selfplay.learner.advantages import training_samples
+from selfplay.learner.advantages import staleness, training_samples
+from selfplay.learner.degenerate import RepetitionConfig, without_loops
+from selfplay.learner.distributed import ALONE, World
 from selfplay.learner.lora import adapter_rank, add_lora, load_adapter, merge_adapter, save_adapter
 from selfplay.learner.loss import LossConfig
+from selfplay.learner.memory import check_model
 from selfplay.learner.publish import Publisher, save_hf
+from selfplay.learner.team import Team
 from selfplay.learner.trainer import Trainer, TrainerConfig
+from selfplay.learner_config import LearnerConfig
 from selfplay.policy.model_files import load_model, resolve_adapter, resolve_model
 from selfplay.policy.transformers import HFTokenizer, TransformersPolicy
 from selfplay.run_dir import RunDir
@@ -32,7 +39,7 @@ ADAPTERS = Path(__file__).resolve().parents[1] / "data" / "adapters"
 
 
 class GrpoLearner:
-    """Owns trainer, policy and publisher of one run, on one device."""
+    """Owns trainer, policy and publisher of one run; the trainer may be spread over ranks."""
 
     def __init__(
         self,
@@ -44,11 +51,15 @@ class GrpoLearner:
         config: LearnerConfig,
     ) -> None:
         self.trainer = trainer
+        self.team = Team(trainer)
         self.policy = policy
         self._publisher = Publisher(trainer.model, policy)
         self._model_dir = model_dir
         self._temperature = temperature
         self._config = config
+        self._repetition = RepetitionConfig(
+            tokens=config.repetition_tokens, period=config.repetition_period
+        )
 
     def step(self, groups: Sequence[PeerGroup]) -> dict[str, float]:
         """One optimizer step on the groups that have variance, then publish; metrics.
@@ -57,32 +68,29 @@ class GrpoLearner:
         """
         batch = training_samples(groups)
         trained = batch.metrics["num_groups"] - batch.metrics["num_zero_variance_groups"]
-        if not batch.samples:
-            return {**batch.metrics, "groups_trained": 0.0, "skipped": 1.0}
-        stats = self.trainer.step(batch.samples, self._temperature)
+        samples, dropped = without_loops(batch.samples, self._repetition)
+        told = {**batch.metrics, **dropped, **staleness(samples, self.policy.version)}
+        if not samples:
+            return {**told, "groups_trained": 0.0, "skipped": 1.0}
+        stats = self.team.step(samples, self._temperature)
         if not stats["skipped"]:
             self._publisher.publish()
         moved = 0.0 if stats["skipped"] else trained
         version = float(self.policy.version)
-        return {**batch.metrics, **stats, "groups_trained": moved, "policy_version": version}
+        return {**told, **stats, "groups_trained": moved, "policy_version": version}
 
     def save(self, run_dir: RunDir, step: int, extra: Mapping[str, Any]) -> None:
         """Checkpoint of `step` under `checkpoints/`."""
         extra = {**extra, "step": step, "policy_version": self.policy.version}
-        checkpoint.save(
-            run_dir.path / "checkpoints",
-            step,
-            self.trainer,
-            extra,
-            keep_last=self._config.keep_last,
-        )
+        directory = run_dir.path / "checkpoints"
+        self.team.save(directory, step, extra, keep_last=self._config.keep_last)
 
     def restore(self, run_dir: RunDir) -> dict[str, Any] | None:
         """Load the newest whole checkpoint; what was saved with it, or None when there is none."""
         newest = checkpoint.latest(run_dir.path / "checkpoints")
         if newest is None:
             return None
-        extra = checkpoint.load(newest, self.trainer)
+        extra = self.team.load(newest)
         self.policy.version = int(extra["policy_version"])
         return extra
 
@@ -100,40 +108,91 @@ class GrpoLearner:
         save_adapter(self.trainer.model, directory, base_name=self._model_dir.name)
 
 
-def open_learner(policy: PolicyConfig, learner: LearnerConfig, seed: int) -> GrpoLearner:
+def open_learner(
+    policy: PolicyConfig,
+    learner: LearnerConfig,
+    seed: int,
+    world: World = ALONE,
+    *,
+    longest: int | None = None,
+) -> GrpoLearner:
     """Model, adapter, trainer and in-process policy from the configuration.
+
+    With `longest`, the tokens of the longest sequence that can come, memory is estimated first.
+    """
+    if policy.engine != "transformers":
+        raise UserError(f"policy.engine={policy.engine}: only transformers can be trained here")
+    model_dir = resolve_model(policy.model, cache_root())
+    trainer = open_trainer(policy, learner, seed, world, longest=longest)
+    engine = TransformersPolicy(
+        trainer.model, HFTokenizer.load(model_dir), batch_tokens=policy.batch_tokens
+    )
+    return GrpoLearner(
+        trainer, engine, model_dir=model_dir, temperature=policy.temperature, config=learner
+    )
+
+
+def follow(policy: PolicyConfig, learner: LearnerConfig, seed: int, world: World) -> None:
+    """What the ranks beside rank 0 do for a whole run: its trainer's part of each step."""
+    Team(open_trainer(policy, learner, seed, world)).follow()
+
+
+def open_trainer(
+    policy: PolicyConfig,
+    learner: LearnerConfig,
+    seed: int,
+    world: World = ALONE,
+    *,
+    longest: int | None = None,
+) -> Trainer:
+    """The model with its adapter, to be trained; equal on all ranks.
+
 
     An adapter is trained on when `lora_rank` > 0 (the ranks must agree), and merged into the
     weights for full training.
     """
-    if policy.engine != "transformers":
-        raise UserError(f"policy.engine={policy.engine}: only transformers can be trained here")
     torch.manual_seed(seed)
-    model_dir = resolve_model(policy.model, cache_root())
-    model = load_model(model_dir)
-    config = TrainerConfig(
+    model = load_model(resolve_model(policy.model, cache_root()))
+    config = trainer_config(learner)
+    if learner.memory_check and longest is not None:
+        check_model(model, config, longest)
+    use_adapter(model, policy.adapter, rank=learner.lora_rank)
+    return Trainer(model, config, world)
+
+
+def export_checkpoint(
+    policy: PolicyConfig, learner: LearnerConfig, seed: int, path: Path, out: Path
+) -> None:
+    """The weights of a checkpoint as an ordinary model directory, an adapter merged.
+
+    Any number of ranks may have written it; one process reads it. Raises `UserError` where the
+    checkpoint is torn, or of another model.
+    """
+    trainer = open_trainer(policy, learner, seed)
+    checkpoint.load(path, trainer)
+    save_hf(trainer.model, resolve_model(policy.model, cache_root()), out)
+
+
+def trainer_config(learner: LearnerConfig) -> TrainerConfig:
+    """The part of the configuration that the trainer looks at."""
+    return TrainerConfig(
         lora_rank=learner.lora_rank,
         learning_rate=learner.learning_rate,
         warmup_steps=learner.warmup_steps,
         max_grad_norm=learner.max_grad_norm,
         weight_decay=learner.weight_decay,
         micro_batch_tokens=learner.micro_batch_tokens,
+        share_prefixes=learner.share_prefixes,
+        activation_checkpointing=learner.activation_checkpointing,
         loss=LossConfig(
             clip_low=learner.clip_low,
             clip_high=learner.clip_high,
             max_log_ratio=learner.max_log_ratio,
             importance_cap=learner.importance_cap,
+            importance_mode=learner.importance_mode,
             gibberish_logprob=learner.gibberish_logprob,
             entropy_coefficient=learner.entropy_coefficient,
         ),
-    )
-    use_adapter(model, policy.adapter, rank=learner.lora_rank)
-    trainer = Trainer(model, config)
-    engine = TransformersPolicy(
-        model, HFTokenizer.load(model_dir), batch_tokens=policy.batch_tokens
-    )
-    return GrpoLearner(
-        trainer, engine, model_dir=model_dir, temperature=policy.temperature, config=learner
     )
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from selfplay.errors import UserError
+from selfplay.learner.distributed import local, whole
 
 _WEIGHTS = "adapter_model.safetensors"
 _CONFIG = "adapter_config.json"
@@ -51,9 +52,9 @@ class LoraLinear(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Recompute the live weight: fp32 sum, rounded once."""
-        delta = self.lora_B @ self.lora_A
-        self.weight.copy_(torch.add(self.base, delta, alpha=self.scale))
+        """Recompute the live weight: fp32 sum, rounded once. Sharded: its rows on this rank."""
+        delta = local(self.lora_B) @ whole(self.lora_A)
+        local(self.weight).copy_(torch.add(self.base, delta, alpha=self.scale))
 
 
 class _LoraProduct(torch.autograd.Function):

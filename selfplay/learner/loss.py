@@ -9,14 +9,19 @@ Departures from textbook GRPO (arXiv 2402.03300), with sources:
 3. Where the clip leaves the ratio unbounded (negative advantage, ratio far above 1), it is
    truncated at `importance_cap`: value min(ratio, cap), gradient as of REINFORCE with that
    weight (truncated importance sampling, IMPALA, arXiv 1802.01561; the value is that of dual
-   clip, arXiv 1912.09729).
+   clip, arXiv 1912.09729). With `importance_mode` mask instead, a token whose ratio lies outside
+   1 / cap .. cap is taken out of the loss (IcePop, arXiv 2510.18855); it stays in the denominator,
+   which is known before any ratio is.
 4. One denominator, the trained tokens of the whole step (token-level loss, DAPO; Dr. GRPO,
    arXiv 2503.20783), known before the first backward pass: any split into micro-batches gives the
    same gradient.
 5. No KL term (DAPO). Optional entropy bonus.
-6. Tokens whose rollout log-probability is not finite, or so low that they are noise of the sampler
+6. No division by the group's deviation (arXiv 2503.20783; `advantages.py`), groups without
+   variance skipped (DAPO).
+7. Tokens whose rollout log-probability is not finite, or so low that they are noise of the sampler
    ("gibberish"), leave loss and denominator and are counted. A trainer log-probability that is
    not finite makes the token's loss zero and is counted; the trainer then refuses the step.
+   Loops ("repetition") are gone before (`degenerate.py`).
 """
 
 from __future__ import annotations
@@ -28,9 +33,19 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from selfplay.errors import UserError
 from selfplay.learner.packing import MicroBatch
 
-_CHUNK = 512
+KEPT_LOGITS = 2048
+CHUNK = 256
+_MEANS = ("loss", "mismatch_kl", "ratio", "clip_fraction", "capped_fraction", "entropy")
+_COUNTS = (
+    "tokens",
+    "dropped_nonfinite",
+    "dropped_gibberish",
+    "dropped_importance",
+    "nonfinite_trainer",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +56,20 @@ class LossConfig:
     clip_high: float = 0.28
     max_log_ratio: float = 10.0
     importance_cap: float = 4.0
+    importance_mode: str = "truncate"
     gibberish_logprob: float = -14.0
     entropy_coefficient: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.importance_mode not in ("truncate", "mask"):
+            raise UserError(
+                f"learner.importance_mode={self.importance_mode!r}: must be truncate or mask"
+            )
+        if not self.importance_cap >= 1.0:
+            raise UserError(f"learner.importance_cap={self.importance_cap}: must be at least 1")
+        for name in ("clip_low", "clip_high", "max_log_ratio"):
+            if not getattr(self, name) >= 0.0:
+                raise UserError(f"learner.{name}={getattr(self, name)}: must be at least 0")
 
 
 @dataclass(slots=True)
@@ -59,14 +86,11 @@ class LossStats:
     def means(self) -> dict[str, float]:
         """Mean over kept tokens; `ess` is the effective share of tokens under the ratios."""
         num = max(self.sums.get("tokens", 0.0), 1.0)
-        result = {
-            name: self.sums.get(name, 0.0) / num
-            for name in ("loss", "mismatch_kl", "ratio", "clip_fraction", "entropy")
-        }
+        result = {name: self.sums.get(name, 0.0) / num for name in _MEANS}
         square = self.sums.get("ratio_square", 0.0)
         result["ess"] = self.sums.get("ratio", 0.0) ** 2 / (num * square) if square else 0.0
         result["max_abs_log_ratio"] = self.max_abs_log_ratio
-        for name in ("tokens", "dropped_nonfinite", "dropped_gibberish", "nonfinite_trainer"):
+        for name in _COUNTS:
             result[f"num_{name}"] = self.sums.get(name, 0.0)
         return result
 
@@ -102,16 +126,20 @@ def policy_loss(
     log_ratio = (trainer - rollout).clamp(-config.max_log_ratio, config.max_log_ratio)
     ratio = log_ratio.exp()
     weight = ratio.detach().clamp(max=config.importance_cap)
-    truncated = ratio.detach() > config.importance_cap
+    masking = config.importance_mode == "mask"
+    capped = ratio.detach() > config.importance_cap
+    if masking:
+        capped = capped | (ratio.detach() * config.importance_cap < 1.0)
+    trained = used & ~capped if masking else used
     carrier = torch.exp(trainer - trainer.detach())
-    surrogate = torch.where(truncated, weight * carrier, ratio) * batch.advantages
+    surrogate = torch.where(capped, weight * carrier, ratio) * batch.advantages
     low, high = 1.0 - config.clip_low, 1.0 + config.clip_high
     clipped = ratio.clamp(low, high) * batch.advantages
     per_token = -torch.minimum(surrogate, clipped)
     safe_entropy = torch.where(used, entropy, 0.0)
     if config.entropy_coefficient:
         per_token = per_token - config.entropy_coefficient * safe_entropy
-    per_token = torch.where(used, per_token, 0.0)
+    per_token = torch.where(trained, per_token, 0.0)
     with torch.no_grad():
         mask = used.float()
         infinite = ~torch.isfinite(batch.rollout_logprobs)
@@ -121,10 +149,12 @@ def policy_loss(
             mismatch_kl=float(((ratio - log_ratio - 1.0) * mask).sum()),
             ratio=float((ratio * mask).sum()),
             ratio_square=float((ratio.square() * mask).sum()),
-            clip_fraction=float(((clipped < surrogate) & used).sum()),
+            clip_fraction=float(((clipped < surrogate) & trained).sum()),
+            capped_fraction=float((capped & used).sum()),
             entropy=float((safe_entropy * mask).sum()),
             dropped_nonfinite=float(infinite.sum()),
             dropped_gibberish=float((~kept & ~infinite).sum()),
+            dropped_importance=float((used & ~trained).sum()),
             nonfinite_trainer=float((~finite & kept).sum()),
         )
         if bool(used.any()):
@@ -143,8 +173,9 @@ def token_scores(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probability of `targets` [N] and entropy, both fp32 [N], from states [N, size].
 
-    The head (weight [vocabulary, size]) runs in the model's dtype, the softmax in fp32 and in
-    pieces: nothing of size N x vocabulary is kept in fp32.
+    The head (weight [vocabulary, size]) runs in the model's dtype, the softmax in fp32, both in
+    pieces: nothing of size N x vocabulary is kept in fp32, and for more than `KEPT_LOGITS` tokens
+    nothing at all: the backward pass computes the logits again.
     """
     logprobs, entropy = _TokenScores.apply(  # type: ignore[no-untyped-call]
         states, weight, targets, temperature
@@ -166,21 +197,24 @@ class _TokenScores(torch.autograd.Function):
         targets: torch.Tensor,
         temperature: float,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = functional.linear(states, weight)
-        logprobs, entropies, normalisers = [], [], []
-        for part, target in zip(
-            torch.split(logits, _CHUNK), torch.split(targets, _CHUNK), strict=True
-        ):
-            scaled = part.float() / temperature
+        keep = len(targets) <= KEPT_LOGITS
+        logprobs, entropies, normalisers, kept = [], [], [], []
+        for start in range(0, len(targets), CHUNK):
+            rows = slice(start, start + CHUNK)
+            logits = functional.linear(states[rows], weight)
+            scaled = logits.float() / temperature
             normaliser = torch.logsumexp(scaled, dim=-1, keepdim=True)
-            logprobs.append((scaled.gather(1, target.unsqueeze(1)) - normaliser).squeeze(1))
+            chosen = scaled.gather(1, targets[rows].unsqueeze(1))
+            logprobs.append((chosen - normaliser).squeeze(1))
             probs = torch.exp(scaled - normaliser)
             entropies.append(normaliser.squeeze(1) - torch.linalg.vecdot(probs, scaled))
             normalisers.append(normaliser)
-        normaliser = _joined(normalisers, logits.new_empty(0, 1, dtype=torch.float32))
-        empty = logits.new_empty(0, dtype=torch.float32)
+            if keep:
+                kept.append(logits)
+        empty = states.new_empty(0, dtype=torch.float32)
         entropy = _joined(entropies, empty)
-        ctx.save_for_backward(states, weight, targets, logits, normaliser, entropy)
+        normaliser = _joined(normalisers, empty.view(0, 1))
+        ctx.save_for_backward(states, weight, targets, normaliser, entropy, *kept)
         ctx.temperature = temperature
         return _joined(logprobs, empty), entropy
 
@@ -188,24 +222,33 @@ class _TokenScores(torch.autograd.Function):
     def backward(
         ctx: Any, grad_logprob: torch.Tensor, grad_entropy: torch.Tensor
     ) -> tuple[torch.Tensor | None, ...]:
-        states, weight, targets, logits, normaliser, entropy = ctx.saved_tensors
+        states, weight, targets, normaliser, entropy, *kept = ctx.saved_tensors
         with_entropy = bool(grad_entropy.any())
-        grads = []
-        for start in range(0, len(targets), _CHUNK):
-            part = slice(start, start + _CHUNK)
-            log_p = logits[part].float() / ctx.temperature - normaliser[part]
+        grad_states = torch.empty_like(states) if ctx.needs_input_grad[0] else None
+        grad_weight: torch.Tensor | None = None
+        for number, start in enumerate(range(0, len(targets), CHUNK)):
+            rows = slice(start, start + CHUNK)
+            logits = kept[number] if kept else functional.linear(states[rows], weight)
+            log_p = logits.float().div_(ctx.temperature).sub_(normaliser[rows])
             probs = torch.exp(log_p)
-            factor = -grad_logprob[part].unsqueeze(1)
+            factor = -grad_logprob[rows].unsqueeze(1)
             if with_entropy:
-                slope = grad_entropy[part].unsqueeze(1)
-                grad = probs * (factor - slope * (log_p + entropy[part].unsqueeze(1)))
+                slope = grad_entropy[rows].unsqueeze(1)
+                grad = probs * (factor - slope * (log_p + entropy[rows].unsqueeze(1)))
             else:
                 grad = probs.mul_(factor)
-            grad.scatter_add_(1, targets[part].unsqueeze(1), -factor)
-            grads.append(grad.div_(ctx.temperature).to(logits.dtype))
-        grad_logits = _joined(grads, logits.new_empty(0, logits.shape[1]))
-        grad_states = grad_logits @ weight if ctx.needs_input_grad[0] else None
-        grad_weight = grad_logits.t() @ states if ctx.needs_input_grad[1] else None
+            grad.scatter_add_(1, targets[rows].unsqueeze(1), -factor)
+            grad_logits = grad.div_(ctx.temperature).to(states.dtype)
+            if grad_states is not None:
+                grad_states[rows] = grad_logits @ weight
+            if ctx.needs_input_grad[1]:
+                part = grad_logits.t() @ states[rows]
+                wide = torch.promote_types(part.dtype, torch.float32)
+                grad_weight = part if grad_weight is None else grad_weight.to(wide).add_(part)
+        if grad_weight is not None:
+            grad_weight = grad_weight.to(weight.dtype)
+        elif ctx.needs_input_grad[1]:
+            grad_weight = torch.zeros_like(weight)
         return grad_states, grad_weight, None, None
 
 

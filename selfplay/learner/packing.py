@@ -72,10 +72,12 @@ def pack(
     *,
     max_tokens: int,
     prompt_gradient: bool = True,
+    share_prefixes: bool = True,
     block_tokens: int = 256,
 ) -> list[MicroBatch]:
     """Pack samples into rows of at most `max_tokens`; a longer sample gets a row of its own.
 
+    Without `share_prefixes`, each sample brings all its tokens: the same result for more work.
     Without `prompt_gradient`, all prompt tokens but the last become context of the row (which can
     exceed `max_tokens` by the answers' first tokens that are then not shared).
 
@@ -84,20 +86,24 @@ def pack(
     """
     if max_tokens < 1:
         raise UserError(f"learner.micro_batch_tokens={max_tokens}: must be at least 1")
+    if not share_prefixes and not prompt_gradient:
+        raise UserError("prompt_gradient=False keeps shared contexts: it needs share_prefixes=True")
     order = sorted(range(len(samples)), key=lambda index: samples[index].token_ids)
     rows: list[list[int]] = []
     size = 0
     for index in order:
         tokens = samples[index].token_ids
         if rows:
-            shared = common_prefix(samples[rows[-1][-1]].token_ids, tokens)
+            before = samples[rows[-1][-1]].token_ids
+            shared = common_prefix(before, tokens) if share_prefixes else 0
             if size + len(tokens) - shared <= max_tokens:
                 rows[-1].append(index)
                 size += len(tokens) - shared
                 continue
         rows.append([index])
         size = len(tokens)
-    return [_micro_batch(samples, row, prompt_gradient, block_tokens) for row in rows]
+    layout = _Layout(prompt_gradient, share_prefixes, block_tokens)
+    return [_micro_batch(samples, row, layout) for row in rows]
 
 
 def num_trained_tokens(samples: Sequence[Sample]) -> int:
@@ -105,16 +111,23 @@ def num_trained_tokens(samples: Sequence[Sample]) -> int:
     return sum(sum(sample.loss_mask) for sample in samples)
 
 
-def _layout(members: list[Sample], prompt_gradient: bool, block_tokens: int) -> PrefixTree:
-    sequences = [member.token_ids for member in members]
-    if prompt_gradient:
-        return build_tree(sequences, block_tokens=block_tokens)
-    cuts = [
-        max(0, member.loss_mask.index(1) - 1) if any(member.loss_mask) else 0 for member in members
-    ]
-    contexts = [ids[:cut] for ids, cut in zip(sequences, cuts, strict=True)]
-    rests = [ids[cut:] for ids, cut in zip(sequences, cuts, strict=True)]
-    return build_split_tree(contexts, rests, block_tokens=block_tokens)
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How the samples of a row are laid out."""
+
+    prompt_gradient: bool
+    share_prefixes: bool
+    block_tokens: int
+
+    def tree(self, members: list[Sample]) -> PrefixTree:
+        sequences = [member.token_ids for member in members]
+        if self.prompt_gradient:
+            share = self.share_prefixes
+            return build_tree(sequences, block_tokens=self.block_tokens, share=share)
+        cuts = [_context_length(member.loss_mask) for member in members]
+        contexts = [ids[:cut] for ids, cut in zip(sequences, cuts, strict=True)]
+        rests = [ids[cut:] for ids, cut in zip(sequences, cuts, strict=True)]
+        return build_split_tree(contexts, rests, block_tokens=self.block_tokens)
 
 
 def _context_length(loss_mask: Sequence[int]) -> int:
@@ -122,10 +135,8 @@ def _context_length(loss_mask: Sequence[int]) -> int:
     return max(0, loss_mask.index(1) - 1) if 1 in loss_mask else 0
 
 
-def _micro_batch(
-    samples: Sequence[Sample], row: list[int], prompt_gradient: bool, block_tokens: int
-) -> MicroBatch:
-    tree = _layout([samples[index] for index in row], prompt_gradient, block_tokens)
+def _micro_batch(samples: Sequence[Sample], row: list[int], layout: _Layout) -> MicroBatch:
+    tree = layout.tree([samples[index] for index in row])
     predictors: list[int] = []
     targets: list[int] = []
     logprobs: list[float] = []

@@ -16,10 +16,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from selfplay.config import LearnerConfig, PolicyConfig
+from selfplay.config import PolicyConfig
 from selfplay.errors import UserError
+from selfplay.learner.distributed import ALONE, World
 from selfplay.learner.grpo import GrpoLearner, load_for_inference, open_learner
 from selfplay.learner.publish import DirectoryPublisher
+from selfplay.learner_config import LearnerConfig
 from selfplay.policy.model_files import resolve_model
 from selfplay.policy.transformers import HFTokenizer
 from selfplay.policy.vllm import VLLMPolicy, open_vllm
@@ -37,6 +39,7 @@ class ServedLearner:
         self._learner = learner
         self._publisher = publisher
         self.policy = policy
+        self.team = learner.team
 
     def step(self, groups: Sequence[PeerGroup]) -> dict[str, float]:
         """One optimizer step, then publish; metrics, `weight_update_s` among them."""
@@ -68,7 +71,13 @@ class ServedLearner:
 
 
 def open_served_learner(
-    policy: PolicyConfig, learner: LearnerConfig, seed: int, root: Path
+    policy: PolicyConfig,
+    learner: LearnerConfig,
+    seed: int,
+    root: Path,
+    world: World = ALONE,
+    *,
+    longest: int | None = None,
 ) -> ServedLearner:
     """Trainer in this process and servers that sample; weights change hands below `root`.
 
@@ -79,7 +88,8 @@ def open_served_learner(
             f"policy.top_p={policy.top_p}: vLLM reports log-probabilities after the cut, which "
             "cannot be trained on; set policy.top_p=1"
         )
-    inner = open_learner(dataclasses.replace(policy, engine="transformers"), learner, seed)
+    own = dataclasses.replace(policy, engine="transformers")
+    inner = open_learner(own, learner, seed, world, longest=longest)
     model_dir = resolve_model(policy.model, cache_root())
     shutil.rmtree(root, ignore_errors=True)  # what a killed run left
     publisher = DirectoryPublisher(inner.trainer.model, model_dir, root.resolve())

@@ -3,10 +3,16 @@
 AdamW works on fp32 master weights; the model that runs keeps its own dtype (bf16 on CPU: the only
 fast path there). With `lora_rank > 0` the masters are the adapter's factors (see `lora.py`), with 0
 they are all weights. Gradients of all micro-batches are summed in fp32.
+
+In a world of several ranks (`distributed.py`) every rank has a trainer and all call the same
+methods in the same order. What is trained is sharded; rank 0 keeps the whole model beside it, which
+is made current after each step: `Trainer.model` is what engines and exports read.
 """
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import logging
 import math
 import time
@@ -18,21 +24,28 @@ import torch
 from torch import nn
 
 from selfplay.errors import UserError
+from selfplay.learner.balance import divide
+from selfplay.learner.distributed import ALONE, World, whole
 from selfplay.learner.lora import add_lora, lora_layers
-from selfplay.learner.loss import (
-    LossConfig,
-    LossStats,
-    denominator,
-    policy_loss,
-    token_scores,
-)
+from selfplay.learner.loss import LossConfig, LossStats, denominator, policy_loss
 from selfplay.learner.packing import MicroBatch, Sample, pack
-from selfplay.policy.attention import TreePlan, hidden_states, use_plans
+from selfplay.learner.scoring import TokenScorer
+from selfplay.learner.sharding import shard
+from selfplay.policy.attention import use_plans
+from selfplay.types import TrainingSample
 
 log = logging.getLogger(__name__)
 
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+"""What AdamW keeps of each weight, beside its number of steps."""
+
 MicroLoss = Callable[[torch.Tensor, torch.Tensor, MicroBatch], torch.Tensor]
 """(log-probabilities [N], entropy [N], micro-batch) -> its share of the loss."""
+
+_FILLER = TrainingSample(
+    token_ids=(0, 0), loss_mask=(0, 1), logprobs=(0.0, 0.0), advantages=(0.0, 0.0), policy_version=0
+)
+"""What a rank computes, without effect, while others still have micro-batches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +55,9 @@ class TrainerConfig:
     `prompt_gradient=False` treats the prompts' keys and values as constants: a biased gradient
     (cosine with the exact one 0.64 to 0.82 on SmolLM2-135M, where two batches of 8 exact ones
     have 0.25 to 0.5) for a forward pass alone instead of forward and backward over the prompts.
+
+    `activation_checkpointing` keeps the input of each layer alone and computes the rest again in
+    the backward pass: the same gradients for a third more work and much less memory.
     """
 
     lora_rank: int = 16
@@ -53,23 +69,39 @@ class TrainerConfig:
     betas: tuple[float, float] = (0.9, 0.95)
     micro_batch_tokens: int = 2048
     prompt_gradient: bool = True
+    share_prefixes: bool = True
+    activation_checkpointing: bool = False
     loss: LossConfig = field(default_factory=LossConfig)
 
 
 class Trainer:
-    """Owns the model's training state. The model's live weights change in place."""
+    """Owns the model's training state. The model's live weights change in place.
 
-    def __init__(self, model: Any, config: TrainerConfig) -> None:
+    On ranks other than 0 of a larger world, `model` is this rank's part of the sharded model.
+    """
+
+    def __init__(self, model: Any, config: TrainerConfig, world: World = ALONE) -> None:
         if config.lora_rank < 0:
             raise UserError(f"learner.lora_rank={config.lora_rank}: must be 0 (full) or positive")
+        if world.size > 1 and not config.prompt_gradient:
+            raise UserError(
+                "prompt_gradient=False works in one process only: rows differ in passes"
+            )
         if config.lora_rank and not any(True for _ in lora_layers(model)):
             alpha = config.lora_alpha if config.lora_alpha is not None else 2.0 * config.lora_rank
             add_lora(model, config.lora_rank, alpha)
         use_plans(model)
         self.model = model
         self.config = config
+        self.world = world
         self.num_steps = 0
-        self._live = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self._trained = copy.deepcopy(model) if world.is_sharded and world.is_first else model
+        self._scorer = TokenScorer(self._trained)
+        if config.activation_checkpointing:
+            checkpoint_activations(self._trained)
+        if world.is_sharded:
+            shard(self._scorer, world)
+        self._live = {n: p for n, p in self._trained.named_parameters() if p.requires_grad}
         self.masters = {
             name: param if param.dtype == torch.float32 else param.detach().float()
             for name, param in self._live.items()
@@ -100,11 +132,13 @@ class Trainer:
         """One optimizer step of GRPO on `samples`; metrics of the step.
 
         `skipped` is 1.0, and nothing moved, when there is nothing to train on or the gradient is
-        not finite.
+        not finite. In a larger world, `samples` are those of rank 0, which divides them.
         """
         begin = time.perf_counter()
+        world = self.world
+        samples = world.scatter(divide(samples, world.size)) if world.size > 1 else samples
         batches = self.pack(samples)
-        num_total = denominator(batches, self.config.loss)
+        num_total = sum(world.gather(denominator(batches, self.config.loss)))
         stats = LossStats()
         if num_total == 0:
             return {"skipped": 1.0, **stats.means()}
@@ -116,50 +150,58 @@ class Trainer:
         learning_rate = self.learning_rate
         grad_norm = self.apply(learning_rate)
         seconds = time.perf_counter() - begin
-        num_packed = sum(batch.num_tokens for batch in batches)
+        num_packed = sum(world.gather(sum(batch.num_tokens for batch in batches)))
+        num_given = sum(world.gather(sum(len(sample.token_ids) for sample in samples)))
         return {
-            **stats.means(),
+            **merged(world.gather(stats)).means(),
             "skipped": float(not math.isfinite(grad_norm)),
             "grad_norm": grad_norm,
             "learning_rate": learning_rate,
             "num_micro_batches": float(len(batches)),
             "num_packed_tokens": float(num_packed),
-            "num_sample_tokens": float(sum(len(sample.token_ids) for sample in samples)),
+            "num_sample_tokens": float(num_given),
             "train_s": seconds,
             "train_tokens_per_s": num_packed / seconds,
         }
 
     def pack(self, samples: Sequence[Sample]) -> list[MicroBatch]:
-        """Micro-batches as configured."""
-        return pack(
+        """Micro-batches as configured, on the device of the weights; none of no samples."""
+        batches = pack(
             samples,
             max_tokens=self.config.micro_batch_tokens,
             prompt_gradient=self.config.prompt_gradient,
+            share_prefixes=self.config.share_prefixes,
         )
+        device = next(iter(self.masters.values())).device
+        return batches if device.type == "cpu" else [_moved(batch, device) for batch in batches]
 
     def accumulate(
         self, batches: Sequence[MicroBatch], loss: MicroLoss, temperature: float = 1.0
     ) -> float:
-        """Forward and backward over micro-batches; gradients add up, nothing moves. The loss."""
-        self.model.train()
+        """Forward and backward over micro-batches; gradients add up, nothing moves. The loss.
+
+        All ranks of a world go through equally many: weights and gradients travel in each.
+        """
+        self._scorer.train()
         total = 0.0
-        for batch in batches:
-            if batch.num_trained == 0:
-                continue
+        given = [batch for batch in batches if batch.num_trained]
+        num_fillers = max(self.world.gather(len(given))) - len(given)
+        for batch in given:
             logprobs, entropy = self.score(batch, temperature)
             value = loss(logprobs, entropy, batch)
             value.backward()  # type: ignore[no-untyped-call]
             total += float(value.detach())
+        for _ in range(num_fillers):
+            logprobs, _ = self.score(self.pack([_FILLER])[0])
+            (0.0 * logprobs.sum()).backward()  # type: ignore[no-untyped-call]
         return total
 
     def score(
         self, batch: MicroBatch, temperature: float = 1.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probability and entropy of each trained token, fp32 [N]."""
-        states = row_states(self.model, batch)
-        head = self.model.get_output_embeddings().weight
-        predictors = batch.predictors - batch.num_context
-        return token_scores(states[predictors], head, batch.targets, temperature)
+        scores: tuple[torch.Tensor, torch.Tensor] = self._scorer(batch, temperature)
+        return scores
 
     def apply(self, learning_rate: float) -> float:
         """Clip, step and refresh the live weights; the gradient norm before clipping.
@@ -167,8 +209,11 @@ class Trainer:
         A norm that is not finite drops the gradient and moves nothing.
         """
         masters = list(self.masters.values())
-        norm = float(nn.utils.clip_grad_norm_(masters, self.config.max_grad_norm))
+        gradients = [master.grad for master in masters if master.grad is not None]
+        total = whole(nn.utils.get_total_norm(gradients))
+        norm = float(total)
         if math.isfinite(norm):
+            nn.utils.clip_grads_with_norm_(masters, self.config.max_grad_norm, total)
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate
             self.optimizer.step()
@@ -186,49 +231,100 @@ class Trainer:
         for name, param in self._live.items():
             if self.masters[name] is not param:
                 param.copy_(self.masters[name])
-        for _, layer in lora_layers(self.model):
+        for _, layer in lora_layers(self._trained):
             layer.merge()
+        if self.world.is_sharded:
+            self._gather()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that later steps depend on."""
-        return {
-            "masters": {name: master.detach() for name, master in self.masters.items()},
-            "optimizer": self.optimizer.state_dict(),
-            "num_steps": self.num_steps,
-            "rng": torch.get_rng_state(),
-        }
+    def _gather(self) -> None:
+        """Make rank 0's whole model that of the masters; one whole weight at a time."""
+        kept = dict(self.model.named_parameters()) if self.world.is_first else {}
+        for name, master in self.masters.items():
+            weight = whole(master)
+            if name in kept:
+                kept[name].copy_(weight)
+        if self.world.is_first:
+            for _, layer in lora_layers(self.model):
+                layer.merge()
 
-    @torch.no_grad()
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore `state_dict()`; the shapes must be those of this trainer."""
-        stored = state["masters"]
-        wrong = [
-            n for n, m in self.masters.items() if n not in stored or stored[n].shape != m.shape
-        ]
-        if wrong or len(stored) != len(self.masters):
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Everything that later steps depend on, by flat names; no copies, sharded as it lies.
+
+        The random state is that of rank 0.
+        """
+        state = {f"masters.{name}": master.detach() for name, master in self.masters.items()}
+        for name, master in self.masters.items():
+            for key, value in self.optimizer.state.get(master, {}).items():
+                state[f"optimizer.{name}.{key}"] = value
+        state["num_steps"] = torch.tensor(self.num_steps)
+        if self.world.is_first:
+            state["rng"] = torch.get_rng_state()
+        return state
+
+    def empty_state(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, torch.Tensor]:
+        """Tensors like a stored state of these names and shapes, to be read into.
+
+        Masters are the live ones. Raises `UserError` where the state is of another learner.
+        """
+        state = {f"masters.{name}": master.detach() for name, master in self.masters.items()}
+        stored = {name for name in shapes if name.startswith("masters.")}
+        wrong = sorted(
+            [n for n, m in state.items() if n not in shapes or tuple(shapes[n]) != tuple(m.shape)]
+            + [name for name in stored if name not in state]
+        )
+        if wrong:
             raise UserError(
                 f"the checkpoint does not fit the learner ({len(wrong)} weights differ, e.g. "
-                f"{(wrong or ['none'])[0]}); resume with the same model and learner.lora_rank"
+                f"{wrong[0]}); resume with the same model and learner.lora_rank"
             )
         for name, master in self.masters.items():
-            master.copy_(stored[name])
-        self.optimizer.load_state_dict(state["optimizer"])
+            if f"optimizer.{name}.step" in shapes:
+                state[f"optimizer.{name}.step"] = torch.zeros((), device=master.device)
+                for key in _MOMENTS:
+                    state[f"optimizer.{name}.{key}"] = torch.zeros_like(master)
+        return state | {"num_steps": torch.tensor(0), "rng": torch.get_rng_state()}
+
+    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go on from a state that was read into `empty_state`."""
+        self.optimizer.state.clear()
+        for name, master in self.masters.items():
+            values = {
+                k: state.get(f"optimizer.{name}.{k}") for k in ("step", "exp_avg", "exp_avg_sq")
+            }
+            if values["step"] is not None:
+                self.optimizer.state[master] = values
         self.num_steps = int(state["num_steps"])
         torch.set_rng_state(state["rng"])
         self.refresh()
 
 
-def row_states(model: Any, batch: MicroBatch) -> torch.Tensor:
-    """Last states of the row's tokens after its context, [tokens, size]."""
-    num, context = batch.num_context, []
-    if num:
-        before = tuple(block for block in batch.blocks if block.end <= num)
-        with torch.no_grad():
-            plan = TreePlan(before, lambda _, key, value: context.append((key, value)))
-            hidden_states(model, batch.token_ids[:, :num], batch.position_ids[:, :num], plan)
-    after = tuple(block for block in batch.blocks if block.start >= num)
-    plan = TreePlan(after, context=context)
-    return hidden_states(model, batch.token_ids[:, num:], batch.position_ids[:, num:], plan)[0]
+def checkpoint_activations(model: Any) -> None:
+    """Compute each layer again in the backward pass, while the model is in training mode."""
+    if not getattr(model, "supports_gradient_checkpointing", False):
+        raise UserError(
+            f"learner.activation_checkpointing: {type(model).__name__} does not support it; "
+            "leave it false"
+        )
+    enable = getattr(model, "activation_checkpointing_enable", None)  # transformers 5.20 and later
+    (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+
+
+def merged(parts: Sequence[LossStats]) -> LossStats:
+    """The sums of all ranks."""
+    total = LossStats()
+    for part in parts:
+        total.add(**part.sums)
+        total.max_abs_log_ratio = max(total.max_abs_log_ratio, part.max_abs_log_ratio)
+    return total
+
+
+def _moved(batch: MicroBatch, device: torch.device) -> MicroBatch:
+    tensors: dict[str, Any] = {
+        item.name: value.to(device)
+        for item in dataclasses.fields(batch)
+        if isinstance(value := getattr(batch, item.name), torch.Tensor)
+    }
+    return dataclasses.replace(batch, **tensors)
 
 
 def _make_hook(master: torch.Tensor) -> Callable[[torch.Tensor], None]:

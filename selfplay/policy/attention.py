@@ -16,6 +16,8 @@ from torch import nn
 from selfplay.policy.prefix_tree import Block
 
 ATTENTION_NAME = "selfplay"
+KEPT_KEYS = 2048
+"""Blocks that see more keys compute their probabilities again in the backward pass."""
 
 KeepKeys = Callable[[int, torch.Tensor, torch.Tensor], None]
 """Called with (layer, keys, values), each [key heads, tokens, head size]."""
@@ -68,8 +70,10 @@ class TreePlan:
 
 
 class _TreeAttention(torch.autograd.Function):
-    """Block-wise attention with grouped key heads; probabilities are kept for the backward pass.
+    """Block-wise attention with grouped key heads.
 
+    Probabilities are kept for the backward pass, but those of blocks with more than `KEPT_KEYS`
+    keys, which are computed again: memory grows with the square of a sequence up to there only.
     query [heads, queries, size], key and value [key heads, tokens, size]; the queries are those of
     the last tokens. Softmax in fp32, products in the input's dtype, gradients of keys and values
     summed over blocks in fp32.
@@ -93,13 +97,13 @@ class _TreeAttention(torch.autograd.Function):
         for block, bias in zip(blocks, biases, strict=True):
             rows = slice(block.start - first, block.end - first)
             q = (grouped[:, :, rows] * scale).reshape(key_heads, -1, size)
-            scores = torch.bmm(q, _gather(key, block).transpose(1, 2))
-            prob = _masked_softmax(scores, bias)
+            prob = _probabilities(q, key, block, bias)
             part = torch.bmm(prob, _gather(value, block))
             out[:, :, rows] = part.view(key_heads, -1, block.end - block.start, size)
-            probs.append(prob)
-        ctx.save_for_backward(query, key, value, out, *(probs if query.requires_grad else ()))
-        ctx.blocks, ctx.scale = blocks, scale
+            if query.requires_grad and _num_keys(block) <= KEPT_KEYS:
+                probs.append(prob)
+        ctx.save_for_backward(query, key, value, out, *probs)
+        ctx.blocks, ctx.biases, ctx.scale = blocks, biases, scale
         return out.view_as(query)
 
     @staticmethod
@@ -112,10 +116,13 @@ class _TreeAttention(torch.autograd.Function):
         grad_key = torch.zeros_like(key, dtype=torch.float32)
         grad_value = torch.zeros_like(value, dtype=torch.float32)
         delta = (grad.float().view(shape) * out.float()).sum(-1)
-        for block, prob in zip(ctx.blocks, probs, strict=True):
+        kept = iter(probs)
+        for block, bias in zip(ctx.blocks, ctx.biases, strict=True):
             rows = slice(block.start - first, block.end - first)
             go = grad.view(shape)[:, :, rows].reshape(key_heads, -1, size)
             q = (query.view(shape)[:, :, rows] * ctx.scale).reshape(key_heads, -1, size)
+            again = _num_keys(block) > KEPT_KEYS
+            prob = _probabilities(q, key, block, bias) if again else next(kept)
             _scatter_add(grad_value, block, torch.bmm(prob.transpose(1, 2), go))
             grad_score = torch.bmm(go, _gather(value, block).transpose(1, 2))
             grad_score -= delta[:, :, rows].reshape(key_heads, -1, 1)
@@ -125,6 +132,17 @@ class _TreeAttention(torch.autograd.Function):
             num_queries = block.end - block.start
             grad_query.view(shape)[:, :, rows] = part.view(key_heads, -1, num_queries, size)
         return grad_query, grad_key.to(key.dtype), grad_value.to(value.dtype), None, None, None
+
+
+def _num_keys(block: Block) -> int:
+    return block.end - block.start + sum(end - start for start, end in block.visible)
+
+
+def _probabilities(
+    query: torch.Tensor, key: torch.Tensor, block: Block, bias: torch.Tensor
+) -> torch.Tensor:
+    """[key heads, group x queries, keys that the block sees] of scaled queries."""
+    return _masked_softmax(torch.bmm(query, _gather(key, block).transpose(1, 2)), bias)
 
 
 def _gather(tensor: torch.Tensor, block: Block) -> torch.Tensor:

@@ -75,11 +75,18 @@ def common_prefix(left: Sequence[int], right: Sequence[int], start: int = 0) -> 
     return index
 
 
-def build_tree(sequences: Sequence[Sequence[int]], *, block_tokens: int = 256) -> PrefixTree:
-    """Lay out `sequences` (none empty); no block holds more than `block_tokens` queries."""
+def build_tree(
+    sequences: Sequence[Sequence[int]], *, block_tokens: int = 256, share: bool = True
+) -> PrefixTree:
+    """Lay out `sequences` (none empty); no block holds more than `block_tokens` queries.
+
+    Without `share`, each sequence lies in the row by itself.
+    """
     assert sequences and all(len(sequence) for sequence in sequences)
     forest = _Forest(block_tokens)
-    return forest.tree(forest.add(sequences), num_context=0)
+    if share:
+        return forest.tree(forest.add(sequences), num_context=0)
+    return forest.tree([forest.add([sequence])[0] for sequence in sequences], num_context=0)
 
 
 def build_split_tree(

@@ -4,8 +4,8 @@
 
     place   changed places that both patches share / that either has (Jaccard), where a place is a
             line of the buggy file; for lines that are only added, the line before them
-    text    similarity of the added lines (Ratcliff/Obershelp), as SWE-RL (arXiv 2502.18449) has it
-            for whole patches
+    text    similarity of the added lines (Ratcliff/Obershelp, as SWE-RL has it for whole patches,
+            arXiv 2502.18449)
 
 Whole patches of one file resemble each other in their headings and context wherever they change
 it, so the plain similarity says little of small edits; counting places first mends that.
@@ -21,10 +21,20 @@ from unidiff.patch import Hunk
 from selfplay.bugs.diffs import parse_patch
 from selfplay.errors import PatchError
 
+MAX_PAIRS = 20_000_000
+"""Pairs of characters up to which two changes are compared by characters."""
+
 
 def patch_similarity(predicted: str, gold: str) -> float:
-    """Ratcliff/Obershelp similarity of two texts in [0, 1]."""
-    return difflib.SequenceMatcher(None, predicted, gold, autojunk=False).ratio()
+    """How alike two patches are, in [0, 1]; `PatchError` for a malformed one.
+
+    Mean over the files of either patch of the similarity of its hunks, 2 M / T with M matching
+    characters of T in both (0 for a file that only one of them touches). Very long changes are
+    compared line by line.
+    """
+    ours, theirs = _changes(predicted), _changes(gold)
+    paths = {*ours, *theirs}
+    return sum(_similarity(ours.get(p, ""), theirs.get(p, "")) for p in paths) / max(1, len(paths))
 
 
 def partial_credit(predicted: str, gold: str) -> float:
@@ -34,7 +44,7 @@ def partial_credit(predicted: str, gold: str) -> float:
         ours, theirs = _places(predicted), _places(gold)
         either = ours | theirs
         place = len(ours & theirs) / len(either) if either else 0.0
-        text = patch_similarity(_added(predicted), _added(gold)) if place else 0.0
+        text = _similarity(_added(predicted), _added(gold)) if place else 0.0
     except PatchError:
         return 0.0
     return place * (1.0 + text) / 2.0
@@ -60,3 +70,18 @@ def _lines(hunk: Hunk) -> Iterator[int]:
 
 def _added(patch: str) -> str:
     return "\n".join(line.strip() for file in parse_patch(patch) for line in file.added)
+
+
+def _changes(patch: str) -> dict[str, str]:
+    """{path: text of its hunks}. Raises `PatchError`."""
+    return {
+        file.paths[-1]: "".join(str(hunk) for hunk in file.hunks) for file in parse_patch(patch)
+    }
+
+
+def _similarity(left: str, right: str) -> float:
+    if len(left) * len(right) > MAX_PAIRS:
+        return difflib.SequenceMatcher(
+            None, left.splitlines(), right.splitlines(), autojunk=False
+        ).ratio()
+    return difflib.SequenceMatcher(None, left, right, autojunk=False).ratio()

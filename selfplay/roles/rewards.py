@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from selfplay.bugs.diffs import reverse_patch
 from selfplay.config import RewardConfig
-from selfplay.errors import UserError
+from selfplay.errors import PatchError, UserError
 from selfplay.roles.credit import partial_credit, patch_similarity
 
 InjectorReward = Callable[[bool, float | None], float]
 """(passed validation, solve rate of its solver group) -> reward. An invalid bug has no group."""
 
 SolverReward = Callable[[bool, str, str], float]
-"""(resolved, fix patch or "" when there was none, gold patch) -> reward."""
+"""(resolved, fix patch ("" when there is none), patch of the bug) -> reward of one attempt."""
 
 INVALID = -1.0
 """Reward of an injection that fails validation, under every variant."""
@@ -83,9 +84,13 @@ def expected_reward(reward: Callable[[float], float], p: float, num_attempts: in
 def make_solver_reward(config: RewardConfig) -> SolverReward:
     """The configured variant: resolved, similarity or partial. Raises `UserError`."""
     variants: dict[str, SolverReward] = {
-        "resolved": lambda resolved, patch, gold: solver_reward(resolved),
-        "similarity": lambda resolved, patch, gold: similarity_reward(patch, gold),
-        "partial": lambda resolved, patch, gold: partial_reward(resolved, patch, gold),
+        "resolved": lambda resolved, patch, bug_patch: solver_reward(resolved),
+        "similarity": lambda resolved, patch, bug_patch: patch_similarity_reward(
+            patch, reverse_patch(bug_patch)
+        ),
+        "partial": lambda resolved, patch, bug_patch: partial_reward(
+            resolved, patch, reverse_patch(bug_patch)
+        ),
     }
     if config.solver not in variants:
         names = ", ".join(variants)
@@ -93,14 +98,17 @@ def make_solver_reward(config: RewardConfig) -> SolverReward:
     return variants[config.solver]
 
 
-def similarity_reward(patch: str, gold: str) -> float:
-    """SWE-RL (arXiv 2502.18449): similarity in [0, 1] of the patches, -1 without a patch."""
-    return patch_similarity(patch, gold) if patch else -1.0
+def patch_similarity_reward(predicted: str, gold: str) -> float:
+    """Baseline of SWE-RL (arXiv 2502.18449): `patch_similarity`, -1 without a whole patch."""
+    try:
+        return patch_similarity(predicted, gold) if predicted else -1.0
+    except PatchError:
+        return -1.0
 
 
-def partial_reward(resolved: bool, patch: str, gold: str) -> float:
+def partial_reward(resolved: bool, predicted: str, gold: str) -> float:
     """+1 when resolved, else -1 + `partial_credit`: below 0 unless the patch is the gold one."""
-    return 1.0 if resolved else -1.0 + partial_credit(patch, gold)
+    return 1.0 if resolved else -1.0 + partial_credit(predicted, gold)
 
 
 def _check_rate(s: float) -> None:

@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.learner.advantages import group_advantages, peer_advantages, training_samples
+from selfplay.learner.advantages import (
+    group_advantages,
+    peer_advantages,
+    staleness,
+    training_samples,
+)
 from selfplay.types import PeerGroup, Trajectory
 
 
@@ -64,6 +69,7 @@ def test_training_samples_carry_the_weighted_advantage() -> None:
             trajectories=(trajectory(1), trajectory(2)),
             rewards=(1.0, -1.0),
             weight=0.5,
+            role="solver",
         ),
         PeerGroup(group_id="solver/2", trajectories=(trajectory(3),), rewards=(1.0,)),
     ]
@@ -74,4 +80,26 @@ def test_training_samples_carry_the_weighted_advantage() -> None:
         "num_groups": 2.0,
         "num_zero_variance_groups": 1.0,
         "num_samples": 2.0,
+        "solver/advantage_abs": 1.0,
+        "solver/advantage_max": 1.0,
     }
+
+
+def test_staleness_counts_versions() -> None:
+    group = PeerGroup(
+        group_id="a", trajectories=(trajectory(1), trajectory(2)), rewards=(1.0, -1.0)
+    )
+    samples = training_samples([group]).samples
+    assert staleness(samples, 5) == {"staleness": 2.0, "staleness_max": 2.0}
+    assert staleness([], 5) == {}
+
+
+def test_injector_advantages_by_hand() -> None:
+    """Two invalid bugs, one solved by nobody, one solved once in eight: -1, -1, -0.8, 0.775."""
+    assert peer_advantages([-1.0, -1.0, -0.8, 0.775]) == pytest.approx(
+        [-0.49375, -0.49375, -0.29375, 1.28125]
+    )
+    # mean -0.50625; deviations squared 0.24379 0.24379 0.08629 1.64160, mean 0.55387
+    assert peer_advantages([-1.0, -1.0, -0.8, 0.775], divide_by_std=True) == pytest.approx(
+        [-0.66345, -0.66345, -0.39471, 1.72160], abs=1e-4
+    )

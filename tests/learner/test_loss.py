@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
+from selfplay.errors import UserError
 from selfplay.learner.loss import (
     LossConfig,
     LossStats,
@@ -33,7 +35,7 @@ def batch_of(rollout: list[float], advantages: list[float]) -> MicroBatch:
     )
 
 
-def one_token(ratio: float, advantage: float, **config: float) -> tuple[float, float, LossStats]:
+def one_token(ratio: float, advantage: float, **config: Any) -> tuple[float, float, LossStats]:
     """Loss and d loss / d logprob of a single token."""
     logprob = torch.tensor([-1.0], requires_grad=True)
     stats = LossStats()
@@ -62,6 +64,36 @@ def test_single_token(
     assert got_loss == pytest.approx(loss, rel=1e-5)
     assert got_grad == pytest.approx(grad, rel=1e-5)
     assert stats.sums["clip_fraction"] == clipped
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "grad", "dropped"),
+    [
+        (3.9, -1.0, 3.9, 3.9, 0),
+        (4.1, -1.0, 0.0, 0.0, 1),  # above the cap
+        (4.1, 1.0, 0.0, 0.0, 1),  # the clip would have left the value 1.28
+        (0.26, 1.0, -0.26, -0.26, 0),
+        (0.24, 1.0, 0.0, 0.0, 1),  # below 1 / cap
+    ],
+)
+def test_far_tokens_can_be_masked_instead(
+    ratio: float, advantage: float, loss: float, grad: float, dropped: int
+) -> None:
+    got_loss, got_grad, stats = one_token(ratio, advantage, importance_mode="mask")
+    assert got_loss == pytest.approx(loss, rel=1e-5)
+    assert got_grad == pytest.approx(grad, rel=1e-5)
+    means = stats.means()
+    assert means["num_dropped_importance"] == means["capped_fraction"] == dropped
+    assert means["num_tokens"] == 1  # the denominator was known before
+
+
+def test_wrong_options_are_the_users_mistake() -> None:
+    with pytest.raises(UserError, match="truncate or mask"):
+        LossConfig(importance_mode="drop")
+    with pytest.raises(UserError, match="importance_cap"):
+        LossConfig(importance_cap=0.5)
+    with pytest.raises(UserError, match="clip_low"):
+        LossConfig(clip_low=-0.1)
 
 
 def test_log_ratio_is_clamped() -> None:
@@ -111,7 +143,7 @@ def test_supervised_loss_is_the_mean() -> None:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-@pytest.mark.parametrize("num", [0, 5, 1100])
+@pytest.mark.parametrize("num", [0, 5, 1100, 2100])
 def test_fused_head_equals_autograd(temperature: float, num: int) -> None:
     torch.manual_seed(0)
     states = torch.randn(num, 8, dtype=torch.float64, requires_grad=True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from selfplay.errors import UserError
 from selfplay.learner.loss import LossConfig, LossStats, denominator, policy_loss, token_scores
 from selfplay.learner.packing import MicroBatch, num_trained_tokens, pack
-from selfplay.learner.trainer import row_states
+from selfplay.learner.scoring import row_states
 from selfplay.policy.attention import TreePlan, hidden_states, use_plans
 from selfplay.types import TrainingSample
 
@@ -179,6 +179,15 @@ def test_without_prompt_gradient_the_loss_is_the_same_and_only_answers_are_diffe
         loss.backward()
         results.append((float(loss.detach()), model.get_input_embeddings().weight.grad.clone()))
     assert results[0][0] == pytest.approx(results[1][0], abs=1e-5)
+
+
+def test_attention_that_is_computed_again_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = [sample(list(range(20)), [1 + index, 2, 3]) for index in range(3)]
+    kept = packed_gradients(tiny_model(), samples, 1000, 8)
+    monkeypatch.setattr("selfplay.policy.attention.KEPT_KEYS", 12)
+    again = packed_gradients(tiny_model(), samples, 1000, 8)
+    assert kept[0] == again[0]
+    assert all(torch.equal(grad, again[1][name]) for name, grad in kept[1].items())
 
 
 def test_without_prompt_gradient_the_gradient_is_that_of_detached_keys() -> None:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.config import RewardConfig
+from selfplay.bugs.diffs import reverse_patch
+from selfplay.config import RewardConfig, TrainConfig, load_config
 from selfplay.errors import UserError
 from selfplay.roles.credit import partial_credit
 from selfplay.roles.rewards import (
@@ -15,6 +16,7 @@ from selfplay.roles.rewards import (
     injector_reward,
     make_injector_reward,
     make_solver_reward,
+    patch_similarity_reward,
     power_reward,
     solver_reward,
 )
@@ -89,14 +91,78 @@ def test_expected_reward_is_bounded(num_attempts: int, p: float) -> None:
     assert -0.8 - 1e-9 <= expected_reward(injector_reward, p, num_attempts) <= 1.0
 
 
-def diff(*lines: str, start: int = 1, path: str = "a.py") -> str:
+@pytest.mark.parametrize(
+    ("name", "solved", "reward"),
+    [
+        ("solve_rate", 2, 1 - 1.8 / 4),
+        ("solve_rate", 8, -0.8),
+        ("consistency", 0, 1.0),
+        ("consistency", 3, 1.0),
+        ("band", 0, -1.0),  # 0 < 0.1
+        ("band", 4, 1.0),  # 0.1 <= 0.5 <= 0.6
+        ("band", 5, -1.0),  # 0.625 > 0.6
+        ("power", 2, 0.25 * 0.75**2 / (4 / 27)),  # peak of s (1 - s)^2: 1/3 * 4/9 = 4/27
+        ("power", 4, 0.5 * 0.25 / (4 / 27)),
+        ("power", 8, 0.0),
+    ],
+)
+def test_each_injector_reward_by_hand(name: str, solved: int, reward: float) -> None:
+    """The shipped configurations on a valid bug that `solved` of 8 attempts repaired."""
+    config = load_config(TrainConfig, "train", [f"reward={name}"]).reward
+    assert make_injector_reward(config)(True, solved / 8) == pytest.approx(reward)
+    assert make_injector_reward(config)(False, None) == -1.0
+
+
+def diff(path: str, old: str, new: str) -> str:
+    return (
+        f"diff --git a/{path} b/{path}\n--- a/{path}\n+++ b/{path}\n"
+        f"@@ -1,2 +1,2 @@\n-{old}\n+{new}\n same\n"
+    )
+
+
+def test_patch_similarity_by_hand() -> None:
+    gold = diff("a.py", "bad", "god")
+    assert patch_similarity_reward(gold, gold) == 1.0
+    # "@@ -1,2 +1,2 @@", "-bad", "+god" and " same" with their ends are 32 characters; "gad" shares
+    # all but the middle letter of "+god": 31 of 32 in both, 2 * 31 / 64
+    assert patch_similarity_reward(diff("a.py", "bad", "gad"), gold) == pytest.approx(31 / 32)
+    # one of two files is right, the other only in the prediction
+    both = gold + diff("b.py", "x", "y")
+    assert patch_similarity_reward(both, gold) == pytest.approx(0.5)
+    assert patch_similarity_reward(diff("b.py", "x", "y"), gold) == 0.0
+    assert patch_similarity_reward("", gold) == -1.0
+    assert patch_similarity_reward("no diff at all", gold) == -1.0
+
+
+def test_long_patches_are_compared_by_lines() -> None:
+    def long(marked: str) -> str:
+        head = "diff --git a/a b/a\n--- a/a\n+++ b/a\n@@ -0,0 +1,1000 @@\n"
+        return head + "".join(f"+{'x' * 20}{i if i else marked}\n" for i in range(1000))
+
+    # 1001 lines with the hunk's head, one of them different
+    assert patch_similarity_reward(long("a"), long("b")) == pytest.approx(1000 / 1001)
+
+
+def test_solver_variants() -> None:
+    bug = diff("a.py", "good", "bad")
+    fix = diff("a.py", "bad", "good")
+    resolved = make_solver_reward(RewardConfig())
+    assert (resolved(True, "", bug), resolved(False, fix, bug)) == (1.0, -1.0)
+    config = load_config(TrainConfig, "train", ["reward=similarity"]).reward
+    similar = make_solver_reward(config)
+    assert (similar(False, fix, bug), similar(True, "", bug)) == (1.0, -1.0)
+    with pytest.raises(UserError, match="similarity"):
+        make_solver_reward(RewardConfig(solver="best"))
+
+
+def change(*lines: str, start: int = 1, path: str = "a.py") -> str:
     old = sum(line[0] in " -" for line in lines)
     new = sum(line[0] in " +" for line in lines)
     head = f"diff --git a/{path} b/{path}\n--- a/{path}\n+++ b/{path}\n"
     return head + f"@@ -{start},{old} +{start},{new} @@\n" + "".join(f"{x}\n" for x in lines)
 
 
-GOLD = diff(" def f(x):", "-    return x - 1", "+    return x + 1", start=4)
+GOLD = change(" def f(x):", "-    return x - 1", "+    return x + 1", start=4)
 
 
 @pytest.mark.parametrize(
@@ -107,39 +173,29 @@ GOLD = diff(" def f(x):", "-    return x - 1", "+    return x + 1", start=4)
         ("no diff", 0.0),
         # the right line, other text: 2 x 12 of 24 characters agree but one each
         (
-            diff(" def f(x):", "-    return x - 1", "+    return x * 1", start=4),
+            change(" def f(x):", "-    return x - 1", "+    return x * 1", start=4),
             (1 + 11 * 2 / 24) / 2,
         ),
         # the right line and one more of three
         (
-            diff("-def f(x):", "-    return x - 1", "+def f(x):", "+    return x + 1", start=4),
+            change("-def f(x):", "-    return x - 1", "+def f(x):", "+    return x + 1", start=4),
             (1 + 24 / 34) / 4,
         ),
-        (diff("-def f(x):", "+def f(y):", "     return x - 1", start=4), 0.0),  # another line
+        (change("-def f(x):", "+def f(y):", "     return x - 1", start=4), 0.0),  # another line
         (GOLD.replace("a.py", "b.py"), 0.0),  # another file
     ],
 )
 def test_partial_credit_by_hand(patch: str, credit: float) -> None:
     assert partial_credit(patch, GOLD) == pytest.approx(credit)
     reward = make_solver_reward(RewardConfig(solver="partial"))
-    assert reward(False, patch, GOLD) == pytest.approx(-1 + credit)
-    assert reward(True, patch, GOLD) == 1.0
+    assert reward(False, patch, reverse_patch(GOLD)) == pytest.approx(-1 + credit)
+    assert reward(True, patch, reverse_patch(GOLD)) == 1.0
 
 
 def test_partial_credit_of_added_lines_counts_the_line_before() -> None:
-    gold = diff(" def f(x):", "+    x += 1", "     return x", start=4)
-    same_place = diff(" def f(x):", "+    x -= 1", "     return x", start=4)
-    other_place = diff(" def f(x):", "     return x", "+    x += 1", start=4)
+    gold = change(" def f(x):", "+    x += 1", "     return x", start=4)
+    same_place = change(" def f(x):", "+    x -= 1", "     return x", start=4)
+    other_place = change(" def f(x):", "     return x", "+    x += 1", start=4)
     assert partial_credit(gold, gold) == 1.0
     assert 0.8 < partial_credit(same_place, gold) < 1.0
     assert partial_credit(other_place, gold) == 0.0
-
-
-def test_the_other_solver_rewards() -> None:
-    resolved = make_solver_reward(RewardConfig())
-    assert [resolved(solved, "", GOLD) for solved in (True, False)] == [1.0, -1.0]
-    similarity = make_solver_reward(RewardConfig(solver="similarity"))
-    assert similarity(False, "", GOLD) == -1.0 and similarity(False, GOLD, GOLD) == 1.0
-    assert similarity(True, "ab", "ac") == pytest.approx(0.5)
-    with pytest.raises(UserError, match="resolved, similarity, partial"):
-        make_solver_reward(RewardConfig(solver="luck"))

@@ -1,0 +1,42 @@
+"""The forward pass of training: a packed row in, log-probabilities of its trained tokens out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from selfplay.learner.loss import token_scores
+from selfplay.learner.packing import MicroBatch
+from selfplay.policy.attention import TreePlan, hidden_states
+
+
+class TokenScorer(nn.Module):
+    """Micro-batch to log-probability and entropy of each trained token, fp32 [N].
+
+    One forward pass of one module: what is sharded must be entered through its own forward.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: MicroBatch, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+        states = row_states(self.model, batch)
+        head = self.model.get_output_embeddings().weight  # type: ignore[operator]
+        predictors = batch.predictors - batch.num_context
+        return token_scores(states[predictors], head, batch.targets, temperature)
+
+
+def row_states(model: Any, batch: MicroBatch) -> torch.Tensor:
+    """Last states of the row's tokens after its context, [tokens, size]."""
+    num, context = batch.num_context, []
+    if num:
+        before = tuple(block for block in batch.blocks if block.end <= num)
+        with torch.no_grad():
+            plan = TreePlan(before, lambda _, key, value: context.append((key, value)))
+            hidden_states(model, batch.token_ids[:, :num], batch.position_ids[:, :num], plan)
+    after = tuple(block for block in batch.blocks if block.start >= num)
+    plan = TreePlan(after, context=context)
+    return hidden_states(model, batch.token_ids[:, num:], batch.position_ids[:, num:], plan)[0]
