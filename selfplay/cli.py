@@ -63,6 +63,8 @@ def _dispatch(argv: Sequence[str]) -> int:
         sys.stdout.write(f"selfplay {__version__}\n")
         return 0
     name, overrides = _split(argv)
+    if name != "train" and "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UserError(f"`{name}` runs in one process; only `train` is started by torchrun")
     module = importlib.import_module(f"selfplay.commands.{name.replace(' ', '_')}")
     if any(word in ("-h", "--help") for word in overrides):
         sys.stdout.write(f"selfplay {name}: {COMMANDS[name]}\n\n{module.HELP.strip()}\n")

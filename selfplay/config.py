@@ -337,6 +337,7 @@ class ExportConfig:
     format: str = "swebench"
     out: str = MISSING
     json: bool = False
+    step: int | None = None
     num_tasks: int | None = None
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     repos: ReposConfig = field(default_factory=ReposConfig)
@@ -381,6 +382,16 @@ def load_config(schema: type[T], name: str, overrides: Sequence[str]) -> T:
     except (HydraException, OmegaConfBaseException) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UserError(f"{name}: {'; '.join(lines[:3])}") from None
+    assert isinstance(config, schema)
+    return config
+
+
+def read_config(schema: type[T], file: Path) -> T:
+    """What `to_yaml` has written. Raises `UserError` where it does not fit this version."""
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(schema, OmegaConf.load(file)))
+    except (OSError, OmegaConfBaseException) as error:
+        raise UserError(f"{file}: {str(error).splitlines()[0]}") from None
     assert isinstance(config, schema)
     return config
 

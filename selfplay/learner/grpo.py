@@ -159,6 +159,19 @@ def open_trainer(
     return Trainer(model, config, world)
 
 
+def export_checkpoint(
+    policy: PolicyConfig, learner: LearnerConfig, seed: int, path: Path, out: Path
+) -> None:
+    """The weights of a checkpoint as an ordinary model directory, an adapter merged.
+
+    Any number of ranks may have written it; one process reads it. Raises `UserError` where the
+    checkpoint is torn, or of another model.
+    """
+    trainer = open_trainer(policy, learner, seed)
+    checkpoint.load(path, trainer)
+    save_hf(trainer.model, resolve_model(policy.model, cache_root()), out)
+
+
 def trainer_config(learner: LearnerConfig) -> TrainerConfig:
     """The part of the configuration that the trainer looks at."""
     return TrainerConfig(

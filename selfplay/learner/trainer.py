@@ -84,9 +84,7 @@ class Trainer:
         if config.lora_rank < 0:
             raise UserError(f"learner.lora_rank={config.lora_rank}: must be 0 (full) or positive")
         if world.size > 1 and not config.prompt_gradient:
-            raise UserError(
-                "prompt_gradient=False works in one process only: rows differ in passes"
-            )
+            raise UserError("prompt_gradient=False: works in one process only")
         if config.lora_rank and not any(True for _ in lora_layers(model)):
             alpha = config.lora_alpha if config.lora_alpha is not None else 2.0 * config.lora_rank
             add_lora(model, config.lora_rank, alpha)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from selfplay.errors import UserError
+from selfplay.errors import InfrastructureError, UserError
 from selfplay.learner import checkpoint
 from selfplay.learner.trainer import Trainer, TrainerConfig
 
@@ -57,6 +57,34 @@ def test_saving_a_step_again_replaces_it(trainer: Trainer, tmp_path: Path) -> No
     checkpoint.save(tmp_path, 3, trainer, {"try": 1})
     path = checkpoint.save(tmp_path, 3, trainer, {"try": 2})
     assert checkpoint.load(path, trainer) == {"try": 2}
+
+
+def test_a_checkpoint_of_the_former_format_is_named(trainer: Trainer, tmp_path: Path) -> None:
+    """It must not be skipped as torn: the run would silently begin anew."""
+    former = tmp_path / "step_4"
+    former.mkdir()
+    (former / "trainer.pt").write_bytes(b"")
+    with pytest.raises(UserError, match=r"earlier version.*another with name="):
+        checkpoint.latest(tmp_path)
+    with pytest.raises(UserError, match=r"earlier version.*another with name="):
+        checkpoint.load(former, trainer)
+
+
+def test_a_write_that_fails_is_a_fault_and_leaves_what_was_there(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = checkpoint.save(tmp_path, 1, trainer, {})
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        with pytest.raises(InfrastructureError, match=r"\.step_2\.tmp: .*No space left"):
+            checkpoint.save(tmp_path, 2, trainer, {})
+    assert checkpoint.latest(tmp_path) == good
+    checkpoint.save(tmp_path, 2, trainer, {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_1", "step_2"]
 
 
 def test_only_checkpoint_names_have_a_step(tmp_path: Path) -> None:
