@@ -169,6 +169,7 @@ def work() -> int:
     """Our side's process."""
     job = json.loads(sys.stdin.readline())
     torch.set_num_threads(job["threads"])
+    torch.manual_seed(0)
     trainer, samples = open_own(job)
     print_line({"torch": torch.__version__})
     for line in sys.stdin:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from selfplay.cli import main
 from tests.learner.tiny import TinyChatModel
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,7 +40,7 @@ def selfplay(
 
 
 @pytest.mark.slow
-def test_two_ranks_run_and_one_goes_on(tmp_path: Path) -> None:
+def test_two_ranks_run_and_one_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     TinyChatModel().save_to(tmp_path / "model")
@@ -59,6 +60,18 @@ def test_two_ranks_run_and_one_goes_on(tmp_path: Path) -> None:
     selfplay("export", f"run={run}", "format=hf", "step=0", f"out={out}")
     loaded = AutoModelForCausalLM.from_pretrained(str(out))
     assert loaded.num_parameters() > 0 and AutoTokenizer.from_pretrained(str(out)).chat_template
-    assert "new directory" in selfplay(
-        "export", f"run={run}", "format=hf", f"out={out}", code=2
-    ).stderr  # fmt: skip
+    assert main(["export", f"run={run}", "format=hf", f"out={out}"]) == 2
+    assert main(["export", f"run={run}", "format=hf", "step=7", f"out={out}2"]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert "name a new directory" in errors[-2] and "there are: step_0, step_1" in errors[-1]
+
+
+def test_only_training_is_started_by_torchrun(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["doctor"]) == 2
+    assert "only `train` is started by torchrun" in capsys.readouterr().err
+    assert main(["train", "experiment=samples"]) == 2
+    assert "learner=none" in capsys.readouterr().err

@@ -52,11 +52,11 @@ def save(
     target = directory / f"step_{step}"
     temporary = directory / f".{target.name}.tmp"
     world = trainer.world
-    if world.is_first:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    world.gather(None)
     with _boundary(temporary):
+        if world.is_first:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        world.gather(None)
         writer = FileSystemWriter(temporary / _STATE)
         write_state(
             trainer.state_dict(),
@@ -64,9 +64,9 @@ def save(
             process_group=world.control,
             no_dist=not world.is_sharded,
         )
-    if world.is_first:
-        _commit(temporary, target, extra)
-        prune(directory, keep_last)
+        if world.is_first:
+            _commit(temporary, target, extra)
+            prune(directory, keep_last)
     world.gather(None)
     return target
 

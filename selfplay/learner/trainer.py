@@ -150,14 +150,18 @@ class Trainer:
         learning_rate = self.learning_rate
         grad_norm = self.apply(learning_rate)
         seconds = time.perf_counter() - begin
-        num_packed = sum(world.gather(sum(batch.num_tokens for batch in batches)))
-        num_given = sum(world.gather(sum(len(sample.token_ids) for sample in samples)))
+        num_packed = sum(batch.num_tokens for batch in batches)
+        num_given = sum(len(sample.token_ids) for sample in samples)
+        parts, *counts = zip(
+            *world.gather((stats, len(batches), num_packed, num_given)), strict=True
+        )
+        num_batches, num_packed, num_given = map(sum, counts)
         return {
-            **merged(world.gather(stats)).means(),
+            **merged(parts).means(),
             "skipped": float(not math.isfinite(grad_norm)),
             "grad_norm": grad_norm,
             "learning_rate": learning_rate,
-            "num_micro_batches": float(len(batches)),
+            "num_micro_batches": float(num_batches),
             "num_packed_tokens": float(num_packed),
             "num_sample_tokens": float(num_given),
             "train_s": seconds,
