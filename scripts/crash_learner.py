@@ -322,9 +322,9 @@ def tiny_trainer(settings: LearnerConfig) -> Trainer:
     shape = transformers.LlamaConfig(
         vocab_size=260, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
         num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=16_384,
-        attn_implementation="eager",
     )  # fmt: skip
-    return Trainer(transformers.LlamaForCausalLM(shape).eval(), trainer_config(settings))
+    model: Any = transformers.LlamaForCausalLM(shape)
+    return Trainer(model.eval(), trainer_config(settings))
 
 
 def no_tokenizer() -> Path:

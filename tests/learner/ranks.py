@@ -181,7 +181,7 @@ def start_world(size: int, out: Path, work: Callable[[World], None]) -> None:
     for rank in ranks:
         rank.start()
     for rank in ranks:
-        rank.join(timeout=150)
+        rank.join(timeout=400)
         rank.kill()
         rank.join()
     (out / "exits").write_text(" ".join(str(rank.exitcode) for rank in ranks))

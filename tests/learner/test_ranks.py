@@ -38,7 +38,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
         seen[name] = case.seen()
     torch.save(seen, folders[1] / "seen.pt")
     program = [sys.executable, str(Path(__file__).parent / "ranks.py"), str(root)]
-    subprocess.run(program, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, timeout=300)
+    subprocess.run(program, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, timeout=1600)
     for size in (2, 3):
         errors = [error.read_text() for error in folders[size].glob("error-*")]
         assert (folders[size] / "exits").read_text() == " ".join("0" * size), errors
