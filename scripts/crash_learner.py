@@ -1,12 +1,16 @@
 """Kills a seeded run again and again and shows that its weights end as if it had never been killed.
 
-    .venv/bin/python scripts/crash_learner.py [--kills 20] [--quick]
+    .venv/bin/python scripts/crash_learner.py [--kills 20] [--quick] [--loop]
 
-The run is the real loop on a vendored sample: sandboxes, validation, grading, corpus, checkpoints,
-optimizer. The answers are those of the scripted policy, which of them is drawn from a digest of all
-weights, and their log-probabilities come from the trained model, a tiny Llama over bytes: a single
-bit that a resumed run had wrong would change what it plays from there on. The last line of stdout
-is one JSON object; exit code 1 when the weights differ.
+A tiny Llama over bytes samples, is rewarded, learns, publishes and saves, as `selfplay train` does
+(`GrpoLearner`, `RunDir`, `MetricsLog`), in an environment of one rule: even bytes are good.
+With `--loop` it is `selfplay train` itself on a vendored sample: sandboxes, validation, grading and
+corpus, too. The answers are then the scripted policy's, drawn from a digest of all weights and
+scored by the model. Either way one bit that a resumed run had wrong would change all that follows.
+
+Compared are exported weights, masters, optimizer state and random state, bit by bit. Tries are
+forked from this process, which has loaded the libraries and computed nothing. The last line of
+stdout is one JSON object; exit code 1 when anything differs or was lost.
 """
 
 from __future__ import annotations
@@ -19,16 +23,37 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+import torch
+import transformers.models.llama.modeling_llama
+from safetensors.torch import load_file
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+from selfplay.commands.train import train
+from selfplay.config import LearnerConfig, TrainConfig, load_config
+from selfplay.learner.grpo import GrpoLearner, trainer_config
+from selfplay.learner.packing import pack
+from selfplay.learner.trainer import Trainer
+from selfplay.metrics import MetricsLog
+from selfplay.policy.base import SampleRequest
+from selfplay.policy.scripted import ByteTokenizer, ScriptedPolicy
+from selfplay.policy.transformers import TransformersPolicy
+from selfplay.run_dir import RunDir
+from selfplay.seeds import derive_seed
+from selfplay.types import Completion, PeerGroup, TrainingSample, Trajectory
+
+Play = Callable[[Path, int], None]
+"""(runs directory, number of steps): a run from wherever it stands to its end."""
+
+READY = b"self-check"
 NAME = "crash"
 RUN = (
     "experiment=samples", "learner=full", f"name={NAME}", "repos.train=[sample-textkit]",
@@ -43,23 +68,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--quick", action="store_true", help="3 kills")
+    parser.add_argument("--loop", action="store_true", help="the whole loop of `selfplay train`")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--play", nargs=2, metavar=("RUNS", "STEPS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.play:
-        return play(Path(options.play[0]), int(options.play[1]))
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    assert transformers.models.llama.modeling_llama  # loaded once, for all tries
+    play = play_loop if options.loop else play_bytes
     kills = 3 if options.quick else options.kills
     with tempfile.TemporaryDirectory(prefix="selfplay-crash-") as folder:
-        report = compare(Path(folder), kills, random.Random(options.seed))
+        report = compare(play, Path(folder), kills, random.Random(options.seed))
     sys.stdout.write(json.dumps(report) + "\n")
     return 0 if report["equal"] and not report["num_lost"] else 1
 
 
-def compare(folder: Path, kills: int, moments: random.Random) -> dict[str, Any]:
+def compare(play: Play, folder: Path, kills: int, moments: random.Random) -> dict[str, Any]:
     """A run straight through and one that is killed; figures of both."""
     began = time.monotonic()
     steps = 2 + 3 * kills // 5
-    straight = Child(folder / "straight", steps)
+    straight = Child(play, folder / "straight", steps)
     straight.wait_until_ready()
     startup_s = time.monotonic() - began
     straight.finish()
@@ -69,8 +96,8 @@ def compare(folder: Path, kills: int, moments: random.Random) -> dict[str, Any]:
     at: list[dict[str, Any]] = []
     seen: set[str] = set()
     while len(at) < kills:
-        child = Child(killed, steps)
-        early = moments.random() < 0.2  # while it starts; else while it plays, learns and saves
+        child = Child(play, killed, steps)
+        early = len(at) % 5 == 4  # while it starts; else while it plays, learns and saves
         delay = moments.uniform(0.0, startup_s if early else 2.0 * step_s)
         if not early:
             child.wait_until_ready()
@@ -78,7 +105,7 @@ def compare(folder: Path, kills: int, moments: random.Random) -> dict[str, Any]:
             break  # done before its last kill
         at.append({"early": early, "after_s": round(delay, 2), "steps_done": len(rows(killed))})
         seen |= kept_ids(killed)
-    Child(killed, steps).finish()
+    Child(play, killed, steps).finish()
     assert [row["step"] for row in rows(killed)] == list(range(steps))
     want, got = weights_of(folder / "straight"), weights_of(killed)
     return {
@@ -98,38 +125,55 @@ def compare(folder: Path, kills: int, moments: random.Random) -> dict[str, Any]:
 class Child:
     """One try of the run, in a process group of its own."""
 
-    def __init__(self, runs: Path, steps: int) -> None:
+    def __init__(self, play: Play, runs: Path, steps: int) -> None:
         runs.mkdir(parents=True, exist_ok=True)
         self._log = runs / "output.txt"
-        with self._log.open("wb") as stream:
-            self._process = subprocess.Popen(
-                [sys.executable, __file__, "--play", str(runs), str(steps)],
-                cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self._log.write_bytes(b"")
+        self._code: int | None = None
+        self._pid = os.fork()
+        if self._pid == 0:
+            os.setsid()
+            output = os.open(self._log, os.O_WRONLY)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            code = 1
+            try:
+                play(runs, steps)
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                os._exit(code)
+
+    def _done(self) -> bool:
+        if self._code is None:
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code is not None
 
     def wait_until_ready(self) -> None:
         """Everything is open, steps come next."""
-        while b"self-check" not in self._log.read_bytes() and self._process.poll() is None:
-            time.sleep(0.02)
+        while READY not in self._log.read_bytes() and not self._done():
+            time.sleep(0.002)
 
     def kill_after(self, delay_s: float) -> bool:
         """Kill with -9, sandboxes and all; False when it was done before."""
         deadline = time.monotonic() + delay_s
-        while time.monotonic() < deadline and self._process.poll() is None:
-            time.sleep(0.01)
-        if self._process.poll() is not None:
+        while time.monotonic() < deadline and not self._done():
+            time.sleep(0.001)
+        if self._done():
             self.finish()
             return False
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        os.killpg(self._pid, signal.SIGKILL)
+        while not self._done():
+            time.sleep(0.001)
         return True
 
     def finish(self) -> None:
-        if self._process.wait(timeout=3600):
+        while not self._done():
+            time.sleep(0.01)
+        if self._code:
             raise SystemExit(f"the run failed:\n{self._log.read_text()[-3000:]}")
 
 
@@ -153,95 +197,141 @@ def lines_of(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def weights_of(runs: Path) -> dict[str, Any]:
+def weights_of(runs: Path) -> dict[str, torch.Tensor]:
     """Final weights, and everything that the last checkpoint holds."""
-    from safetensors.torch import load_file
-    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
-
     (exported,) = (runs / NAME / "weights").glob("step_*")
-    tensors: dict[str, Any] = dict(load_file(str(exported / "model.safetensors")))
+    tensors = dict(load_file(str(exported / "model.safetensors")))
     newest = max((runs / NAME / "checkpoints").iterdir(), key=lambda p: int(p.name[5:]))
     with tempfile.NamedTemporaryFile(suffix=".pt") as flat:
-        import torch
-
         dcp_to_torch_save(newest / "state", flat.name)
         state = torch.load(flat.name, weights_only=True)
     return tensors | {f"checkpoint {name}": tensor for name, tensor in state.items()}
 
 
-def digests(tensors: dict[str, Any]) -> dict[str, str]:
+def digests(tensors: dict[str, torch.Tensor]) -> dict[str, str]:
     return {
         name: hashlib.sha256(tensor.cpu().contiguous().view(-1).numpy().tobytes()).hexdigest()
         for name, tensor in tensors.items()
     }
 
 
-def play(runs: Path, steps: int) -> int:
-    """`selfplay train` with a learner of our own; in the process that is killed."""
-    from selfplay.commands.train import train
-    from selfplay.config import TrainConfig, load_config
+def play_bytes(runs: Path, steps: int) -> None:
+    """Prompts of four bytes, eight answers each; the reward is the share of even bytes."""
+    settings = LearnerConfig(lora_rank=0, learning_rate=0.003, warmup_steps=2)
+    trainer = tiny_trainer(settings)
+    learner = GrpoLearner(
+        trainer,
+        TransformersPolicy(trainer.model, ByteTokenizer()),
+        model_dir=no_tokenizer(),
+        temperature=1.0,
+        config=settings,
+    )
+    with RunDir(runs / NAME) as run_dir:
+        restored = learner.restore(run_dir)
+        first = int(restored["step"]) + 1 if restored else 0
+        metrics = MetricsLog(run_dir, tensorboard=False)
+        metrics.truncate_after(first - 1)
+        if restored:
+            metrics.ensure(first - 1, restored["metrics"])
+        sys.stderr.write(READY.decode() + "\n")
+        sys.stderr.flush()
+        for step in range(first, steps):
+            row = learner.step(byte_groups(learner.policy, step))
+            learner.save(run_dir, step, {"metrics": row})
+            metrics.log(step, row)
+        learner.export(run_dir, steps - 1)
 
+
+def byte_groups(policy: TransformersPolicy, step: int) -> list[PeerGroup]:
+    """Three groups, a function of the step and of the weights."""
+    prompts = [tuple(derive_seed(step, "byte", i, k) % 256 for k in range(4)) for i in range(3)]
+    requests = [
+        SampleRequest(prompt_ids=prompt, num_samples=8, max_new_tokens=12, seed=step)
+        for prompt in prompts
+    ]
+    groups = []
+    for index, answers in enumerate(policy.sample(requests)):
+        prompt = prompts[index]
+        trajectories = tuple(
+            Trajectory(
+                token_ids=prompt + answer.token_ids,
+                loss_mask=(0,) * len(prompt) + (1,) * len(answer.token_ids),
+                logprobs=(0.0,) * len(prompt) + answer.logprobs,
+                policy_version=answer.policy_version,
+            )
+            for answer in answers
+        )
+        rewards = tuple(
+            sum(token % 2 == 0 for token in answer.token_ids) / len(answer.token_ids)
+            for answer in answers
+        )
+        name = f"step{step}/{index}"
+        groups.append(PeerGroup(group_id=name, trajectories=trajectories, rewards=rewards))
+    return groups
+
+
+def play_loop(runs: Path, steps: int) -> None:
+    """`selfplay train` with a learner of our own."""
     config = load_config(TrainConfig, "train", [*RUN, f"runs_dir={runs}", f"steps={steps}"])
-    return train(config, lambda _: open_tiny_learner(config))
+    trainer = tiny_trainer(config.learner)
+    learner = GrpoLearner(
+        trainer,
+        WeightedScript(trainer),  # type: ignore[arg-type]
+        model_dir=no_tokenizer(),
+        temperature=1.0,
+        config=config.learner,
+    )
+    train(config, lambda _: learner)
 
 
-def open_tiny_learner(config: Any) -> Any:
-    """A byte-level Llama in the place of the configured model; all else as configured."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+class WeightedScript(ScriptedPolicy):
+    """Scripted answers, chosen by the weights of a trainer's model and scored by it."""
 
-    from selfplay.learner.grpo import GrpoLearner, trainer_config
-    from selfplay.learner.packing import pack
-    from selfplay.learner.trainer import Trainer
-    from selfplay.policy.base import SampleRequest
-    from selfplay.policy.scripted import ScriptedPolicy
-    from selfplay.types import Completion, TrainingSample
+    def __init__(self, trainer: Trainer) -> None:
+        super().__init__()
+        self.model = trainer.model
+        self._trainer = trainer
 
-    torch.set_num_threads(1)
-    torch.manual_seed(config.seed)
-    shape = LlamaConfig(
+    def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        text = "".join(digests(dict(self.model.state_dict())).values())
+        bits = derive_seed(0, text) % (1 << 32)
+        drawn = super().sample([replace(r, seed=r.seed ^ bits) for r in requests])
+        return [
+            [self._scored(r.prompt_ids, answer) for answer in answers]
+            for r, answers in zip(requests, drawn, strict=True)
+        ]
+
+    @torch.no_grad()
+    def _scored(self, prompt: tuple[int, ...], answer: Completion) -> Completion:
+        num = len(answer.token_ids)
+        zeros = (0.0,) * (len(prompt) + num)
+        one = TrainingSample(
+            token_ids=prompt + answer.token_ids,
+            loss_mask=(0,) * len(prompt) + (1,) * num,
+            logprobs=zeros,
+            advantages=zeros,
+            policy_version=answer.policy_version,
+        )
+        (row,) = pack([one], max_tokens=1 << 20)
+        return replace(answer, logprobs=tuple(self._trainer.score(row)[0].tolist()))
+
+
+def tiny_trainer(settings: LearnerConfig) -> Trainer:
+    """A byte-level Llama with the configured learner; equal weights in each try."""
+    torch.manual_seed(0)
+    shape = transformers.LlamaConfig(
         vocab_size=260, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
         num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=16_384,
         attn_implementation="eager",
     )  # fmt: skip
-    trainer = Trainer(LlamaForCausalLM(shape).eval(), trainer_config(config.learner))
+    return Trainer(transformers.LlamaForCausalLM(shape).eval(), trainer_config(settings))
 
-    class Policy(ScriptedPolicy):
-        """Scripted answers, chosen by the weights and scored by them."""
 
-        model = trainer.model
-
-        def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
-            whole = hashlib.sha256()
-            for digest in digests(dict(self.model.state_dict())).values():
-                whole.update(digest.encode())
-            bits = int.from_bytes(whole.digest()[:4], "big")
-            drawn = super().sample([replace(r, seed=r.seed ^ bits) for r in requests])
-            return [
-                [scored(r.prompt_ids, answer) for answer in answers]
-                for r, answers in zip(requests, drawn, strict=True)
-            ]
-
-    @torch.no_grad()
-    def scored(prompt: tuple[int, ...], answer: Completion) -> Completion:
-        num = len(answer.token_ids)
-        one = TrainingSample(
-            token_ids=prompt + answer.token_ids, loss_mask=(0,) * len(prompt) + (1,) * num,
-            logprobs=(0.0,) * (len(prompt) + num), advantages=(0.0,) * (len(prompt) + num),
-            policy_version=answer.policy_version,
-        )  # fmt: skip
-        (row,) = pack([one], max_tokens=1 << 20)
-        return replace(answer, logprobs=tuple(trainer.score(row)[0].tolist()))
-
-    no_tokenizer = Path(tempfile.gettempdir()) / "selfplay-no-tokenizer"
-    no_tokenizer.mkdir(exist_ok=True)
-    return GrpoLearner(
-        trainer,
-        Policy(),
-        model_dir=no_tokenizer,
-        temperature=1.0,
-        config=config.learner,  # type: ignore[arg-type]
-    )
+def no_tokenizer() -> Path:
+    """Bytes need none: an empty directory in the place of the model's."""
+    folder = Path(tempfile.gettempdir()) / "selfplay-no-tokenizer"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 if __name__ == "__main__":

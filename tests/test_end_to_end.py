@@ -90,28 +90,18 @@ def test_a_repository_that_is_not_python(tmp_path: Path) -> None:
         assert "prove --norc" in (run / "artifacts" / bug / "test_script.sh").read_text()
 
 
-def test_killed_three_times_its_weights_are_those_of_a_run_never_killed() -> None:
-    """The short form of `scripts/crash_learner.py`; bugs and episodes are all still there, too."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "crash_learner.py"), "--quick"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    report = json.loads(done.stdout.splitlines()[-1])
-    assert report["equal"] and report["num_lost"] == 0 and report["num_kills"] > 0
-    assert report["num_trained_steps"] > 0
-
-
-@pytest.mark.model
-@pytest.mark.slow
-def test_killed_three_times_it_resumes_and_loses_nothing(tmp_path: Path) -> None:
-    words, first_s, last_s = MODEL, 12.0, 40.0
+@pytest.mark.parametrize(
+    ("words", "first_s", "last_s"),
+    [
+        pytest.param(SCRIPTED, 3.0, 14.0, id="scripted"),
+        pytest.param(MODEL, 12.0, 40.0, id="model", marks=[pytest.mark.model, pytest.mark.slow]),
+    ],
+)
+def test_killed_three_times_it_resumes_and_loses_nothing(
+    tmp_path: Path, words: tuple[str, ...], first_s: float, last_s: float
+) -> None:
     run = tmp_path / "samples"
-    steps = 2
+    steps = next(int(word.removeprefix("steps=")) for word in words if word.startswith("steps="))
     rng = random.Random(20251118)
     seen_bugs: set[str] = set()
     seen_episodes: set[str] = set()

@@ -1,0 +1,26 @@
+"""A run killed at 20 random moments ends with the very weights of one that was never killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_killed_twenty_times_nothing_differs() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "crash_learner.py"), "--kills", "20"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["equal"] and report["num_lost"] == 0
+    assert report["num_kills"] >= 10 and report["num_trained_steps"] == report["num_steps"]
