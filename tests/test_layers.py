@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "selfplay"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 VOCABULARY = {
-    "selfplay", "agent_config", "config", "engine_config", "episodes", "errors", "files", "metrics",
-    "run_dir", "seeds", "statistics", "types",
+    "selfplay", "agent_config", "config", "engine_config", "episodes", "errors", "files",
+    "learner_config", "metrics", "run_dir", "seeds", "statistics", "types",
 }  # fmt: skip
 BELOW: dict[str, set[str]] = {"sandbox": VOCABULARY}
 for name, further in {

@@ -16,16 +16,10 @@ from selfplay.bugs.corpus import Corpus
 from selfplay.bugs.suite import SuiteTask
 from selfplay.bugs.testing import TestRunner
 from selfplay.commands.output import say
-from selfplay.config import (
-    LearnerConfig,
-    PolicyConfig,
-    ReposConfig,
-    SandboxConfig,
-    ScaffoldConfig,
-    TrainConfig,
-)
+from selfplay.config import PolicyConfig, ReposConfig, SandboxConfig, ScaffoldConfig, TrainConfig
 from selfplay.curriculum.arena import AgenticRoles, Agents, Arena, Sampling, Stage
 from selfplay.errors import UserError
+from selfplay.learner_config import LearnerConfig
 from selfplay.policy.base import Policy, Tokenizer
 from selfplay.repo.prepare import PreparedRepo, prepare
 from selfplay.repo.spec import find_repos_dir, load_spec, spec_from

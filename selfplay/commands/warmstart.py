@@ -21,11 +21,12 @@ from selfplay.commands.compose import (
     sandbox_pool,
 )
 from selfplay.commands.output import print_json, say
-from selfplay.config import LearnerConfig, WarmstartConfig, load_config
+from selfplay.config import WarmstartConfig, load_config
 from selfplay.curriculum.arena import Arena
 from selfplay.curriculum.procedural import ProceduralBug, validated_bugs
 from selfplay.errors import UserError
 from selfplay.files import append_json_lines, read_json_lines, write_atomic
+from selfplay.learner_config import LearnerConfig
 from selfplay.policy.base import Tokenizer
 from selfplay.roles.examples import (
     SupervisedExample,
