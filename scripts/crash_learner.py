@@ -38,10 +38,11 @@ from safetensors.torch import load_file
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from selfplay.commands.train import train
-from selfplay.config import LearnerConfig, TrainConfig, load_config
+from selfplay.config import TrainConfig, load_config
 from selfplay.learner.grpo import GrpoLearner, trainer_config
 from selfplay.learner.packing import pack
 from selfplay.learner.trainer import Trainer
+from selfplay.learner_config import LearnerConfig
 from selfplay.metrics import MetricsLog
 from selfplay.policy.base import SampleRequest
 from selfplay.policy.scripted import ByteTokenizer, ScriptedPolicy

@@ -16,13 +16,7 @@ from selfplay.bugs.corpus import Corpus
 from selfplay.bugs.suite import SuiteTask
 from selfplay.bugs.testing import TestRunner
 from selfplay.commands.output import say
-from selfplay.config import (
-    PolicyConfig,
-    ReposConfig,
-    SandboxConfig,
-    ScaffoldConfig,
-    TrainConfig,
-)
+from selfplay.config import PolicyConfig, ReposConfig, SandboxConfig, ScaffoldConfig, TrainConfig
 from selfplay.curriculum.arena import AgenticRoles, Agents, Arena, Sampling, Stage
 from selfplay.errors import UserError
 from selfplay.learner_config import LearnerConfig
