@@ -43,7 +43,7 @@ from selfplay.learner.grpo import GrpoLearner, trainer_config
 from selfplay.learner.packing import pack
 from selfplay.learner.trainer import Trainer
 from selfplay.learner_config import LearnerConfig
-from selfplay.metrics import MetricsLog
+from selfplay.metrics import MetricsConfig, MetricsLog
 from selfplay.policy.base import SampleRequest
 from selfplay.policy.scripted import ByteTokenizer, ScriptedPolicy
 from selfplay.policy.transformers import TransformersPolicy
@@ -230,7 +230,7 @@ def play_bytes(runs: Path, steps: int) -> None:
     with RunDir(runs / NAME) as run_dir:
         restored = learner.restore(run_dir)
         first = int(restored["step"]) + 1 if restored else 0
-        metrics = MetricsLog(run_dir, tensorboard=False)
+        metrics = MetricsLog(run_dir, MetricsConfig(tensorboard=False))
         metrics.truncate_after(first - 1)
         if restored:
             metrics.ensure(first - 1, restored["metrics"])
