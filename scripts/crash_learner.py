@@ -80,13 +80,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="selfplay-crash-") as folder:
         report = compare(play, Path(folder), kills, random.Random(options.seed))
     sys.stdout.write(json.dumps(report) + "\n")
-    return 0 if report["equal"] and not report["num_lost"] else 1
+    proven = report["equal"] and report["num_kills"] and not report["num_lost"]
+    return 0 if proven else 1
 
 
 def compare(play: Play, folder: Path, kills: int, moments: random.Random) -> dict[str, Any]:
     """A run straight through and one that is killed; figures of both."""
     began = time.monotonic()
-    steps = 2 + 3 * kills // 5
+    steps = 4 + 3 * kills // 5
     straight = Child(play, folder / "straight", steps)
     straight.wait_until_ready()
     startup_s = time.monotonic() - began
