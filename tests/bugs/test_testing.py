@@ -92,7 +92,7 @@ def test_a_run_answers_for_every_limit_that_it_met(
     runner = TestRunner(sandbox, environment)
 
     def run(timeout_s: float) -> tuple[bool, bool]:
-        result = runner.run("sleep 1; echo passed a", ECHO_PARSER, {}, timeout_s=timeout_s)
+        result = runner.run("sleep 3; echo passed a", ECHO_PARSER, {}, timeout_s=timeout_s)
         return result.timed_out, result.cached
 
     assert run(0.5) == (True, False)
