@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from selfplay.bugs.artifact import write_artifact
 from selfplay.bugs.database import Database
 from selfplay.bugs.dedup import Fingerprint, fingerprint
 from selfplay.bugs.records import task_from_dict, task_to_dict
@@ -248,6 +249,36 @@ class Corpus:
             "SELECT task FROM bugs WHERE repo = ? AND step < ?", (repo, before_step)
         )
         return {frozenset(task_from_dict(json.loads(t)).fail_to_pass) for (t,) in rows}
+
+
+def store_bug(
+    corpus: Corpus,
+    folder: Path,
+    task: SolveTask,
+    *,
+    origin: str,
+    strategy: str,
+    seed: Seed,
+    step: int,
+    tree: Path,
+    parent: str | None = None,
+    parent_episode: str | None = None,
+) -> bool:
+    """`Corpus.add_bug` of the corpus in `folder`, behind `artifacts/<bug id>/` there.
+
+    The artifact directory is written first, so that every row of the corpus has one.
+    """
+    write_artifact(task.artifact, folder / "artifacts" / task.bug_id)
+    return corpus.add_bug(
+        task,
+        origin=origin,
+        strategy=strategy,
+        seed=seed,
+        step=step,
+        parent=parent,
+        parent_episode=parent_episode,
+        tree=tree,
+    )
 
 
 class RunCache(MutableMapping[str, str]):

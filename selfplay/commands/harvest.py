@@ -13,8 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from selfplay.bugs.artifact import write_artifact
-from selfplay.bugs.corpus import Corpus
+from selfplay.bugs.corpus import Corpus, store_bug
 from selfplay.config import InjectConfig
 from selfplay.curriculum.arena import Arena
 from selfplay.curriculum.procedural import ProceduralBug, in_turn, validated_bugs
@@ -39,6 +38,7 @@ def harvest(
     done = {(row["repo"], row["task_id"]): row for row in stored if row["verdict"] != "undecided"}
     rows = list(done.values())
     arena_of = {arena.prepared.name: arena for arena in arenas}
+    num_valid = sum(bool(row["bug_id"]) for row in rows)
     bugs = in_turn(_bugs_of(config, arena, pool, done) for arena in arenas)
     with tqdm(total=config.num_bugs, initial=corpus.num_bugs(), unit="bug", desc="bugs") as bar:
         for bug in _until(bugs, corpus, config.num_bugs):
@@ -46,7 +46,7 @@ def harvest(
             append_json_lines(file, [row])
             rows.append(row)
             bar.update(bool(row["bug_id"]))
-            num_valid = sum(bool(row["bug_id"]) for row in rows)
+            num_valid += bool(row["bug_id"])
             bar.set_postfix_str(f"{num_valid / len(rows):.0%} of {len(rows)} tries valid")
     return rows
 
@@ -66,9 +66,10 @@ def summary(rows: Iterable[Row]) -> list[list[Any]]:
 def keep_bug(
     corpus: Corpus, out: Path, arena: Arena, solve: SolveTask, task: InjectionTask, origin: str
 ) -> bool:
-    """Artifact directory first, then the corpus row that names it; False for a duplicate."""
-    write_artifact(solve.artifact, out / "artifacts" / solve.bug_id)
-    return corpus.add_bug(
+    """Keep the bug that answers an injection task; False for a duplicate."""
+    return store_bug(
+        corpus,
+        out,
         solve,
         origin=origin,
         strategy=task.strategy,

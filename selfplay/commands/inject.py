@@ -98,7 +98,8 @@ def repo_names(config: InjectConfig) -> list[str]:
 
 def by_policy(config: InjectConfig, stage: Stage, corpus: Corpus, out: Path) -> list[Row]:
     """One episode for each of `n` seeds, stored in `episodes.jsonl`."""
-    config.curriculum.num_groups, config.curriculum.seeds_per_group = 1, config.n or 8
+    assert config.num_tries is not None, "num_bugs has no part in what a policy is asked"
+    config.curriculum.num_groups, config.curriculum.seeds_per_group = 1, config.num_tries
     sampler = SeedSampler(
         stage.arenas,
         curriculum=config.curriculum,

@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from selfplay.bugs.artifact import write_artifact
-from selfplay.bugs.corpus import Corpus
+from selfplay.bugs.corpus import Corpus, store_bug
 from selfplay.curriculum.injecting import Injection
 from selfplay.curriculum.round import RoundPlayer, Rounds
 from selfplay.curriculum.sampler import SeedSampler
@@ -178,14 +177,12 @@ def round_metrics(rounds: Rounds) -> dict[str, float]:
 def keep_bug(
     corpus: Corpus, run_dir: RunDir, trees: Mapping[str, Path], injection: Injection, step: int
 ) -> bool:
-    """Store a valid bug of the model; False when an earlier step already holds it.
-
-    The artifact directory is written first, so that every row of the corpus has one.
-    """
+    """Store a valid bug of the model; False when an earlier step already holds it."""
     task = injection.outcome.solve_task
     assert task is not None
-    write_artifact(task.artifact, run_dir.path / "artifacts" / task.bug_id)
-    return corpus.add_bug(
+    return store_bug(
+        corpus,
+        run_dir.path,
         task,
         origin="model",
         strategy=injection.task.strategy,

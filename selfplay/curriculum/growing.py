@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from selfplay.bugs.artifact import write_artifact
-from selfplay.bugs.corpus import Corpus
+from selfplay.bugs.corpus import Corpus, store_bug
 from selfplay.bugs.higher_order import MAX_ORDER, Grown, bug_order, grow
 from selfplay.curriculum.arena import Stage
 from selfplay.curriculum.solving import Attempt
@@ -42,8 +41,9 @@ def grow_bugs(
         parent = corpus.bug(attempt.task.bug_id)
         if parent is None:
             continue
-        write_artifact(found.task.artifact, run_dir.path / "artifacts" / found.task.bug_id)
-        num_stored += corpus.add_bug(
+        num_stored += store_bug(
+            corpus,
+            run_dir.path,
             found.task,
             origin="model",
             strategy=parent.strategy,

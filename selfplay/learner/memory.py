@@ -19,11 +19,11 @@ from selfplay.errors import UserError
 from selfplay.learner.loss import CHUNK, KEPT_LOGITS
 from selfplay.learner.trainer import TrainerConfig
 from selfplay.policy.attention import KEPT_KEYS
+from selfplay.policy.prefix_tree import BLOCK_TOKENS
 
 MIB = 2**20
 SLACK = 1.15
 """On what is counted: the allocator's and the matrix library's own buffers."""
-BLOCK_TOKENS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

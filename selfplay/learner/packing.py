@@ -18,6 +18,7 @@ import torch
 
 from selfplay.errors import UserError
 from selfplay.policy.prefix_tree import (
+    BLOCK_TOKENS,
     Block,
     PrefixTree,
     build_split_tree,
@@ -73,7 +74,7 @@ def pack(
     max_tokens: int,
     prompt_gradient: bool = True,
     share_prefixes: bool = True,
-    block_tokens: int = 256,
+    block_tokens: int = BLOCK_TOKENS,
 ) -> list[MicroBatch]:
     """Pack samples into rows of at most `max_tokens`; a longer sample gets a row of its own.
 

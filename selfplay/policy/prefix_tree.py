@@ -21,6 +21,9 @@ import torch
 Span = tuple[int, int]
 """Half-open range of row indices."""
 
+BLOCK_TOKENS = 256
+"""Queries of the largest block, unless told."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
@@ -76,7 +79,7 @@ def common_prefix(left: Sequence[int], right: Sequence[int], start: int = 0) -> 
 
 
 def build_tree(
-    sequences: Sequence[Sequence[int]], *, block_tokens: int = 256, share: bool = True
+    sequences: Sequence[Sequence[int]], *, block_tokens: int = BLOCK_TOKENS, share: bool = True
 ) -> PrefixTree:
     """Lay out `sequences` (none empty); no block holds more than `block_tokens` queries.
 
@@ -90,7 +93,10 @@ def build_tree(
 
 
 def build_split_tree(
-    contexts: Sequence[Sequence[int]], rests: Sequence[Sequence[int]], *, block_tokens: int = 256
+    contexts: Sequence[Sequence[int]],
+    rests: Sequence[Sequence[int]],
+    *,
+    block_tokens: int = BLOCK_TOKENS,
 ) -> PrefixTree:
     """Sequence i is `contexts[i]` (may be empty) and then `rests[i]` (not empty).
 

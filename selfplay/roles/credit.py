@@ -14,11 +14,11 @@ it, so the plain similarity says little of small edits; counting places first me
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from unidiff.patch import Hunk
 
-from selfplay.bugs.diffs import parse_patch
+from selfplay.bugs.diffs import FileDiff, parse_patch
 from selfplay.errors import PatchError
 
 MAX_PAIRS = 20_000_000
@@ -41,17 +41,19 @@ def partial_credit(predicted: str, gold: str) -> float:
     """Credit of a patch against the gold patch; both apply to the same tree. 0 for an empty or
     malformed one."""
     try:
-        ours, theirs = _places(predicted), _places(gold)
-        either = ours | theirs
-        place = len(ours & theirs) / len(either) if either else 0.0
-        text = _similarity(_added(predicted), _added(gold)) if place else 0.0
+        ours, theirs = parse_patch(predicted), parse_patch(gold)
     except PatchError:
         return 0.0
-    return place * (1.0 + text) / 2.0
+    changed, wanted = _places(ours), _places(theirs)
+    shared = changed & wanted
+    if not shared:
+        return 0.0
+    place = len(shared) / len(changed | wanted)
+    return place * (1.0 + _similarity(_added(ours), _added(theirs))) / 2.0
 
 
-def _places(patch: str) -> set[tuple[str | None, int]]:
-    return {(f.old, number) for f in parse_patch(patch) for h in f.hunks for number in _lines(h)}
+def _places(files: Iterable[FileDiff]) -> set[tuple[str | None, int]]:
+    return {(f.old, number) for f in files for h in f.hunks for number in _lines(h)}
 
 
 def _lines(hunk: Hunk) -> Iterator[int]:
@@ -68,8 +70,8 @@ def _lines(hunk: Hunk) -> Iterator[int]:
             yield number
 
 
-def _added(patch: str) -> str:
-    return "\n".join(line.strip() for file in parse_patch(patch) for line in file.added)
+def _added(files: Iterable[FileDiff]) -> str:
+    return "\n".join(line.strip() for file in files for line in file.added)
 
 
 def _changes(patch: str) -> dict[str, str]:

@@ -15,8 +15,7 @@ from selfplay.policy.base import SampleRequest
 from selfplay.policy.model_files import load_model, resolve_adapter, resolve_model
 from selfplay.policy.transformers import HFTokenizer, TransformersPolicy
 from selfplay.types import TrainingSample
-
-from .tiny import tiny_model
+from tests.learner.tiny import tiny_model
 
 
 def test_a_local_directory_is_taken_as_it_is(tmp_path: Path) -> None:

@@ -15,8 +15,7 @@ from selfplay.policy.base import SampleRequest
 from selfplay.policy.decoding import prefill
 from selfplay.policy.transformers import TransformersPolicy, make_batches
 from selfplay.types import Completion
-
-from .tiny import VOCABULARY, tiny_model
+from tests.learner.tiny import VOCABULARY, tiny_model
 
 END = 3
 
