@@ -161,7 +161,7 @@ def mismatch(
     requests = make_requests(tokenizer, max_new_tokens, 5000)
     answers = policy.sample(requests)
     records = [
-        trajectory(request.prompt_ids, completion)
+        trajectory(request, completion)
         for request, group in zip(requests, answers, strict=True)
         for completion in group
     ]

@@ -225,7 +225,6 @@ def play_bytes(runs: Path, steps: int) -> None:
         trainer,
         TransformersPolicy(trainer.model, ByteTokenizer()),
         model_dir=no_tokenizer(),
-        temperature=1.0,
         config=settings,
     )
     with RunDir(runs / NAME) as run_dir:
@@ -280,7 +279,6 @@ def play_loop(runs: Path, steps: int) -> None:
         trainer,
         WeightedScript(trainer),  # type: ignore[arg-type]
         model_dir=no_tokenizer(),
-        temperature=1.0,
         config=config.learner,
     )
     train(config, lambda _: learner)

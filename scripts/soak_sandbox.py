@@ -40,8 +40,8 @@ from selfplay.sandbox.owner import owner_token
 from selfplay.sandbox.select import PATH
 from selfplay.types import FileChange
 
-MAX_REPEATS = 40
-PAUSE_S = {"bwrap": 0.15, "server": 1.5, "dockerd": 20.0}
+MAX_REPEATS = 60
+PAUSE_S = {"bwrap": 0.6, "server": 1.5, "dockerd": 20.0}
 """Mean pause between two kills of a kind."""
 
 
@@ -54,18 +54,37 @@ class Engine:
         self.start()
 
     def start(self) -> None:
+        """Start dockerd until one answers: as any service manager would, again if it ends."""
+        deadline = time.monotonic() + 180
+        while time.monotonic() < deadline:
+            if self.process is None or self.process.poll() is not None:
+                self._launch()
+            with suppress(subprocess.TimeoutExpired):
+                words = ["docker", "-H", self.socket, "info"]
+                if subprocess.run(words, capture_output=True, timeout=20).returncode == 0:
+                    return
+            time.sleep(0.25)
+        raise SystemExit(f"dockerd did not start: see {self.folder}/dockerd.log")
+
+    def _launch(self) -> None:
+        self._await_end_of_containerd()
         (self.folder / "docker.pid").unlink(missing_ok=True)
         words = ["dockerd", "-H", self.socket, "--data-root", str(self.folder / "data")]
         words += ["--exec-root", str(self.folder / "exec"), "--bridge=none", "--iptables=false"]
         words += ["--pidfile", str(self.folder / "docker.pid"), "--ip-masq=false"]
         with (self.folder / "dockerd.log").open("ab") as log:
             self.process = subprocess.Popen(words, stdout=log, stderr=log)
-        for _ in range(240):
-            done = subprocess.run(["docker", "-H", self.socket, "info"], capture_output=True)
-            if done.returncode == 0:
-                return
-            time.sleep(0.25)
-        raise SystemExit(f"dockerd did not start: see {self.folder}/dockerd.log")
+
+    def _await_end_of_containerd(self) -> None:
+        """A killed dockerd takes its containerd along, a moment later; one that starts in between,
+        or finds the pid of one that nobody reaped, waits 15 s for it and gives up."""
+        deadline = time.monotonic() + 10
+        file = self.folder / "exec/containerd/containerd.pid"
+        with suppress(OSError, ValueError):
+            pid = int(file.read_text())
+            while b"containerd" in command(pid) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            file.unlink()
 
     def kill(self) -> None:
         assert self.process is not None
@@ -147,7 +166,7 @@ def one_run(sandbox: Sandbox, environment: Environment, number: int, seed: int) 
             result = sandbox.run(job)
         except SandboxError as error:
             logging.info("run %d: %s", number, error)
-            time.sleep(0.2 * min(repeats, 10))
+            time.sleep(0.1 * min(repeats, 10))
             continue
         right = (code, f"{text}\n".encode(), {"kept": str(number).encode()})
         got = (result.exit_code, result.output, dict(result.files))

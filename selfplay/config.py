@@ -91,10 +91,12 @@ class ReposConfig:
 class InjectorConfig:
     """Strategies with their weights, and the limits that an artifact must meet.
 
-    `inverse_hunks`: each hunk of the bug must have a part in the failures, not just each file.
+    `temperature` is that of the injector's answers (null: `policy.temperature`). `inverse_hunks`:
+    each hunk of the bug must have a part in the failures, not just each file.
     """
 
     strategies: dict[str, float] = field(default_factory=dict)
+    temperature: float | None = None
     min_passing_tests: int = 5
     min_changed_files: int = 1
     min_failing_tests: int = 1
@@ -133,7 +135,8 @@ class CurriculumConfig:
     `num_groups` injector peer groups (repository x strategy) of `seeds_per_group` prompts, each
     sampled `samples_per_seed` times; every valid bug gets `group_size` solver attempts; bugs of
     earlier steps are replayed until `min_solve_groups` groups are on the table. Of the failed
-    attempts of a step, at most `higher_order` become second-order bugs (0: none).
+    attempts of a step, at most `higher_order` become second-order bugs (0: none). `adaptive_kinds`:
+    kinds of bug that the solver fixes some of are asked for more often (compact scaffold).
     """
 
     num_groups: int = 2
@@ -143,6 +146,7 @@ class CurriculumConfig:
     min_solve_groups: int = 6
     higher_order: int = 2
     max_bugs_per_function: int = 4
+    adaptive_kinds: bool = True
     replay_low: float = 0.05
     replay_high: float = 0.7
     max_idle_steps: int = 5

@@ -68,6 +68,7 @@ def _trajectory_to_dict(trajectory: Trajectory | None) -> dict[str, Any] | None:
         "logprobs": [x if math.isfinite(x) else str(x) for x in trajectory.logprobs],
         "policy_version": trajectory.policy_version,
         "turns": [[turn.start, turn.end, turn.policy_version] for turn in trajectory.turns],
+        "temperature": trajectory.temperature,
     }
 
 
@@ -83,4 +84,5 @@ def _trajectory_from_dict(data: Mapping[str, Any] | None) -> Trajectory | None:
             Turn(start=int(start), end=int(end), policy_version=int(version))
             for start, end, version in data.get("turns", ())
         ),
+        temperature=float(data.get("temperature", 1.0)),
     )

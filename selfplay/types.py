@@ -65,7 +65,8 @@ class Limits:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InjectionTask:
     """What the controller asks of the injector. `material`: the valid bugs of the same repository
-    that the strategy "combine" puts together."""
+    that the strategy "combine" puts together. `kinds`: of bug, the most wanted first; () for any.
+    """
 
     task_id: str
     repo: str
@@ -73,6 +74,7 @@ class InjectionTask:
     seed: Seed
     limits: Limits = Limits()
     material: tuple[BugArtifact, ...] = ()
+    kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,8 +184,9 @@ class Trajectory:
     """Aligned per-token lists of one episode; what was not sampled has loss mask 0, logprob 0.
 
     `turns` are the sampled stretches in order, one for each completion; `policy_version` is the
-    oldest of theirs. Example: a prompt of 2 tokens, an answer of 1, an observation of 3 and an
-    answer of 2 have the mask (0, 0, 1, 0, 0, 0, 1, 1) and the turns 2-3 and 6-8.
+    oldest of theirs; the log-probabilities are of the distribution at `temperature`. Example: a
+    prompt of 2 tokens, an answer of 1, an observation of 3 and an answer of 2 have the mask
+    (0, 0, 1, 0, 0, 0, 1, 1) and the turns 2-3 and 6-8.
     """
 
     token_ids: tuple[int, ...]
@@ -191,6 +194,7 @@ class Trajectory:
     logprobs: tuple[float, ...]
     policy_version: int
     turns: tuple[Turn, ...] = ()
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         assert len(self.token_ids) == len(self.loss_mask) == len(self.logprobs)
@@ -232,6 +236,7 @@ class TrainingSample:
 
     `advantages[i]` belongs to the prediction of `token_ids[i]`; it is read only where
     `loss_mask[i] == 1`. Samples with equal leading tokens of mask 0 share that prefix when packed.
+    `temperature` is that of the distribution that was sampled, which the learner then computes.
     """
 
     token_ids: tuple[int, ...]
@@ -239,6 +244,7 @@ class TrainingSample:
     logprobs: tuple[float, ...]
     advantages: tuple[float, ...]
     policy_version: int
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         num = len(self.token_ids)

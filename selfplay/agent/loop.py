@@ -172,6 +172,7 @@ class AgentEpisode:
             logprobs=tuple(self._logprobs),
             policy_version=min(span.policy_version for span in self._spans),
             turns=tuple(self._spans),
+            temperature=self.task.temperature or 1.0,
         )
 
     def _open(self) -> None:

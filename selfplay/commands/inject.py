@@ -49,6 +49,7 @@ def run(overrides: Sequence[str]) -> int:
         config.policy.engine = "scripted"
     sampling = Sampling(
         temperature=config.policy.temperature,
+        injector_temperature=config.injector.temperature,
         top_p=config.policy.top_p,
         max_new_tokens=config.policy.max_new_tokens,
         seed=config.seed,

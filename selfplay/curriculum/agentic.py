@@ -26,7 +26,7 @@ def play_injections(
             injection,
             name=f"{task.task_id}/injector/{number}",
             seed=derive_seed(stage.sampling.seed, task.task_id, number, "injector"),
-            temperature=stage.sampling.temperature,
+            temperature=stage.sampling.of_injector,
             top_p=stage.sampling.top_p,
         )
         begun.append(injection)

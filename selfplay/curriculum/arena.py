@@ -9,7 +9,7 @@ from typing import Any
 from selfplay.agent.chat import ChatRenderer
 from selfplay.agent.loop import AgentLimits, OnTurn
 from selfplay.bugs.testing import TestRunner
-from selfplay.policy.base import Policy
+from selfplay.policy.base import Policy, SampleRequest
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.agentic_injector import AgenticInjector
 from selfplay.roles.agentic_solver import AgenticSolver
@@ -51,12 +51,18 @@ class Agents:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How the policy is sampled; `seed` is the run's."""
+    """How the policy is sampled; `seed` is the run's. `injector_temperature`: None for the same."""
 
     temperature: float = 1.0
+    injector_temperature: float | None = None
     top_p: float = 1.0
     max_new_tokens: int = 80
     seed: int = 0
+
+    @property
+    def of_injector(self) -> float:
+        """The injector's temperature."""
+        return self.temperature if self.injector_temperature is None else self.injector_temperature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,22 +89,23 @@ class Play:
     info: Mapping[str, Any] = field(default_factory=dict)
 
 
-def one_turn(prompt_ids: tuple[int, ...], completion: Completion) -> Play:
+def one_turn(request: SampleRequest, completion: Completion) -> Play:
     """The play of a role that answers once."""
     return Play(
-        trajectory=trajectory(prompt_ids, completion),
+        trajectory=trajectory(request, completion),
         answer=completion.text,
         status="truncated" if completion.finish_reason == "length" else "completed",
         policy_version=completion.policy_version,
     )
 
 
-def trajectory(prompt_ids: tuple[int, ...], completion: Completion) -> Trajectory:
+def trajectory(request: SampleRequest, completion: Completion) -> Trajectory:
     """Prompt and answer as aligned lists.
 
     Example: prompt (5, 6), answer (7, 8) with logprobs (-1., -2.) gives ids (5, 6, 7, 8),
     mask (0, 0, 1, 1) and logprobs (0., 0., -1., -2.).
     """
+    prompt_ids = request.prompt_ids
     num_prompt, version = len(prompt_ids), completion.policy_version
     end = num_prompt + len(completion.token_ids)
     return Trajectory(
@@ -107,4 +114,5 @@ def trajectory(prompt_ids: tuple[int, ...], completion: Completion) -> Trajector
         logprobs=(0.0,) * num_prompt + completion.logprobs,
         policy_version=version,
         turns=(Turn(start=num_prompt, end=end, policy_version=version),),
+        temperature=request.logprob_temperature,
     )

@@ -114,7 +114,8 @@ class Controller:
             return [b.task.artifact for b in bugs if b.step < step and b.parent is None]
 
         counts = self._corpus.counts_by_function(before_step=step)
-        planned = self._sampler.draw(step, counts, known_bugs)
+        lessons = self._corpus.lessons(before_step=step)
+        planned = self._sampler.draw(step, counts, known_bugs, lessons)
         rounds = self._player.play(
             step, planned, replays, lambda name: self._watcher.phase(step, name)
         )

@@ -54,19 +54,18 @@ def inject(stage: Stage, tasks: Sequence[InjectionTask], num_samples: int) -> li
     if stage.agents is not None:
         return _inject_with_tools(stage, stage.agents, tasks, num_samples)
     prompts = [stage.arenas[task.repo].injector.prompt(task) for task in tasks]
-    answers = stage.policy.sample(
-        [
-            SampleRequest(
-                prompt_ids=prompt.prompt_ids,
-                num_samples=num_samples,
-                max_new_tokens=stage.sampling.max_new_tokens,
-                temperature=stage.sampling.temperature,
-                top_p=stage.sampling.top_p,
-                seed=derive_seed(stage.sampling.seed, task.task_id, "injector"),
-            )
-            for task, prompt in zip(tasks, prompts, strict=True)
-        ]
-    )
+    requests = [
+        SampleRequest(
+            prompt_ids=prompt.prompt_ids,
+            num_samples=num_samples,
+            max_new_tokens=stage.sampling.max_new_tokens,
+            temperature=stage.sampling.of_injector,
+            top_p=stage.sampling.top_p,
+            seed=derive_seed(stage.sampling.seed, task.task_id, "injector"),
+        )
+        for task, prompt in zip(tasks, prompts, strict=True)
+    ]
+    answers = stage.policy.sample(requests)
     distinct = list(dict.fromkeys((i, c.text) for i, group in enumerate(answers) for c in group))
     outcomes = dict(
         zip(
@@ -79,8 +78,8 @@ def inject(stage: Stage, tasks: Sequence[InjectionTask], num_samples: int) -> li
         )
     )
     return [
-        Injection(task=task, play=one_turn(prompt.prompt_ids, c), outcome=outcomes[(i, c.text)])
-        for i, (task, prompt) in enumerate(zip(tasks, prompts, strict=True))
+        Injection(task=task, play=one_turn(requests[i], c), outcome=outcomes[(i, c.text)])
+        for i, task in enumerate(tasks)
         for c in answers[i]
     ]
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from selfplay.config import CurriculumConfig, InjectorConfig
 from selfplay.curriculum.arena import Arena
+from selfplay.curriculum.frontier import Lessons, order_of_kinds
 from selfplay.repo.functions import FunctionInfo
 from selfplay.seeds import derive_rng
 from selfplay.types import BugArtifact, InjectionTask, Seed, Strategy
@@ -55,12 +57,14 @@ class SeedSampler:
         step: int,
         counts: Mapping[str, Mapping[str, int]],
         known_bugs: KnownBugs = lambda repo: (),
+        lessons: Lessons = MappingProxyType({}),
     ) -> list[PlannedInjection]:
         """`num_groups x seeds_per_group` tasks.
 
         `counts[repo]["path::function"]` is how many bugs the corpus holds there; repositories and
         functions with fewer bugs are drawn more often, full ones (`max_bugs_per_function`) never.
-        `known_bugs` are what the strategy "combine" draws from.
+        `known_bugs` are what the strategy "combine" draws from; `lessons` say which kinds of bug
+        have taught something.
         """
         rng = derive_rng(self._seed, step, "seeds")
         repos = self._draw_repos(rng, counts)
@@ -85,6 +89,7 @@ class SeedSampler:
                     seed=seed,
                     limits=self._limits,
                     material=material,
+                    kinds=self._draw_kinds(rng, strategy, lessons),
                 )
                 planned.append(PlannedInjection(task=task, group_id=group_id))
         return planned
@@ -113,6 +118,12 @@ class SeedSampler:
         if not any(weights.values()):
             return "direct"
         return rng.choices(list(weights), weights=list(weights.values()))[0]
+
+    def _draw_kinds(
+        self, rng: random.Random, strategy: Strategy, lessons: Lessons
+    ) -> tuple[str, ...]:
+        adaptive = self._curriculum.adaptive_kinds
+        return order_of_kinds(rng, strategy, lessons) if adaptive else ()
 
     def _draw_seed(
         self, rng: random.Random, repo: str, strategy: Strategy, counts: Mapping[str, int]

@@ -54,19 +54,18 @@ def solve(
     if stage.agents is not None:
         return _solve_with_tools(stage, stage.agents, tasks, group_size, salt)
     prompts = stage.pool.map(lambda task: stage.arenas[task.repo].solver.prompt(task), tasks)
-    answers = stage.policy.sample(
-        [
-            SampleRequest(
-                prompt_ids=prompt.prompt_ids,
-                num_samples=group_size,
-                max_new_tokens=stage.sampling.max_new_tokens,
-                temperature=stage.sampling.temperature,
-                top_p=stage.sampling.top_p,
-                seed=derive_seed(stage.sampling.seed, task.bug_id, salt, "solver"),
-            )
-            for task, prompt in zip(tasks, prompts, strict=True)
-        ]
-    )
+    requests = [
+        SampleRequest(
+            prompt_ids=prompt.prompt_ids,
+            num_samples=group_size,
+            max_new_tokens=stage.sampling.max_new_tokens,
+            temperature=stage.sampling.temperature,
+            top_p=stage.sampling.top_p,
+            seed=derive_seed(stage.sampling.seed, task.bug_id, salt, "solver"),
+        )
+        for task, prompt in zip(tasks, prompts, strict=True)
+    ]
+    answers = stage.policy.sample(requests)
     distinct = list(dict.fromkeys((i, c.text) for i, group in enumerate(answers) for c in group))
     judged = stage.pool.map(
         lambda key: judge_attempt(stage, tasks[key[0]], prompts[key[0]], key[1]), distinct
@@ -76,7 +75,7 @@ def solve(
         [
             Attempt(
                 task=task,
-                play=one_turn(prompts[i].prompt_ids, c),
+                play=one_turn(requests[i], c),
                 judgement=verdicts[(i, c.text)],
             )
             for c in answers[i]

@@ -111,6 +111,7 @@ def training_samples(groups: Sequence[PeerGroup], *, divide_by_std: bool = False
                     logprobs=trajectory.logprobs,
                     advantages=tuple(weighted if mask else 0.0 for mask in trajectory.loss_mask),
                     policy_version=trajectory.policy_version,
+                    temperature=trajectory.temperature,
                 )
             )
     metrics = {

@@ -47,7 +47,6 @@ class GrpoLearner:
         policy: TransformersPolicy,
         *,
         model_dir: Path,
-        temperature: float,
         config: LearnerConfig,
     ) -> None:
         self.trainer = trainer
@@ -55,7 +54,6 @@ class GrpoLearner:
         self.policy = policy
         self._publisher = Publisher(trainer.model, policy)
         self._model_dir = model_dir
-        self._temperature = temperature
         self._config = config
         self._repetition = RepetitionConfig(
             tokens=config.repetition_tokens, period=config.repetition_period
@@ -72,7 +70,7 @@ class GrpoLearner:
         told = {**batch.metrics, **dropped, **staleness(samples, self.policy.version)}
         if not samples:
             return {**told, "groups_trained": 0.0, "skipped": 1.0}
-        stats = self.team.step(samples, self._temperature)
+        stats = self.team.step(samples)
         if not stats["skipped"]:
             self._publisher.publish()
         moved = 0.0 if stats["skipped"] else trained
@@ -127,9 +125,7 @@ def open_learner(
     engine = TransformersPolicy(
         trainer.model, HFTokenizer.load(model_dir), batch_tokens=policy.batch_tokens
     )
-    return GrpoLearner(
-        trainer, engine, model_dir=model_dir, temperature=policy.temperature, config=learner
-    )
+    return GrpoLearner(trainer, engine, model_dir=model_dir, config=learner)
 
 
 def follow(policy: PolicyConfig, learner: LearnerConfig, seed: int, world: World) -> None:

@@ -169,16 +169,17 @@ def supervised_loss(logprobs: torch.Tensor, num_total: int) -> torch.Tensor:
 
 
 def token_scores(
-    states: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, temperature: float = 1.0
+    states: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, temperatures: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability of `targets` [N] and entropy, both fp32 [N], from states [N, size].
+    """Log-probability of `targets` [N] and entropy, both fp32 [N], from states [N, size], each of
+    the distribution at its temperature [N].
 
     The head (weight [vocabulary, size]) runs in the model's dtype, the softmax in fp32, both in
     pieces: nothing of size N x vocabulary is kept in fp32, and for more than `KEPT_LOGITS` tokens
     nothing at all: the backward pass computes the logits again.
     """
     logprobs, entropy = _TokenScores.apply(  # type: ignore[no-untyped-call]
-        states, weight, targets, temperature
+        states, weight, targets, temperatures.unsqueeze(1)
     )
     return logprobs, entropy
 
@@ -195,14 +196,14 @@ class _TokenScores(torch.autograd.Function):
         states: torch.Tensor,
         weight: torch.Tensor,
         targets: torch.Tensor,
-        temperature: float,
+        temperatures: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         keep = len(targets) <= KEPT_LOGITS
         logprobs, entropies, normalisers, kept = [], [], [], []
         for start in range(0, len(targets), CHUNK):
             rows = slice(start, start + CHUNK)
             logits = functional.linear(states[rows], weight)
-            scaled = logits.float() / temperature
+            scaled = logits.float() / temperatures[rows]
             normaliser = torch.logsumexp(scaled, dim=-1, keepdim=True)
             chosen = scaled.gather(1, targets[rows].unsqueeze(1))
             logprobs.append((chosen - normaliser).squeeze(1))
@@ -214,22 +215,21 @@ class _TokenScores(torch.autograd.Function):
         empty = states.new_empty(0, dtype=torch.float32)
         entropy = _joined(entropies, empty)
         normaliser = _joined(normalisers, empty.view(0, 1))
-        ctx.save_for_backward(states, weight, targets, normaliser, entropy, *kept)
-        ctx.temperature = temperature
+        ctx.save_for_backward(states, weight, targets, temperatures, normaliser, entropy, *kept)
         return _joined(logprobs, empty), entropy
 
     @staticmethod
     def backward(
         ctx: Any, grad_logprob: torch.Tensor, grad_entropy: torch.Tensor
     ) -> tuple[torch.Tensor | None, ...]:
-        states, weight, targets, normaliser, entropy, *kept = ctx.saved_tensors
+        states, weight, targets, temperatures, normaliser, entropy, *kept = ctx.saved_tensors
         with_entropy = bool(grad_entropy.any())
         grad_states = torch.empty_like(states) if ctx.needs_input_grad[0] else None
         grad_weight: torch.Tensor | None = None
         for number, start in enumerate(range(0, len(targets), CHUNK)):
             rows = slice(start, start + CHUNK)
             logits = kept[number] if kept else functional.linear(states[rows], weight)
-            log_p = logits.float().div_(ctx.temperature).sub_(normaliser[rows])
+            log_p = logits.float().div_(temperatures[rows]).sub_(normaliser[rows])
             probs = torch.exp(log_p)
             factor = -grad_logprob[rows].unsqueeze(1)
             if with_entropy:
@@ -238,7 +238,7 @@ class _TokenScores(torch.autograd.Function):
             else:
                 grad = probs.mul_(factor)
             grad.scatter_add_(1, targets[rows].unsqueeze(1), -factor)
-            grad_logits = grad.div_(ctx.temperature).to(states.dtype)
+            grad_logits = grad.div_(temperatures[rows]).to(states.dtype)
             if grad_states is not None:
                 grad_states[rows] = grad_logits @ weight
             if ctx.needs_input_grad[1]:

@@ -27,9 +27,7 @@ class Mismatch:
 
 
 @torch.no_grad()
-def measure_mismatch(
-    model: Any, trajectories: Sequence[Trajectory], temperature: float = 1.0
-) -> Mismatch:
+def measure_mismatch(model: Any, trajectories: Sequence[Trajectory]) -> Mismatch:
     """Score the sampled tokens by the trainer's forward pass (packed, shared prefixes once)."""
     use_plans(model)
     samples = [
@@ -39,6 +37,7 @@ def measure_mismatch(
             logprobs=t.logprobs,
             advantages=(0.0,) * len(t.token_ids),
             policy_version=t.policy_version,
+            temperature=t.temperature,
         )
         for t in trajectories
     ]
@@ -46,7 +45,7 @@ def measure_mismatch(
     ratios = []
     for batch in pack(samples, max_tokens=2048):
         states = row_states(model, batch)[batch.predictors - batch.num_context]
-        logprobs, _ = token_scores(states, head, batch.targets, temperature)
+        logprobs, _ = token_scores(states, head, batch.targets, batch.temperatures)
         ratios.append(logprobs - batch.rollout_logprobs)
     log_ratio = torch.cat(ratios).double()
     return Mismatch(

@@ -38,6 +38,8 @@ class Sample(Protocol):
     def logprobs(self) -> tuple[float, ...]: ...
     @property
     def advantages(self) -> tuple[float, ...]: ...
+    @property
+    def temperature(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +47,9 @@ class MicroBatch:
     """One row of T tokens and its N trained tokens, sample after sample.
 
     token_ids, position_ids: int64 [1, T]. predictors (row index whose state predicts), targets:
-    int64 [N]. rollout_logprobs, advantages: fp32 [N]. samples: index of each trained token's sample
-    in the step's list, int64 [N]. The first `num_context` tokens are prompts without gradient.
+    int64 [N]. rollout_logprobs, advantages, temperatures: fp32 [N]. samples: index of each trained
+    token's sample in the step's list, int64 [N]. The first `num_context` tokens are prompts without
+    gradient.
     """
 
     token_ids: torch.Tensor
@@ -57,6 +60,7 @@ class MicroBatch:
     targets: torch.Tensor
     rollout_logprobs: torch.Tensor
     advantages: torch.Tensor
+    temperatures: torch.Tensor
     samples: torch.Tensor
 
     @property
@@ -142,6 +146,7 @@ def _micro_batch(samples: Sequence[Sample], row: list[int], layout: _Layout) -> 
     targets: list[int] = []
     logprobs: list[float] = []
     advantages: list[float] = []
+    temperatures: list[float] = []
     owners: list[int] = []
     for place, index in enumerate(row):
         sample = samples[index]
@@ -154,6 +159,7 @@ def _micro_batch(samples: Sequence[Sample], row: list[int], layout: _Layout) -> 
                 targets.append(sample.token_ids[position])
                 logprobs.append(sample.logprobs[position])
                 advantages.append(sample.advantages[position])
+                temperatures.append(sample.temperature)
                 owners.append(index)
     return MicroBatch(
         token_ids=torch.tensor([tree.token_ids]),
@@ -164,5 +170,6 @@ def _micro_batch(samples: Sequence[Sample], row: list[int], layout: _Layout) -> 
         targets=torch.tensor(targets, dtype=torch.long),
         rollout_logprobs=torch.tensor(logprobs, dtype=torch.float32),
         advantages=torch.tensor(advantages, dtype=torch.float32),
+        temperatures=torch.tensor(temperatures, dtype=torch.float32),
         samples=torch.tensor(owners, dtype=torch.long),
     )

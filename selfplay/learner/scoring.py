@@ -22,11 +22,11 @@ class TokenScorer(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: MicroBatch, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
         states = row_states(self.model, batch)
         head = self.model.get_output_embeddings().weight  # type: ignore[operator]
         predictors = batch.predictors - batch.num_context
-        return token_scores(states[predictors], head, batch.targets, temperature)
+        return token_scores(states[predictors], head, batch.targets, batch.temperatures)
 
 
 def row_states(model: Any, batch: MicroBatch) -> torch.Tensor:

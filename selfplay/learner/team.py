@@ -21,10 +21,10 @@ class Team:
         self.trainer = trainer
         self._world = trainer.world
 
-    def step(self, samples: Sequence[Sample], temperature: float) -> dict[str, float]:
+    def step(self, samples: Sequence[Sample]) -> dict[str, float]:
         """`Trainer.step` on the samples of rank 0."""
-        self._tell("step", (), temperature)
-        return self.trainer.step(samples, temperature)
+        self._tell("step", ())
+        return self.trainer.step(samples)
 
     def save(self, directory: Path, step: int, extra: Mapping[str, Any], *, keep_last: int) -> Path:
         """`checkpoint.save`; every rank writes its pieces."""

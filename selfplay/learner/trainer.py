@@ -128,7 +128,7 @@ class Trainer:
         warmup = self.config.warmup_steps
         return self.config.learning_rate * min(1.0, (self.num_steps + 1) / max(warmup, 1))
 
-    def step(self, samples: Sequence[Sample], temperature: float = 1.0) -> dict[str, float]:
+    def step(self, samples: Sequence[Sample]) -> dict[str, float]:
         """One optimizer step of GRPO on `samples`; metrics of the step.
 
         `skipped` is 1.0, and nothing moved, when there is nothing to train on or the gradient is
@@ -146,7 +146,7 @@ class Trainer:
         def loss(logprobs: torch.Tensor, entropy: torch.Tensor, batch: MicroBatch) -> torch.Tensor:
             return policy_loss(logprobs, entropy, batch, self.config.loss, num_total, stats)
 
-        self.accumulate(batches, loss, temperature)
+        self.accumulate(batches, loss)
         learning_rate = self.learning_rate
         grad_norm = self.apply(learning_rate)
         seconds = time.perf_counter() - begin
@@ -179,9 +179,7 @@ class Trainer:
         device = next(iter(self.masters.values())).device
         return batches if device.type == "cpu" else [_moved(batch, device) for batch in batches]
 
-    def accumulate(
-        self, batches: Sequence[MicroBatch], loss: MicroLoss, temperature: float = 1.0
-    ) -> float:
+    def accumulate(self, batches: Sequence[MicroBatch], loss: MicroLoss) -> float:
         """Forward and backward over micro-batches; gradients add up, nothing moves. The loss.
 
         All ranks of a world go through equally many: weights and gradients travel in each.
@@ -191,7 +189,7 @@ class Trainer:
         given = [batch for batch in batches if batch.num_trained]
         num_fillers = max(self.world.gather(len(given))) - len(given)
         for batch in given:
-            logprobs, entropy = self.score(batch, temperature)
+            logprobs, entropy = self.score(batch)
             value = loss(logprobs, entropy, batch)
             value.backward()  # type: ignore[no-untyped-call]
             total += float(value.detach())
@@ -200,11 +198,9 @@ class Trainer:
             (0.0 * logprobs.sum()).backward()  # type: ignore[no-untyped-call]
         return total
 
-    def score(
-        self, batch: MicroBatch, temperature: float = 1.0
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def score(self, batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probability and entropy of each trained token, fp32 [N]."""
-        scores: tuple[torch.Tensor, torch.Tensor] = self._scorer(batch, temperature)
+        scores: tuple[torch.Tensor, torch.Tensor] = self._scorer(batch)
         return scores
 
     def apply(self, learning_rate: float) -> float:

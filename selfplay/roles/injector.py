@@ -155,7 +155,8 @@ class CompactInjector:
     def _draw_hint(
         self, task: InjectionTask, listing: Listing, source: str, function: FunctionInfo
     ) -> Hint | None:
-        """A listed line that an operator of the strategy fits, then a kind that fits the line."""
+        """A listed line that an operator of the strategy fits, then a kind that fits the line. A
+        task that wants some kinds gets the first of them that fits any line."""
         fitting: dict[int, set[str]] = {}
         for mutation in propose(source, function):
             hint = hint_for(listing, mutation, function.path)
@@ -163,6 +164,9 @@ class CompactInjector:
                 fitting.setdefault(hint.line, set()).add(hint.kind)
         if not fitting:
             return None
+        wanted = [kind for kind in task.kinds if any(kind in kinds for kinds in fitting.values())]
+        if wanted:
+            fitting = {line: {wanted[0]} for line, kinds in fitting.items() if wanted[0] in kinds}
         rng = derive_rng(task.task_id, "hint")
         line = rng.choice(sorted(fitting))
         return Hint(kind=rng.choice(sorted(fitting[line])), line=line)

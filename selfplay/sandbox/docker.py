@@ -156,6 +156,7 @@ class DockerSandbox:
             pids_limit=blueprint.num_processes,
             ulimits=[Ulimit(name=n, soft=value, hard=value) for n, value in blueprint.limits],
             log_config=LogConfig(type="none"),
+            stop_signal="SIGKILL",  # an engine that restarts does not wait 10 s for each of ours
             stdin_open=False,
             tty=False,
         )

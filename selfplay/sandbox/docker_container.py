@@ -77,6 +77,9 @@ class DockerWorker:
         if b"ready" not in said[:1]:
             raise self._failure(ending.output)
         code = None if ending.timed_out else self._exit_code(said[1:])
+        stopped = ending.stopped or (code == 137 and self._memory_ended()) or ""
+        if code == 137 and not said[1:] and not stopped:
+            raise SandboxError("a container was killed from outside: was the engine restarted?")
         return RunResult(
             exit_code=code,
             timed_out=ending.timed_out,
@@ -84,7 +87,7 @@ class DockerWorker:
             output_truncated=ending.truncated,
             duration_s=ending.duration_s,
             files={} if ending.stopped else read_out(out, job.quota.output),
-            stopped=ending.stopped or (code == 137 and self._memory_ended()) or "",
+            stopped=stopped,
         )
 
     def remove(self) -> None:

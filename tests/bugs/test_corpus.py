@@ -203,6 +203,23 @@ def test_statistics(tmp_path: Path, tree: Path) -> None:
             corpus.counts_by("colour")
 
 
+def test_lessons_are_of_the_first_group_of_earlier_bugs(tmp_path: Path, tree: Path) -> None:
+    changes = ("x + 2", "x - 1", "x * 1", "x + 3", "1 + x")
+    tasks = [make_bug(tree, "x + 1", new, fails=(f"t::{new}",)) for new in changes]
+    kinds = ("name", "name", "name", None, "name")
+    outcomes = [(True, False, None), (False, False), (True, True), (True, False), (True, False)]
+    with Corpus(tmp_path / "c.sqlite") as corpus:
+        for step, (task, kind, solved) in enumerate(zip(tasks, kinds, outcomes, strict=True)):
+            artifact = dataclasses.replace(task.artifact, meta={"hint": kind})
+            assert add(corpus, dataclasses.replace(task, artifact=artifact), step=step)
+            named = [{**a, "episode_id": f"{step}/{a['episode_id']}"} for a in attempts(0, *solved)]
+            corpus.add_attempts(task.bug_id, named, step=step)
+        again = [{**a, "episode_id": f"9/{a['episode_id']}"} for a in attempts(3, True, False)]
+        corpus.add_attempts(tasks[1].bug_id, again, step=3)  # a replay says nothing of its kind
+        assert corpus.lessons(before_step=4) == {("direct", "name"): (1, 2)}
+        assert corpus.lessons(before_step=0) == {}
+
+
 @pytest.mark.parametrize(
     ("rate", "name"),
     [(None, "unattempted"), (0.0, "never"), (0.125, "hard"), (0.25, "hard"), (0.5, "medium"),

@@ -134,7 +134,7 @@ def follow_a_while(world: World, out: Path) -> None:
     if not world.is_first:
         return team.follow()
     for samples in batches()[:SAVED_AT]:
-        team.step(samples, 1.0)
+        team.step(samples)
     path = team.save(out / "team", 7, {"step": 7}, keep_last=1)
     assert team.load(path) == {"step": 7}
     team.dismiss()

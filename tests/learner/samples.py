@@ -13,6 +13,7 @@ def sample(
     advantage: float = 1.0,
     logprob: float = -2.0,
     mask: list[int] | None = None,
+    temperature: float = 1.0,
 ) -> TrainingSample:
     """A prompt with mask 0 and an answer with mask 1 (or `mask`)."""
     answer_mask = mask or [1] * len(answer)
@@ -23,6 +24,7 @@ def sample(
         logprobs=(*[0.0] * len(prompt), *[logprob] * num),
         advantages=(*[0.0] * len(prompt), *[advantage * m for m in answer_mask]),
         policy_version=0,
+        temperature=temperature,
     )
 
 
@@ -45,5 +47,6 @@ def ragged_groups(draw: st.DrawFn) -> list[TrainingSample]:
             )
             advantage = draw(st.sampled_from([-1.5, -0.5, 0.5, 1.5]))
             logprob = draw(st.sampled_from([-4.0, -2.5, -1.5]))
-            samples.append(sample(prompt, answer, advantage, logprob, mask))
+            temperature = draw(st.sampled_from([1.0, 0.6]))
+            samples.append(sample(prompt, answer, advantage, logprob, mask, temperature))
     return samples

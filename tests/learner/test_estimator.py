@@ -60,7 +60,7 @@ def estimate(answers: tuple[int, ...], behaviour: torch.Tensor, config: LossConf
     (batch,) = pack(samples, max_tokens=100)
     weight = LOGITS.clone().unsqueeze(1).requires_grad_()
     states = torch.ones(batch.num_trained, 1, dtype=torch.float64)
-    scores, entropy = token_scores(states, weight, batch.targets)
+    scores, entropy = token_scores(states, weight, batch.targets, batch.temperatures)
     num_total = denominator([batch], config)
     loss = policy_loss(scores, entropy, batch, config, num_total, LossStats())
     (grad,) = torch.autograd.grad(loss, weight)

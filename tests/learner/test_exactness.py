@@ -54,6 +54,7 @@ def ragged_batches(draw: st.DrawFn) -> list[TrainingSample]:
                     logprobs=tuple(logprobs),
                     advantages=tuple(advantage * m for m in mask),
                     policy_version=0,
+                    temperature=rng.choice([0.9, 0.9, 0.7]),
                 )
             )
     return samples
@@ -88,7 +89,7 @@ def trained_gradients(
     num_total = denominator(batches, LOSS)
     stats = LossStats()
     loss = trainer.accumulate(
-        batches, lambda p, h, batch: policy_loss(p, h, batch, LOSS, num_total, stats), 0.9
+        batches, lambda p, h, batch: policy_loss(p, h, batch, LOSS, num_total, stats)
     )
     grads = {}
     for name, master in trainer.masters.items():
@@ -131,7 +132,8 @@ def reference_gradients(
     mask = torch.tensor([[0] * pad + [1] * (width - pad) for pad in pads])
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     logits = model(input_ids=ids, attention_mask=mask, position_ids=positions).logits
-    logp = torch.log_softmax(logits / 0.9, dim=-1)
+    temperatures = torch.tensor([s.temperature for s in samples]).view(-1, 1, 1)
+    logp = torch.log_softmax(logits / temperatures, dim=-1)
     total, num = logits.new_zeros(()), 0
     for row, (pad, s) in enumerate(zip(pads, samples, strict=True)):
         for i, trained in enumerate(s.loss_mask):

@@ -34,7 +34,7 @@ def packed_gradients(
     for batch in batches:
         states = hidden_states(model, batch.token_ids, batch.position_ids, TreePlan(batch.blocks))
         head = model.get_output_embeddings().weight
-        scores = token_scores(states[0, batch.predictors], head, batch.targets, 0.9)
+        scores = token_scores(states[0, batch.predictors], head, batch.targets, batch.temperatures)
         loss = policy_loss(*scores, batch, CONFIG, num_total, stats)
         loss.backward()
         total += float(loss.detach())
@@ -53,7 +53,9 @@ def reference_gradients(
     mask = torch.tensor(
         [[1] * len(s.token_ids) + [0] * (width - len(s.token_ids)) for s in samples]
     )
-    logp = torch.log_softmax(model(input_ids=ids, attention_mask=mask).logits / 0.9, dim=-1)
+    temperatures = torch.tensor([s.temperature for s in samples]).view(-1, 1, 1)
+    logits = model(input_ids=ids, attention_mask=mask).logits / temperatures
+    logp = torch.log_softmax(logits, dim=-1)
     total, num = torch.zeros(()), 0
     for row, s in enumerate(samples):
         for i in range(1, len(s.token_ids)):
@@ -174,7 +176,8 @@ def test_without_prompt_gradient_the_loss_is_the_same_and_only_answers_are_diffe
         stats = LossStats()
         states = row_states(model, batch)
         head = model.get_output_embeddings().weight
-        scores = token_scores(states[batch.predictors - batch.num_context], head, batch.targets)
+        states = states[batch.predictors - batch.num_context]
+        scores = token_scores(states, head, batch.targets, batch.temperatures)
         loss = policy_loss(*scores, batch, CONFIG, denominator(batches, CONFIG), stats)
         loss.backward()
         results.append((float(loss.detach()), model.get_input_embeddings().weight.grad.clone()))

@@ -81,6 +81,10 @@ class Turn:
     completion: Completion
 
 
+def temperature_of(number: int) -> float:
+    return 1.0 if number % 2 else 0.7
+
+
 def play(policy: VLLMPolicy, renderer: ChatRenderer, number: int) -> list[Turn]:
     """A chat with an environment that answers every call, good or bad, with some text."""
     system = "You repair code. Think, then call a tool."
@@ -90,7 +94,7 @@ def play(policy: VLLMPolicy, renderer: ChatRenderer, number: int) -> list[Turn]:
         request = SampleRequest(
             prompt_ids=prompt,
             max_new_tokens=4 + (7 * number + turn) % 24,
-            temperature=1.0 if number % 2 else 0.7,
+            temperature=temperature_of(number),
         )
         ((completion,),) = policy.sample([request])
         turns.append(Turn(prompt, completion))
@@ -100,7 +104,7 @@ def play(policy: VLLMPolicy, renderer: ChatRenderer, number: int) -> list[Turn]:
     return turns
 
 
-def joined(turns: Sequence[Turn]) -> Trajectory:
+def joined(turns: Sequence[Turn], temperature: float) -> Trajectory:
     """One aligned record of a chat, from turns of which each extends the one before."""
     ids: tuple[int, ...] = ()
     mask: list[int] = []
@@ -113,7 +117,11 @@ def joined(turns: Sequence[Turn]) -> Trajectory:
         mask += [0] * new + [1] * len(sampled)
         logprobs += [0.0] * new + list(turn.completion.logprobs)
     return Trajectory(
-        token_ids=ids, loss_mask=tuple(mask), logprobs=tuple(logprobs), policy_version=0
+        token_ids=ids,
+        loss_mask=tuple(mask),
+        logprobs=tuple(logprobs),
+        policy_version=0,
+        temperature=temperature,
     )
 
 
@@ -124,7 +132,7 @@ def test_fifty_chats_and_every_invariant_on_every_token(
     with ThreadPoolExecutor(16) as threads:
         chats = list(threads.map(lambda n: play(policy, renderer, n), range(NUM_EPISODES)))
     end = renderer.end_of_turn_id
-    records = [joined(turns) for turns in chats]
+    records = [joined(turns, temperature_of(n)) for n, turns in enumerate(chats)]
     for turns, record in zip(chats, records, strict=True):
         assert len(record.token_ids) == len(record.loss_mask) == len(record.logprobs)
         sampled = [token for turn in turns for token in turn.completion.token_ids]
@@ -140,11 +148,10 @@ def test_fifty_chats_and_every_invariant_on_every_token(
             assert all(logprob <= 1e-3 for logprob in done.logprobs)
             assert done.policy_version == 0 and done.spans == ()
     assert any(t.completion.finish_reason == "stop" for turns in chats for t in turns)
-    for temperature, part in ((1.0, records[1::2]), (0.7, records[::2])):
-        mismatch = measure_mismatch(load_model(model_dir), part, temperature)
-        assert mismatch.num_tokens == sum(sum(record.loss_mask) for record in part)
-        assert mismatch.kl < 0.02 and mismatch.mean_abs < 0.15, mismatch
-        assert mismatch.max_abs < 1.5, mismatch
+    mismatch = measure_mismatch(load_model(model_dir), records)
+    assert mismatch.num_tokens == sum(sum(record.loss_mask) for record in records)
+    assert mismatch.kl < 0.02 and mismatch.mean_abs < 0.15, mismatch
+    assert mismatch.max_abs < 1.5, mismatch
 
 
 def long_requests(tokenizer: HFTokenizer, num: int, max_new_tokens: int) -> list[SampleRequest]:

@@ -64,6 +64,15 @@ def test_prompts_are_a_function_of_the_task_and_vary_with_it(injector: CompactIn
     assert len(texts) >= 8
 
 
+def test_the_first_wanted_kind_that_fits_is_asked_for(injector: CompactInjector) -> None:
+    wanted = replace(task(), kinds=("exception", "loop", "return", "condition"))
+    hints = [injector.prompt(replace(wanted, task_id=str(i))).hint for i in range(20)]
+    assert {hint.kind for hint in hints if hint} == {"return"}
+    assert {hint.line for hint in hints if hint} == {3, 5, 6}
+    unknown = injector.prompt(replace(wanted, kinds=("exception",)))
+    assert unknown.hint is not None and unknown.hint.kind != "exception"
+
+
 def test_removal_hints_are_of_another_kind(injector: CompactInjector) -> None:
     texts = [injector.prompt(task(strategy="removal", name=str(i))).text for i in range(10)]
     assert all("Plant a bug: delete " in text for text in texts)

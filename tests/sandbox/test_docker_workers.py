@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -178,6 +179,38 @@ def test_a_dead_container_is_replaced(docker_sandbox: Any, environment: Environm
         container.kill()
     assert docker_sandbox.run(job).output == b"plain\n"
     client.close()
+
+
+@pytest.mark.docker
+def test_a_container_killed_from_outside_gives_no_verdict(
+    docker_sandbox: Any, environment: Environment
+) -> None:
+    """So does an engine that restarts; its 137 was taken for the command's own exit code."""
+    import docker
+
+    from selfplay.sandbox.docker import LABEL
+
+    client = docker.from_env()
+    label = f"{LABEL}={docker_sandbox._token}"
+
+    def kill_the_busy_one() -> None:
+        def busy() -> list[Any]:
+            with suppress(docker.errors.APIError):  # one that is just being removed
+                found = client.containers.list(filters={"label": label}, ignore_removed=True)
+                return [c for c in found if "sleep 61" in str(c.top()["Processes"])]
+            return []
+
+        wait_until(lambda: bool(busy()))
+        busy()[0].kill()
+
+    killer = threading.Thread(target=kill_the_busy_one)
+    killer.start()
+    with pytest.raises(SandboxError, match="killed from outside"):
+        docker_sandbox.run(Job(environment=environment, argv=("sh", "-c", "sleep 61; true")))
+    killer.join()
+    client.close()
+    own = docker_sandbox.run(Job(environment=environment, argv=("sh", "-c", "exit 137")))
+    assert (own.exit_code, own.stopped) == (137, "")
 
 
 @pytest.mark.docker

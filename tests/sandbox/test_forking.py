@@ -137,6 +137,29 @@ def test_the_plain_path_agrees(
     assert (forking.num_forked - before) == (not own_start)
 
 
+def test_a_file_is_parsed_once_however_many_tests_fail(
+    forking: BubblewrapSandbox, plain: BubblewrapSandbox, shop: Environment
+) -> None:
+    """pytest parses it for each failure, to show the failing statement."""
+    many = "".join(
+        f"def test_{i}():\n    assert (\n        shop.total(2)\n        == {i}\n    )\n\n"
+        for i in range(30)
+    )
+    counting = (
+        "import ast\n\nparse, calls = ast.parse, []\n\n"
+        "def counted(source, filename='<unknown>', *rest, **named):\n"
+        "    calls.append(filename)\n    return parse(source, filename, *rest, **named)\n\n"
+        "ast.parse = counted\n\n"
+        "def pytest_unconfigure():\n    print('parsed', calls.count('source'))\n"
+    )
+    texts = {"tests/test_shop.py": f"import shop\n\n{many}", "conftest.py": counting, **BUG}
+    results = [without_noise(sandbox.run(job_of(shop, texts))) for sandbox in (forking, plain)]
+    counts = [int(re.findall(r"parsed (\d+)", text)[0]) for _, text, _ in results]
+    assert counts[0] == 1 and counts[1] >= 29
+    code, text, files = results[0]
+    assert (code, text.replace("parsed 1", f"parsed {counts[1]}"), files) == results[1]
+
+
 def test_hash_seeds_are_kept_apart(forking: BubblewrapSandbox, shop: Environment) -> None:
     def hash_of(seed: str) -> str:
         output = forking.run(
