@@ -41,6 +41,7 @@ def make_episode(name: str = "step0/solver/b/0", step: int = 0, **changes: objec
             logprobs=(0.0, -0.5, -1.25),
             policy_version=2,
             turns=(Turn(start=1, end=3, policy_version=2),),
+            temperature=0.6,
         ),
         answer="1| x = 1",
         policy_version=2,
@@ -84,6 +85,7 @@ def test_episode_line_by_value() -> None:
         "logprobs": [0.0, -0.5, -1.25],
         "policy_version": 2,
         "turns": [[1, 3, 2]],
+        "temperature": 0.6,
     }
     assert json.loads(json.dumps(line)) == line
 

@@ -15,6 +15,7 @@ from selfplay.errors import UserError
 from selfplay.learner.loss import supervised_loss
 from selfplay.learner.packing import MicroBatch
 from selfplay.learner.trainer import Trainer
+from selfplay.types import TrainingSample
 
 Progress = Callable[["SupervisedStep"], None]
 
@@ -53,16 +54,6 @@ class SupervisedStep:
     grad_norm: float
     tokens_per_s: float
     held_out_loss: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Scored:
-    """An `Example` with the fields that packing wants beside."""
-
-    token_ids: tuple[int, ...]
-    loss_mask: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    advantages: tuple[float, ...]
 
 
 def train_supervised(
@@ -146,11 +137,12 @@ def _pack(trainer: Trainer, examples: Sequence[Example]) -> list[MicroBatch]:
     for example in examples:
         zeros = (0.0,) * len(example.token_ids)
         scored.append(
-            _Scored(
+            TrainingSample(
                 token_ids=example.token_ids,
                 loss_mask=example.loss_mask,
                 logprobs=zeros,
                 advantages=zeros,
+                policy_version=0,
             )
         )
     return trainer.pack(scored)
