@@ -1,14 +1,17 @@
 """How near a fix patch that did not resolve its bug came to the gold patch.
 
-    credit = place x (1 + text) / 2        in [0, 1], 1 for the gold patch itself
+    credit = place x (1 + 2 way) / 3       in [0, 1], 1 for the gold patch itself
 
     place   changed places that both patches share / that either has (Jaccard), where a place is a
             line of the buggy file; for lines that are only added, the line before them
-    text    similarity of the added lines (Ratcliff/Obershelp, as SWE-RL has it for whole patches,
+    way     how far the added lines went from the buggy text towards the gold text:
+            (s - s0) / (1 - s0), at least 0, with s and s0 the similarities of the new and of the
+            buggy lines to the gold lines (Ratcliff/Obershelp, as SWE-RL has it for whole patches,
             arXiv 2502.18449)
 
 Whole patches of one file resemble each other in their headings and context wherever they change
-it, so the plain similarity says little of small edits; counting places first mends that.
+it, and a buggy line resembles the right one: plain similarity pays for small edits whatever they
+are. Places and the way gone pay for what a patch adds to the bug.
 """
 
 from __future__ import annotations
@@ -49,7 +52,11 @@ def partial_credit(predicted: str, gold: str) -> float:
     if not shared:
         return 0.0
     place = len(shared) / len(changed | wanted)
-    return place * (1.0 + _similarity(_added(ours), _added(theirs))) / 2.0
+    target = _text(line for file in theirs for line in file.added)
+    start = _similarity(_text(line for file in theirs for line in file.removed), target)
+    came = _similarity(_text(line for file in ours for line in file.added), target)
+    way = max(0.0, came - start) / (1.0 - start) if start < 1.0 else came
+    return place * (1.0 + 2.0 * way) / 3.0
 
 
 def _places(files: Iterable[FileDiff]) -> set[tuple[str | None, int]]:
@@ -70,8 +77,8 @@ def _lines(hunk: Hunk) -> Iterator[int]:
             yield number
 
 
-def _added(files: Iterable[FileDiff]) -> str:
-    return "\n".join(line.strip() for file in files for line in file.added)
+def _text(lines: Iterable[str]) -> str:
+    return "\n".join(line.strip() for line in lines)
 
 
 def _changes(patch: str) -> dict[str, str]:

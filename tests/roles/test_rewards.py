@@ -171,15 +171,14 @@ GOLD = change(" def f(x):", "-    return x - 1", "+    return x + 1", start=4)
         (GOLD, 1.0),
         ("", 0.0),
         ("no diff", 0.0),
-        # the right line, other text: 2 x 12 of 24 characters agree but one each
-        (
-            change(" def f(x):", "-    return x - 1", "+    return x * 1", start=4),
-            (1 + 11 * 2 / 24) / 2,
-        ),
-        # the right line and one more of three
+        # the right line, as far from the gold text as the bug
+        (change(" def f(x):", "-    return x - 1", "+    return x * 1", start=4), 1 / 3),
+        # the right line, further away
+        (change(" def f(x):", "-    return x - 1", "+    pass", start=4), 1 / 3),
+        # the right line and one more
         (
             change("-def f(x):", "-    return x - 1", "+def f(x):", "+    return x + 1", start=4),
-            (1 + 24 / 34) / 4,
+            1 / 6,
         ),
         (change("-def f(x):", "+def f(y):", "     return x - 1", start=4), 0.0),  # another line
         (GOLD.replace("a.py", "b.py"), 0.0),  # another file
@@ -192,10 +191,22 @@ def test_partial_credit_by_hand(patch: str, credit: float) -> None:
     assert reward(True, patch, reverse_patch(GOLD)) == 1.0
 
 
+def test_partial_credit_grows_with_the_way_to_the_gold_text() -> None:
+    def fix(text: str) -> str:
+        return change(" def f(x):", "-    return None", f"+    {text}", start=4)
+
+    gold = fix("return x.first(1)")
+    texts = ("return 0", "return x", "return x.first", "return x.first(0)", "return x.first(1)")
+    credits = [partial_credit(fix(text), gold) for text in texts]
+    assert credits == sorted(credits) and credits[0] < credits[1] and credits[-1] == 1.0
+    start, came = 2 * 7 / 28, 2 * 16 / 34  # "return " of 11 + 17; all but one of 17 + 17
+    assert credits[3] == pytest.approx((1 + 2 * (came - start) / (1 - start)) / 3)
+
+
 def test_partial_credit_of_added_lines_counts_the_line_before() -> None:
     gold = change(" def f(x):", "+    x += 1", "     return x", start=4)
     same_place = change(" def f(x):", "+    x -= 1", "     return x", start=4)
     other_place = change(" def f(x):", "     return x", "+    x += 1", start=4)
     assert partial_credit(gold, gold) == 1.0
-    assert 0.8 < partial_credit(same_place, gold) < 1.0
+    assert partial_credit(same_place, gold) == pytest.approx((1 + 2 * 5 / 6) / 3)
     assert partial_credit(other_place, gold) == 0.0
