@@ -105,9 +105,10 @@ def rehearse() -> None:
 def remember_syntax_trees() -> None:
     """Have pytest parse a file once a run, and not once for each failing test that shows a part of
     it: where a bug fails most tests of one long file, that was nine tenths of the run."""
-    homes = [importlib.import_module(f"_pytest._code.{name}") for name in ("source", "code")]
-    original: Callable[..., Any] | None = getattr(homes[0], "getstatementrange_ast", None)
-    if original is None:
+    try:
+        homes = [importlib.import_module(f"_pytest._code.{name}") for name in ("source", "code")]
+        original: Callable[..., Any] = homes[0].getstatementrange_ast
+    except (ImportError, AttributeError):
         return  # a pytest that does otherwise
     trees: dict[str, ast.AST] = {}
 
