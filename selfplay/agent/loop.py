@@ -16,7 +16,7 @@ from typing import Literal
 from selfplay.agent.chat import BadCall, ChatRenderer, ToolCall
 from selfplay.agent.tools import TOOLS, BadArguments, ToolBox
 from selfplay.errors import InfrastructureError, SandboxSpent
-from selfplay.policy.base import SampleRequest
+from selfplay.policy.base import SampleRequest, logprob_temperature
 from selfplay.sandbox.session import Session
 from selfplay.seeds import derive_seed
 from selfplay.types import Completion, EpisodeStatus, Trajectory, Turn
@@ -172,7 +172,7 @@ class AgentEpisode:
             logprobs=tuple(self._logprobs),
             policy_version=min(span.policy_version for span in self._spans),
             turns=tuple(self._spans),
-            temperature=self.task.temperature or 1.0,
+            temperature=logprob_temperature(self.task.temperature),
         )
 
     def _open(self) -> None:

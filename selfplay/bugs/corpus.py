@@ -223,19 +223,15 @@ class Corpus:
         """{(strategy, kind asked for): (bugs whose first group of attempts had both outcomes,
         other attempted bugs)}, of steps before `before_step`."""
         rows = self._database.read(
-            "SELECT b.strategy, b.task, AVG(a.resolved) FROM bugs b JOIN attempts a "
+            "SELECT strategy, kind, SUM(0 < rate AND rate < 1), SUM(rate IN (0, 1)) FROM ("
+            "SELECT b.strategy, json_extract(b.task, '$.artifact.meta.hint') kind, "
+            "AVG(a.resolved) rate FROM bugs b JOIN attempts a "
             "ON a.bug_id = b.bug_id AND a.step = b.step AND NOT a.errored "
-            "WHERE b.step < ?1 GROUP BY b.bug_id ORDER BY b.bug_id",
+            "WHERE b.step < ?1 GROUP BY b.bug_id"
+            ") WHERE kind IS NOT NULL GROUP BY strategy, kind",
             (before_step,),
         )
-        found: dict[tuple[str, str], tuple[int, int]] = {}
-        for strategy, task, rate in rows:
-            kind = json.loads(task)["artifact"]["meta"].get("hint")
-            if kind is not None:
-                varied, flat = found.get((strategy, kind), (0, 0))
-                teaches = 0.0 < rate < 1.0
-                found[(strategy, kind)] = (varied + teaches, flat + (not teaches))
-        return found
+        return {(strategy, kind): (varied, flat) for strategy, kind, varied, flat in rows}
 
     def replay_candidates(self, *, before_step: int, low: float, high: float) -> list[SolveTask]:
         """Bugs of earlier steps with a solve rate in [low, high], the least often solved first.

@@ -26,7 +26,7 @@ def play_injections(
             injection,
             name=f"{task.task_id}/injector/{number}",
             seed=derive_seed(stage.sampling.seed, task.task_id, number, "injector"),
-            temperature=stage.sampling.of_injector,
+            temperature=stage.sampling.temperature_of("injector"),
             top_p=stage.sampling.top_p,
         )
         begun.append(injection)
@@ -47,7 +47,7 @@ def play_attempts(
             attempt,
             name=f"{task.bug_id}/solver/{number}",
             seed=derive_seed(stage.sampling.seed, task.bug_id, salt, number, "solver"),
-            temperature=stage.sampling.temperature,
+            temperature=stage.sampling.temperature_of("solver"),
             top_p=stage.sampling.top_p,
         )
         begun.append(attempt)

@@ -9,14 +9,15 @@ from typing import Any
 from selfplay.agent.chat import ChatRenderer
 from selfplay.agent.loop import AgentLimits, OnTurn
 from selfplay.bugs.testing import TestRunner
-from selfplay.policy.base import Policy, SampleRequest
+from selfplay.policy.base import Policy, SampleRequest, logprob_temperature
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.agentic_injector import AgenticInjector
 from selfplay.roles.agentic_solver import AgenticSolver
 from selfplay.roles.injector import CompactInjector
 from selfplay.roles.solver import CompactSolver
 from selfplay.sandbox.pool import SandboxPool
-from selfplay.types import Completion, EpisodeStatus, Trajectory, Turn
+from selfplay.seeds import derive_seed
+from selfplay.types import Completion, EpisodeStatus, Role, Trajectory, Turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +60,23 @@ class Sampling:
     max_new_tokens: int = 80
     seed: int = 0
 
-    @property
-    def of_injector(self) -> float:
-        """The injector's temperature."""
-        return self.temperature if self.injector_temperature is None else self.injector_temperature
+    def temperature_of(self, role: Role) -> float:
+        """The temperature of a role's answers."""
+        own = self.injector_temperature if role == "injector" else None
+        return self.temperature if own is None else own
+
+    def request(
+        self, role: Role, prompt_ids: tuple[int, ...], num_samples: int, *key: object
+    ) -> SampleRequest:
+        """What to sample for a role that answers in one turn; `key` makes its seed."""
+        return SampleRequest(
+            prompt_ids=prompt_ids,
+            num_samples=num_samples,
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature_of(role),
+            top_p=self.top_p,
+            seed=derive_seed(self.seed, *key, role),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,5 +128,5 @@ def trajectory(request: SampleRequest, completion: Completion) -> Trajectory:
         logprobs=(0.0,) * num_prompt + completion.logprobs,
         policy_version=version,
         turns=(Turn(start=num_prompt, end=end, policy_version=version),),
-        temperature=request.logprob_temperature,
+        temperature=logprob_temperature(request.temperature),
     )

@@ -10,11 +10,9 @@ from selfplay.bugs.validation import validate
 from selfplay.curriculum.agentic import play_injections, unsubmitted
 from selfplay.curriculum.arena import Agents, Play, Stage, one_turn
 from selfplay.errors import InfrastructureError
-from selfplay.policy.base import SampleRequest
 from selfplay.roles.agentic_injector import AgenticInjection
 from selfplay.roles.injector import InjectorPrompt
 from selfplay.roles.rejected import Rejected
-from selfplay.seeds import derive_seed
 from selfplay.types import (
     BugArtifact,
     EpisodeStatus,
@@ -55,14 +53,7 @@ def inject(stage: Stage, tasks: Sequence[InjectionTask], num_samples: int) -> li
         return _inject_with_tools(stage, stage.agents, tasks, num_samples)
     prompts = [stage.arenas[task.repo].injector.prompt(task) for task in tasks]
     requests = [
-        SampleRequest(
-            prompt_ids=prompt.prompt_ids,
-            num_samples=num_samples,
-            max_new_tokens=stage.sampling.max_new_tokens,
-            temperature=stage.sampling.of_injector,
-            top_p=stage.sampling.top_p,
-            seed=derive_seed(stage.sampling.seed, task.task_id, "injector"),
-        )
+        stage.sampling.request("injector", prompt.prompt_ids, num_samples, task.task_id)
         for task, prompt in zip(tasks, prompts, strict=True)
     ]
     answers = stage.policy.sample(requests)

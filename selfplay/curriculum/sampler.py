@@ -68,6 +68,7 @@ class SeedSampler:
         """
         rng = derive_rng(self._seed, step, "seeds")
         repos = self._draw_repos(rng, counts)
+        adaptive = self._curriculum.adaptive_kinds
         planned = []
         for index, repo in enumerate(repos):
             bugs = known_bugs(repo)
@@ -89,7 +90,7 @@ class SeedSampler:
                     seed=seed,
                     limits=self._limits,
                     material=material,
-                    kinds=self._draw_kinds(rng, strategy, lessons),
+                    kinds=order_of_kinds(rng, strategy, lessons) if adaptive else (),
                 )
                 planned.append(PlannedInjection(task=task, group_id=group_id))
         return planned
@@ -118,12 +119,6 @@ class SeedSampler:
         if not any(weights.values()):
             return "direct"
         return rng.choices(list(weights), weights=list(weights.values()))[0]
-
-    def _draw_kinds(
-        self, rng: random.Random, strategy: Strategy, lessons: Lessons
-    ) -> tuple[str, ...]:
-        adaptive = self._curriculum.adaptive_kinds
-        return order_of_kinds(rng, strategy, lessons) if adaptive else ()
 
     def _draw_seed(
         self, rng: random.Random, repo: str, strategy: Strategy, counts: Mapping[str, int]

@@ -10,10 +10,8 @@ from selfplay.bugs.oracle import overfits, public_tests
 from selfplay.curriculum.agentic import play_attempts, unsubmitted
 from selfplay.curriculum.arena import Agents, Play, Stage, one_turn
 from selfplay.errors import InfrastructureError
-from selfplay.policy.base import SampleRequest
 from selfplay.roles.rejected import Rejected
 from selfplay.roles.solver import SolverPrompt
-from selfplay.seeds import derive_seed
 from selfplay.types import EpisodeStatus, GradeReport, SolveTask
 
 
@@ -55,14 +53,7 @@ def solve(
         return _solve_with_tools(stage, stage.agents, tasks, group_size, salt)
     prompts = stage.pool.map(lambda task: stage.arenas[task.repo].solver.prompt(task), tasks)
     requests = [
-        SampleRequest(
-            prompt_ids=prompt.prompt_ids,
-            num_samples=group_size,
-            max_new_tokens=stage.sampling.max_new_tokens,
-            temperature=stage.sampling.temperature,
-            top_p=stage.sampling.top_p,
-            seed=derive_seed(stage.sampling.seed, task.bug_id, salt, "solver"),
-        )
+        stage.sampling.request("solver", prompt.prompt_ids, group_size, task.bug_id, salt)
         for task, prompt in zip(tasks, prompts, strict=True)
     ]
     answers = stage.policy.sample(requests)

@@ -26,10 +26,10 @@ class SampleRequest:
     top_p: float = 1.0
     seed: int = 0
 
-    @property
-    def logprob_temperature(self) -> float:
-        """Of the distribution whose log-probabilities are told: greedy answers have those at 1."""
-        return self.temperature or 1.0
+
+def logprob_temperature(temperature: float) -> float:
+    """Of the distribution whose log-probabilities are told: greedy answers have those at 1."""
+    return temperature or 1.0
 
 
 class Tokenizer(Protocol):

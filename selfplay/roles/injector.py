@@ -164,9 +164,10 @@ class CompactInjector:
                 fitting.setdefault(hint.line, set()).add(hint.kind)
         if not fitting:
             return None
-        wanted = [kind for kind in task.kinds if any(kind in kinds for kinds in fitting.values())]
-        if wanted:
-            fitting = {line: {wanted[0]} for line, kinds in fitting.items() if wanted[0] in kinds}
+        known = set().union(*fitting.values())
+        wanted = next((kind for kind in task.kinds if kind in known), None)
+        if wanted is not None:
+            fitting = {line: {wanted} for line, kinds in fitting.items() if wanted in kinds}
         rng = derive_rng(task.task_id, "hint")
         line = rng.choice(sorted(fitting))
         return Hint(kind=rng.choice(sorted(fitting[line])), line=line)
