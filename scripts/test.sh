@@ -28,10 +28,13 @@ fi
 
 make_venv "${SELFPLAY_VENV:-.venv}"
 install_selfplay cpu,dev
-install_vllm "${SELFPLAY_VLLM_VENV:-.venv-vllm}"
+(install_vllm "${SELFPLAY_VLLM_VENV:-.venv-vllm}") &  # while the code is looked at
+installing=$!
 
 "$PY" -m ruff check --no-cache .
 "$PY" -m ruff format --check .
 "$PY" -m mypy
 "$PY" -m mypy scripts/*.py
+wait "$installing"
+install_vllm "${SELFPLAY_VLLM_VENV:-.venv-vllm}"  # is there now, or says again why not
 exec "$PY" -m pytest "$@"

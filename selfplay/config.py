@@ -193,6 +193,8 @@ class WarmstartConfig:
     """`selfplay warmstart`: a supervised start in both roles from validated procedural bugs.
 
     `injector_share`: part of the bugs that also teach the injector; all teach the solver.
+    `num_bare` repairs without tests of the code of `sources`: stdlib, installed packages,
+    directories.
     """
 
     out: str = MISSING
@@ -201,6 +203,8 @@ class WarmstartConfig:
     num_bugs: int = 800
     max_bugs_per_function: int = 4
     injector_share: float = 1.0
+    sources: list[str] = field(default_factory=list)
+    num_bare: int = 0
     epochs: float = 1.0
     learning_rate: float = 1e-3
     batch_tokens: int = 8192

@@ -1,7 +1,9 @@
-"""`selfplay warmstart`: a supervised start in both roles from validated procedural bugs."""
+"""`selfplay warmstart`: a supervised start in both roles from validated procedural bugs, and from
+repairs of code whose tests are not run."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -27,6 +29,7 @@ from selfplay.errors import UserError
 from selfplay.files import append_json_lines, read_json_lines, write_atomic
 from selfplay.learner_config import LearnerConfig
 from selfplay.policy.base import Tokenizer
+from selfplay.roles.bare_examples import CodeSource, bare_examples, code_source
 from selfplay.roles.examples import (
     SupervisedExample,
     history_example,
@@ -38,10 +41,11 @@ from selfplay.seeds import derive_rng
 from selfplay.types import Seed
 
 HELP = """
-keys: out=DIR (examples.jsonl, corpus.sqlite, adapter/ and record.json are written there),
-      num_bugs=N, injector_share=, repos.train=[a,b], epochs=, learning_rate=, max_minutes=,
-      rank=, seed=, policy.model=..., sandbox=..., json=true
-Examples that out=DIR already holds are used again; delete examples.jsonl to make new ones.
+keys: out=DIR (examples.jsonl, bare.jsonl, corpus.sqlite, adapter/, record.json go there),
+      num_bugs=N, repos.train=[a,b], injector_share=, sources=[stdlib,PACKAGE,DIR] num_bare=N
+      (code that is broken and repaired as text, no tests run), epochs=, learning_rate=,
+      max_minutes=, rank=, seed=, policy.model=..., sandbox=..., json=true
+Examples that out=DIR already holds are used again; delete *.done there to make new ones.
 Use the result with policy.adapter=DIR/adapter.
 """
 HISTORY_SHARE = 0.2
@@ -62,6 +66,9 @@ def run(overrides: Sequence[str]) -> int:
     """Make examples, train, save the adapter and the record of how it came to be."""
     config = load_config(WarmstartConfig, "warmstart", overrides)
     began = time.monotonic()
+    sources = [code_source(name) for name in config.sources]
+    if bool(sources) != (config.num_bare > 0):
+        raise UserError("sources=[...] and num_bare=N belong together: give both or neither")
     out = Path(config.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -77,7 +84,12 @@ def run(overrides: Sequence[str]) -> int:
     if not (out / "examples.done").is_file():
         make_examples(config, learner.policy.tokenizer, file, out / "corpus.sqlite")
         write_atomic(out / "examples.done", b"")
-    lessons = [read_lesson(line) for _, line in read_json_lines(file)]
+    bare = out / "bare.jsonl"
+    if config.num_bare and not (out / "bare.done").is_file():
+        make_bare_examples(config, sources, learner.policy.tokenizer, bare)
+        write_atomic(out / "bare.done", b"")
+    files = [file, bare] if config.num_bare else [file]
+    lessons = [read_lesson(line) for path in files for _, line in read_json_lines(path)]
     train, held_out = split(lessons, config.held_out_fraction, config.seed)
     say(f"{len(train)} examples to learn from, {len(held_out)} held out (other functions)")
     history = fit(config, learner.trainer, train, held_out)
@@ -85,6 +97,7 @@ def run(overrides: Sequence[str]) -> int:
     record = {
         "command": "selfplay warmstart " + " ".join(overrides),
         "repos": list(config.repos.train),
+        "sources": [f"{source.name} {source.version}".rstrip() for source in sources],
         "num_examples": {
             role: sum(x.role == role for x in train) for role in ("injector", "solver")
         },
@@ -141,6 +154,22 @@ def make_examples(
                 if valid >= config.num_bugs:
                     return
         say(f"the repositories gave only {valid} of {config.num_bugs} bugs")
+
+
+def make_bare_examples(
+    config: WarmstartConfig, sources: Sequence[CodeSource], tokenizer: Tokenizer, file: Path
+) -> None:
+    """Repairs of code whose tests are not run, `num_bare` of them."""
+    file.unlink(missing_ok=True)
+    found = bare_examples(sources, tokenizer, config.seed)
+    lines: list[dict[str, Any]] = []
+    with tqdm(total=config.num_bare, unit="example", desc="bare repairs") as bar:
+        for name, example in itertools.islice(found, config.num_bare):
+            lines.append(lesson_line(example, name))
+            bar.update(1)
+    append_json_lines(file, lines)
+    if len(lines) < config.num_bare:
+        say(f"the sources gave only {len(lines)} of {config.num_bare} bare repairs")
 
 
 def bugs_of(arena: Arena, pool: SandboxPool, config: WarmstartConfig) -> Iterator[ProceduralBug]:

@@ -1,0 +1,70 @@
+"""Repairs without tests: the prompt shows broken code, the answer puts the original back."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+
+from selfplay.errors import UserError
+from selfplay.policy.scripted import ByteTokenizer
+from selfplay.roles.bare_examples import bare_examples, code_source
+from selfplay.roles.examples import SupervisedExample
+
+TOKENIZER = ByteTokenizer()
+
+
+def take(directory: Path, num: int, seed: int = 0) -> list[tuple[str, SupervisedExample]]:
+    source = code_source(str(directory))
+    found = bare_examples([source], TOKENIZER, seed, max_prompt_tokens=2000)
+    return list(itertools.islice(found, num))
+
+
+def test_answers_put_lines_of_the_original_back() -> None:
+    directory = code_source("selfplay").directory
+    examples = take(directory, 60)
+    assert len(examples) == 60
+    for name, example in examples:
+        path = Path(name.split("::")[0])
+        original = {line.strip() for line in path.read_text().splitlines()}
+        prompt = TOKENIZER.decode(example.prompt_ids)
+        listed = dict(re.findall(r"^(\d+)\| ?(.*)$", prompt, re.M))
+        assert "Failing tests" not in prompt and prompt.rstrip().endswith("Fix the bug")
+        operations = re.findall(r"^(\d+)(?:([|+]) ?(.*)|-(\d*))$", example.answer, re.M)
+        assert operations and len(operations) == len(example.answer.split("\n"))
+        replaced = [number for number, sign, _, _ in operations if sign == "|"]
+        for number, sign, text, _ in operations:
+            assert number in listed
+            assert not sign or text.strip() in original
+            assert sign != "|" or replaced.count(number) > 1 or text != listed[number]
+        assert sum(example.loss_mask) == len(example.answer_ids)
+        assert example.answer_ids[-1] == TOKENIZER.end_of_turn_id
+
+
+def test_reproducible_and_different_for_another_seed(tmp_path: Path) -> None:
+    functions = [f"def f{n}(a, b):\n    return a + b * {n}\n" for n in range(20)]
+    (tmp_path / "code.py").write_text("\n".join(functions))
+    assert take(tmp_path, 20) == take(tmp_path, 20)
+    assert take(tmp_path, 20) != take(tmp_path, 20, seed=1)
+
+
+def test_test_files_and_what_is_no_python_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "tests").mkdir()
+    body = "def f(a):\n    return a + 1\n"
+    (tmp_path / "tests" / "test_f.py").write_text(body)
+    (tmp_path / "binary.py").write_bytes(b"\xff\xfe" + body.encode())
+    (tmp_path / "broken.py").write_text("def f(:\n")
+    assert take(tmp_path, 5) == []
+    (tmp_path / "f.py").write_text(body)
+    assert [name for name, _ in take(tmp_path, 5)] == [f"{tmp_path}/f.py::f"]
+
+
+def test_sources_are_the_library_packages_and_directories() -> None:
+    assert (code_source("stdlib").directory / "json").is_dir()
+    package = code_source("jinja2")
+    assert package.version and (package.directory / "environment.py").is_file()
+    for name in ("no_such_package", "/no/such/directory", "ast"):
+        with pytest.raises(UserError, match=re.escape(name)):
+            code_source(name)
