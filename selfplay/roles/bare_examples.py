@@ -30,7 +30,7 @@ from selfplay.roles.prompts import render
 from selfplay.seeds import derive_rng
 
 MIN_LINES, MAX_LINES = 2, 30
-"""Lines of a function that is broken."""
+"""Of a function: lines in its file at least, lines shown at most (in its file: twice as many)."""
 NEIGHBOUR_SHARE = 0.4
 """Share of prompts that show a second function of the file, as most prompts of a run do."""
 FIRST_SHARE = 0.8
@@ -126,7 +126,7 @@ def _example(
     shown = [dataclasses.replace(function, end_line=function.start_line + num_lines - 1)]
     above = [f for f in functions if f.end_line < function.start_line]
     if above and rng.random() < NEIGHBOUR_SHARE:
-        shown.insert(rng.random() < FIRST_SHARE, rng.choice(above))
+        shown.insert(1 if rng.random() < FIRST_SHARE else 0, rng.choice(above))
     excerpts = [excerpt(broken, f, max_lines=MAX_LINES) for f in shown]
     listing = Listing(excerpts, {function.path: broken})
     prompt = render("solver", listing=listing.render(), issue="", tests="", messages=[])
