@@ -19,13 +19,13 @@ from pathlib import Path
 
 from selfplay.agent.compact import excerpt
 from selfplay.agent.edits import Listing, render_edit
-from selfplay.bugs.procedural import Mutation, propose
+from selfplay.bugs.procedural import Mutation, by_operator, propose
 from selfplay.bugs.protected import is_source_path
 from selfplay.bugs.syntax import split_lines
 from selfplay.errors import UserError
 from selfplay.policy.base import Tokenizer
 from selfplay.repo.functions import FunctionInfo, list_functions
-from selfplay.roles.examples import SupervisedExample
+from selfplay.roles.examples import SupervisedExample, make_example
 from selfplay.roles.prompts import render
 from selfplay.seeds import derive_rng
 
@@ -81,8 +81,11 @@ def bare_examples(
         for function in functions:
             if not MIN_LINES <= function.end_line - function.start_line + 1 <= 2 * MAX_LINES:
                 continue
-            mutation = _drawn(rng, propose(text, function))
-            example = mutation and _example(rng, tokenizer, text, function, mutation, functions)
+            operators = by_operator(propose(text, function))
+            if not operators:
+                continue
+            mutation = rng.choice(operators[rng.choice(sorted(operators))])
+            example = _example(rng, tokenizer, text, function, mutation, functions)
             if example and len(example.prompt_ids) <= max_prompt_tokens:
                 yield f"{source.name}/{name}::{function.qualname}", example
 
@@ -104,13 +107,6 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _drawn(rng: random.Random, mutations: Sequence[Mutation]) -> Mutation | None:
-    operators: dict[str, list[Mutation]] = {}
-    for mutation in mutations:
-        operators.setdefault(mutation.operator, []).append(mutation)
-    return rng.choice(operators[rng.choice(sorted(operators))]) if operators else None
-
-
 def _example(
     rng: random.Random,
     tokenizer: Tokenizer,
@@ -129,14 +125,9 @@ def _example(
         shown.insert(1 if rng.random() < FIRST_SHARE else 0, rng.choice(above))
     excerpts = [excerpt(broken, f, max_lines=MAX_LINES) for f in shown]
     listing = Listing(excerpts, {function.path: broken})
-    prompt = render("solver", listing=listing.render(), issue="", tests="", messages=[])
     try:
         answer = render_edit(listing, {function.path: text})
     except ValueError:
         return None
-    return SupervisedExample(
-        role="solver",
-        prompt_ids=tokenizer.render(render("system"), prompt),
-        answer_ids=(*tokenizer.encode(answer), tokenizer.end_of_turn_id),
-        answer=answer,
-    )
+    prompt = render("solver", listing=listing.render(), issue="", tests="", messages=[])
+    return make_example("solver", tokenizer, tokenizer.render(render("system"), prompt), answer)

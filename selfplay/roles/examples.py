@@ -35,9 +35,10 @@ class SupervisedExample:
         return (0,) * len(self.prompt_ids) + (1,) * len(self.answer_ids)
 
 
-def _example(
+def make_example(
     role: Role, tokenizer: Tokenizer, prompt_ids: tuple[int, ...], answer: str
 ) -> SupervisedExample:
+    """An answer in text, with the end of its turn."""
     return SupervisedExample(
         role=role,
         prompt_ids=prompt_ids,
@@ -48,7 +49,7 @@ def _example(
 
 def injector_example(tokenizer: Tokenizer, found: ProceduralAnswer) -> SupervisedExample:
     """Plant the mutation, asked for by its kind and line."""
-    return _example("injector", tokenizer, found.prompt.prompt_ids, found.answer)
+    return make_example("injector", tokenizer, found.prompt.prompt_ids, found.answer)
 
 
 def history_example(tokenizer: Tokenizer, found: ProceduralAnswer) -> SupervisedExample:
@@ -65,7 +66,7 @@ def history_example(tokenizer: Tokenizer, found: ProceduralAnswer) -> Supervised
         change=change_text(change),
     )
     prompt_ids = tokenizer.render(render("system"), text)
-    return _example("injector", tokenizer, prompt_ids, found.answer)
+    return make_example("injector", tokenizer, prompt_ids, found.answer)
 
 
 def solver_example(solver: CompactSolver, task: SolveTask) -> SupervisedExample | None:
@@ -87,4 +88,4 @@ def solver_example(solver: CompactSolver, task: SolveTask) -> SupervisedExample 
         answer = render_edit(prompt.listing, sources)
     except ValueError:
         return None
-    return _example("solver", solver.tokenizer, prompt.prompt_ids, answer)
+    return make_example("solver", solver.tokenizer, prompt.prompt_ids, answer)

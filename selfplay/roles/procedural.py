@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from selfplay.agent.edits import render_edit
-from selfplay.bugs.procedural import Mutation, propose
+from selfplay.bugs.procedural import Mutation, by_operator, propose
 from selfplay.repo.functions import FunctionInfo
 from selfplay.roles.injector import CompactInjector, Hint, InjectorPrompt, hint_for
 from selfplay.roles.rejected import Rejected
@@ -59,7 +59,8 @@ def procedural_answers(
     while pool:
         for function in list(pool):
             if function not in waiting:
-                waiting[function] = _by_operator(injector, function)
+                source = injector.prepared.source(function.path)
+                waiting[function] = by_operator(propose(source, function))
             operators = waiting[function]
             if not operators or max_per_function == number:
                 pool.remove(function)
@@ -74,13 +75,6 @@ def procedural_answers(
             if found:
                 yield found
         number += 1
-
-
-def _by_operator(injector: CompactInjector, function: FunctionInfo) -> dict[str, list[Mutation]]:
-    found: dict[str, list[Mutation]] = {}
-    for mutation in propose(injector.prepared.source(function.path), function):
-        found.setdefault(mutation.operator, []).append(mutation)
-    return found
 
 
 def procedural_answer(

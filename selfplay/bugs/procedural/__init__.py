@@ -3,6 +3,13 @@
 It feeds the warm start and baselines; it never stands in for the model in a training run.
 """
 
-from selfplay.bugs.procedural.propose import KINDS, OPERATORS, REMOVAL_KINDS, Mutation, propose
+from selfplay.bugs.procedural.propose import (
+    KINDS,
+    OPERATORS,
+    REMOVAL_KINDS,
+    Mutation,
+    by_operator,
+    propose,
+)
 
-__all__ = ["KINDS", "OPERATORS", "REMOVAL_KINDS", "Mutation", "propose"]
+__all__ = ["KINDS", "OPERATORS", "REMOVAL_KINDS", "Mutation", "by_operator", "propose"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -133,6 +133,14 @@ def propose(source: str, function: FunctionInfo) -> list[Mutation]:
                         after=after,
                     )
                 )
+    return found
+
+
+def by_operator(mutations: Iterable[Mutation]) -> dict[str, list[Mutation]]:
+    """Mutations by the name of their operator, to draw operators evenly: wrong names are many."""
+    found: dict[str, list[Mutation]] = {}
+    for mutation in mutations:
+        found.setdefault(mutation.operator, []).append(mutation)
     return found
 
 
