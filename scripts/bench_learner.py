@@ -39,11 +39,11 @@ from typing import Any
 
 import torch
 
+from selfplay.cache import cache_root
 from selfplay.errors import InfrastructureError, SelfplayError, UserError
 from selfplay.learner.trainer import Trainer, TrainerConfig
-from selfplay.policy.model_files import load_model, resolve_model
+from selfplay.modeling.model_files import load_model, resolve_model
 from selfplay.policy.transformers import HFTokenizer
-from selfplay.sandbox.host import cache_root
 from selfplay.types import TrainingSample
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -29,17 +29,17 @@ from pathlib import Path
 import torch
 import urllib3
 
+from selfplay.cache import cache_root
 from selfplay.curriculum.arena import trajectory
 from selfplay.engine_config import VLLMConfig
 from selfplay.errors import SelfplayError, UserError
 from selfplay.learner.mismatch import Mismatch, measure_mismatch
 from selfplay.learner.publish import save_hf
-from selfplay.policy.base import SampleRequest
-from selfplay.policy.model_files import load_model, resolve_model
+from selfplay.modeling.model_files import load_model, resolve_model
 from selfplay.policy.transformers import HFTokenizer
 from selfplay.policy.vllm import VLLMPolicy, open_vllm
 from selfplay.policy.vllm_client import request_body
-from selfplay.sandbox.host import cache_root
+from selfplay.sampling import SampleRequest
 from selfplay.types import Completion
 
 NUM_REQUESTS = 32

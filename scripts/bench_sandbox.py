@@ -30,21 +30,21 @@ from typing import Any
 
 from tqdm import tqdm
 
-from selfplay.bugs.testing import TestRunner
-from selfplay.bugs.validation import validate
+from selfplay.bugs.test_runs.runner import TestRunner
+from selfplay.bugs.validation.validate import validate
 from selfplay.commands.compose import ArenaParts, make_arena
 from selfplay.config import ScaffoldConfig
 from selfplay.curriculum.arena import Arena
 from selfplay.errors import SelfplayError, UserError
-from selfplay.policy.scripted import ScriptedPolicy
 from selfplay.repo.prepare import PreparedRepo, prepare
 from selfplay.repo.spec import find_repos_dir, load_spec
-from selfplay.roles.procedural import procedural_answers, procedural_artifact
 from selfplay.sandbox.base import Job, Quota, RunResult, Sandbox
-from selfplay.sandbox.bubblewrap import BubblewrapSandbox
+from selfplay.sandbox.bubblewrap.sandbox import BubblewrapSandbox
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.sandbox.scratch import deleted_paths
+from selfplay.scripted.compact import ScriptedPolicy
 from selfplay.types import BugArtifact, Limits, ValidationReport
+from selfplay.warmstart.procedural_answers import procedural_answers, procedural_artifact
 
 REPOS = ("cachetools", "toolz", "sqlparse", "tabulate", "boltons")
 LIMITS = Limits(script_timeout_s=20.0)
@@ -195,7 +195,7 @@ def measure_docker(
     subjects: list[Subject], repos: dict[str, PreparedRepo], stack: ExitStack
 ) -> None:
     """docker and naive for some bugs."""
-    from selfplay.sandbox.docker import DockerSandbox
+    from selfplay.sandbox.docker.sandbox import DockerSandbox
 
     kinds: dict[str, Sandbox] = {"docker": DockerSandbox(), "naive": Unprepared(DockerSandbox())}
     for sandbox in kinds.values():
@@ -287,7 +287,7 @@ def main() -> int:
         snapshots = {"bubblewrap": snapshot_ms(plain, first)}
         if not options.no_docker:
             measure_docker(subjects[:: 3 if options.quick else 8], repos, stack)
-            from selfplay.sandbox.docker import DockerSandbox
+            from selfplay.sandbox.docker.sandbox import DockerSandbox
 
             snapshots["docker"] = snapshot_ms(stack.enter_context(closing(DockerSandbox())), first)
         one, two = (validate_all(subjects, repos, forking, workers) for workers in (1, 2))

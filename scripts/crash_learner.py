@@ -44,10 +44,10 @@ from selfplay.learner.packing import pack
 from selfplay.learner.trainer import Trainer
 from selfplay.learner_config import LearnerConfig
 from selfplay.metrics import MetricsConfig, MetricsLog
-from selfplay.policy.base import SampleRequest
-from selfplay.policy.scripted import ByteTokenizer, ScriptedPolicy
 from selfplay.policy.transformers import TransformersPolicy
 from selfplay.run_dir import RunDir
+from selfplay.sampling import SampleRequest
+from selfplay.scripted.compact import ByteTokenizer, ScriptedPolicy
 from selfplay.seeds import derive_seed
 from selfplay.types import Completion, PeerGroup, TrainingSample, Trajectory
 

@@ -21,7 +21,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from selfplay.bugs.corpus import Corpus
+from selfplay.corpus.corpus import Corpus
 from selfplay.files import read_json_lines
 
 

@@ -31,11 +31,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from selfplay.cache import cache_root
 from selfplay.errors import SandboxError
 from selfplay.sandbox.base import Environment, Job, Quota, Sandbox
-from selfplay.sandbox.bubblewrap import BubblewrapSandbox
-from selfplay.sandbox.cgroup import find_controllers
-from selfplay.sandbox.host import cache_root, host_mounts, make_readable
+from selfplay.sandbox.bubblewrap.cgroup import find_controllers
+from selfplay.sandbox.bubblewrap.sandbox import BubblewrapSandbox
+from selfplay.sandbox.host import host_mounts, make_readable
 from selfplay.sandbox.owner import owner_token
 from selfplay.sandbox.select import PATH
 from selfplay.types import FileChange
@@ -242,7 +243,7 @@ def main() -> int:
         if "forked" in kinds:
             sandboxes.append(BubblewrapSandbox(preload=True))
         if engine is not None:
-            from selfplay.sandbox.docker import DockerSandbox
+            from selfplay.sandbox.docker.sandbox import DockerSandbox
 
             sandboxes.append(DockerSandbox())
         stop = threading.Event()

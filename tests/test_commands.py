@@ -122,7 +122,7 @@ def first_artifact(out: Path) -> Path:
 
 
 def test_validate_and_grade(injected: Path, tmp_path: Path) -> None:
-    from selfplay.bugs.patch import reverse_patch
+    from selfplay.bugs.patches.layers import reverse_patch
 
     artifact = first_artifact(injected)
     done = selfplay(

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from selfplay.bugs.corpus import Corpus
 from selfplay.commands.harvest import summary
+from selfplay.corpus.corpus import Corpus
 from selfplay.sandbox.pool import LOOK_AHEAD, SandboxPool
 from selfplay.sandbox.select import open_sandbox
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from selfplay.bugs.commits import split_name
-from selfplay.bugs.mining import problem_statement
-from selfplay.bugs.suite import read_suite
+from selfplay.bug_sources.commits import split_name
+from selfplay.bug_sources.mining import problem_statement
+from selfplay.corpus.suite import read_suite
 
 Files = dict[str, str | None]
 TESTS = "import shop\n\n\ndef test_total():\n    assert shop.total([1, 2]) == 3\n"
@@ -123,10 +123,10 @@ def test_a_kept_bug_is_the_state_before_its_commit(
 
 
 def test_the_change_log_gives_nothing_away(mined: tuple[Path, dict[str, Any]], work: Path) -> None:
-    from selfplay.bugs.commits import commit_environment, read_commit
+    from selfplay.bug_sources.commits import commit_environment, read_commit
     from selfplay.repo.prepare import prepare
     from selfplay.repo.spec import find_repos_dir, load_spec
-    from selfplay.sandbox.bubblewrap import BubblewrapSandbox
+    from selfplay.sandbox.bubblewrap.sandbox import BubblewrapSandbox
 
     sandbox = BubblewrapSandbox()
     prepared = prepare(load_spec(str(work), find_repos_dir()), sandbox)

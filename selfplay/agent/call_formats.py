@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from selfplay.agent.chat import BadCall, ToolCall, ToolSpec
+from selfplay.chat import BadCall, ToolCall, ToolSpec
 
 _END_OF_THINKING = "</think>"
 _MAX_DEPTH = 50

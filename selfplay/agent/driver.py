@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 from selfplay.agent.loop import AgentEpisode
-from selfplay.policy.base import Policy
+from selfplay.sampling import Policy
 from selfplay.types import Completion
 
 T = TypeVar("T")

@@ -19,10 +19,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from selfplay.agent.chat import BadCall, ToolCall, ToolSpec
 from selfplay.agent.tools import TOOLS
+from selfplay.chat import BadCall, ToolCall, ToolSpec
 from selfplay.errors import UserError
-from selfplay.policy.base import Tokenizer
+from selfplay.sampling import Tokenizer
 
 SEPARATOR = "======="
 _OPENING = re.compile(r"(`{3,})[ \t]*([^`\s]*)[ \t]*([^`]*)$")

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from selfplay.agent.chat import BadCall, ChatRenderer, ToolCall
 from selfplay.agent.tools import TOOLS, BadArguments, ToolBox
+from selfplay.chat import BadCall, ChatRenderer, ToolCall
 from selfplay.errors import InfrastructureError, SandboxSpent
-from selfplay.policy.base import SampleRequest, logprob_temperature
-from selfplay.sandbox.session import Session
+from selfplay.sampling import SampleRequest, logprob_temperature
+from selfplay.sandbox.session.session import Session
 from selfplay.seeds import derive_seed
 from selfplay.types import Completion, EpisodeStatus, Trajectory, Turn
 

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from selfplay.agent.call_formats import CallFormat, FencedCalls, LlamaCalls, TaggedCalls
-from selfplay.agent.chat import BadCall, ToolCall, ToolSpec
 from selfplay.agent.encoder import TextEncoder
+from selfplay.chat import BadCall, ToolCall, ToolSpec
 from selfplay.errors import PolicyError, UserError
 
 Message = dict[str, Any]

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from selfplay.agent.chat import ToolCall, ToolSpec
+from selfplay.chat import ToolCall, ToolSpec
 from selfplay.sandbox.base import WORKDIR
-from selfplay.sandbox.session import FileProblem, Session, SessionResult
+from selfplay.sandbox.session.session import FileProblem, Session, SessionResult
 
 MAX_PLACES = 8
 """Line numbers that an answer names at most."""

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfplay.bugs.diffs import parse_patch, touched_files
-from selfplay.bugs.patch import read_file
+from selfplay.bugs.patches.diffs import parse_patch, touched_files
+from selfplay.bugs.patches.layers import read_file
 from selfplay.errors import InfrastructureError
 from selfplay.sandbox.base import Environment
 from selfplay.types import BugArtifact

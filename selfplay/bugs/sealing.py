@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from selfplay.bugs.leaks import Secret, is_leaky, list_files, run_git, tree_leaks
-from selfplay.bugs.patch import apply_patch
+from selfplay.bugs.patches.layers import apply_patch
 from selfplay.errors import InfrastructureError, UserError
 from selfplay.sandbox.base import Environment
 from selfplay.types import BugArtifact, FileChange, Layer

@@ -11,23 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from selfplay.agent.loop import AgentLimits, OnTurn
-from selfplay.bugs.commits import at_commit, commit_environment, read_commit, split_name
-from selfplay.bugs.corpus import Corpus
-from selfplay.bugs.suite import SuiteTask
-from selfplay.bugs.testing import TestRunner
+from selfplay.bug_sources.commits import at_commit, commit_environment, read_commit, split_name
+from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.commands.output import say
 from selfplay.config import PolicyConfig, ReposConfig, SandboxConfig, ScaffoldConfig, TrainConfig
+from selfplay.corpus.corpus import Corpus
+from selfplay.corpus.suite import SuiteTask
 from selfplay.curriculum.arena import AgenticRoles, Agents, Arena, Sampling, Stage
 from selfplay.errors import UserError
 from selfplay.learner_config import LearnerConfig
-from selfplay.policy.base import Policy, Tokenizer
 from selfplay.repo.prepare import PreparedRepo, prepare
 from selfplay.repo.spec import find_repos_dir, load_spec, spec_from
-from selfplay.roles.agentic_injector import AgenticInjector
-from selfplay.roles.agentic_solver import AgenticSolver
-from selfplay.roles.injector import CompactInjector
-from selfplay.roles.solver import CompactSolver
+from selfplay.roles.agentic.injector import AgenticInjector
+from selfplay.roles.agentic.solver import AgenticSolver
+from selfplay.roles.compact.injector import CompactInjector
+from selfplay.roles.compact.solver import CompactSolver
 from selfplay.run_dir import RunDir
+from selfplay.sampling import Policy, Tokenizer
 from selfplay.sandbox.base import Environment
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.sandbox.select import Options, open_sandbox
@@ -208,10 +208,10 @@ def open_policy(config: PolicyConfig, scaffold: ScaffoldConfig | None = None) ->
     check_scaffold(scaffold or ScaffoldConfig())
     if config.engine == "scripted":
         if scaffold is not None and scaffold.kind == "agentic":
-            from selfplay.policy.scripted_agents import ScriptedAgents
+            from selfplay.scripted.agents import ScriptedAgents
 
             return ScriptedAgents()
-        from selfplay.policy.scripted import ScriptedPolicy
+        from selfplay.scripted.compact import ScriptedPolicy
 
         return ScriptedPolicy()
     if config.engine == "openai":

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from selfplay.bugs.grading import grade
-from selfplay.bugs.suite import read_suite
-from selfplay.bugs.testing import TestRunner
-from selfplay.bugs.validation import validate
+from selfplay.bugs.grading.grade import grade
+from selfplay.bugs.test_runs.runner import TestRunner
+from selfplay.bugs.validation.validate import validate
 from selfplay.commands.compose import sandbox_pool, suite_environments
 from selfplay.commands.output import print_json, print_table
 from selfplay.config import ExportConfig, load_config
+from selfplay.corpus.suite import read_suite
 from selfplay.errors import InfrastructureError
 from selfplay.export.verify import RoundTrip, verify_task
 from selfplay.sandbox.base import Environment

@@ -74,7 +74,7 @@ def _openai() -> tuple[str, bool, str]:
 def _gpu() -> tuple[str, bool, str]:
     if importlib.util.find_spec("torch") is None:
         return "gpu", False, "torch is not installed"
-    from selfplay.policy.model_files import describe_accelerator
+    from selfplay.modeling.model_files import describe_accelerator
 
     detail = describe_accelerator()
     return "gpu", bool(detail), detail or "none; the CPU is used"

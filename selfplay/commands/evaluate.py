@@ -8,8 +8,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from selfplay.bugs.corpus import Corpus
-from selfplay.bugs.suite import SuiteTask, read_suite
 from selfplay.commands.compose import (
     make_stage,
     open_policy,
@@ -19,6 +17,8 @@ from selfplay.commands.compose import (
 )
 from selfplay.commands.output import print_json, print_table
 from selfplay.config import EvaluateConfig, load_config
+from selfplay.corpus.corpus import Corpus
+from selfplay.corpus.suite import SuiteTask, read_suite
 from selfplay.curriculum.arena import Sampling
 from selfplay.curriculum.evaluation import evaluate
 from selfplay.errors import UserError

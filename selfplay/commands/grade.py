@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from selfplay.bugs.artifact import artifact_id, read_artifact
-from selfplay.bugs.grading import grade
-from selfplay.bugs.testing import TestRunner
-from selfplay.bugs.validation import validate
+from selfplay.bugs.grading.grade import grade
+from selfplay.bugs.test_runs.runner import TestRunner
+from selfplay.bugs.validation.validate import validate
 from selfplay.commands.compose import sandbox_pool
 from selfplay.commands.output import print_json, print_table, say
 from selfplay.commands.validate import EXIT_CODES, limits_of, open_repo

@@ -13,13 +13,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from selfplay.bugs.corpus import Corpus, store_bug
 from selfplay.config import InjectConfig
+from selfplay.corpus.corpus import Corpus, store_bug
 from selfplay.curriculum.arena import Arena
-from selfplay.curriculum.procedural import ProceduralBug, in_turn, validated_bugs
 from selfplay.files import append_json_lines, read_json_lines, repair_json_lines
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.types import InjectionTask, SolveTask
+from selfplay.warmstart.procedural_bugs import ProceduralBug, in_turn, validated_bugs
 
 Row = dict[str, Any]
 TRIES = "tries.jsonl"

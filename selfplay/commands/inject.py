@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from selfplay.bugs.corpus import Corpus
 from selfplay.commands.compose import (
     keep_originals,
     make_stage,
@@ -18,6 +17,7 @@ from selfplay.commands.harvest import Row, harvest, keep_bug, summary
 from selfplay.commands.output import print_json, print_table, say
 from selfplay.commands.transcript import show_turn
 from selfplay.config import InjectConfig, load_config
+from selfplay.corpus.corpus import Corpus
 from selfplay.curriculum.arena import Arena, Sampling, Stage
 from selfplay.curriculum.injecting import Injection, inject
 from selfplay.curriculum.sampler import SeedSampler

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from selfplay.bugs.commits import commit_environment, list_commits, read_commit
-from selfplay.bugs.grading import grade
-from selfplay.bugs.mining import Mined, MiningLimits, mine_commit
-from selfplay.bugs.suite import SuiteTask, to_line
-from selfplay.bugs.testing import TestRunner
+from selfplay.bug_sources.commits import commit_environment, list_commits, read_commit
+from selfplay.bug_sources.mining import Mined, MiningLimits, mine_commit
+from selfplay.bugs.grading.grade import grade
+from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.commands.compose import repos_dir, sandbox_pool
 from selfplay.commands.output import print_json, print_table, say
 from selfplay.config import MineConfig, load_config
+from selfplay.corpus.suite import SuiteTask, to_line
 from selfplay.errors import InfrastructureError, UserError
 from selfplay.export.swebench import environment_of
 from selfplay.export.verify import verify_task

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from selfplay.bugs.grading import grade
-from selfplay.bugs.patch import reverse_patch
-from selfplay.bugs.validation import validate
+from selfplay.bugs.grading.grade import grade
+from selfplay.bugs.patches.layers import reverse_patch
+from selfplay.bugs.validation.validate import validate
 from selfplay.curriculum.arena import Arena, Stage
 from selfplay.curriculum.injecting import solve_task
 from selfplay.errors import InfrastructureError, PolicyError, SandboxError
-from selfplay.policy.base import SampleRequest
-from selfplay.roles.procedural import procedural_bugs
+from selfplay.sampling import SampleRequest
 from selfplay.sandbox.base import Job
 from selfplay.types import SolveTask
+from selfplay.warmstart.procedural_answers import procedural_bugs
 
 MAX_TRIES = 40
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from selfplay.bugs.corpus import Corpus
 from selfplay.commands.output import print_table
 from selfplay.config import TrainConfig
+from selfplay.corpus.corpus import Corpus
 from selfplay.run_dir import RunDir
 from selfplay.statistics import paired_difference
 

@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from selfplay.bugs.corpus import Corpus
-from selfplay.bugs.suite import read_suite
 from selfplay.commands.compose import (
     check_scaffold,
     keep_originals,
@@ -27,6 +25,8 @@ from selfplay.commands.selfcheck import self_check
 from selfplay.commands.summary import print_summary, summarise
 from selfplay.commands.watch import RunWatcher
 from selfplay.config import TrainConfig, load_config, to_yaml
+from selfplay.corpus.corpus import Corpus
+from selfplay.corpus.suite import read_suite
 from selfplay.curriculum.arena import Sampling, Stage
 from selfplay.curriculum.controller import Controller, ReplayRule, keep_attempts, keep_bug
 from selfplay.curriculum.evaluation import evaluate
@@ -35,10 +35,10 @@ from selfplay.curriculum.round import RoundPlayer
 from selfplay.curriculum.sampler import SeedSampler
 from selfplay.errors import UserError
 from selfplay.metrics import MetricsLog, check_metrics
-from selfplay.policy.base import Policy
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.rewards import make_injector_reward, make_solver_reward
 from selfplay.run_dir import RunDir
+from selfplay.sampling import Policy
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.seeds import derive_rng
 from selfplay.types import SolveTask

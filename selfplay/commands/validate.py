@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from selfplay.bugs.artifact import read_artifact
-from selfplay.bugs.testing import TestRunner
-from selfplay.bugs.validation import validate
+from selfplay.bugs.test_runs.runner import TestRunner
+from selfplay.bugs.validation.validate import validate
 from selfplay.commands.compose import repos_dir, sandbox_pool
 from selfplay.commands.output import print_json, print_table
 from selfplay.config import ValidateConfig, load_config

@@ -13,7 +13,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from selfplay.bugs.corpus import Corpus
 from selfplay.commands.compose import (
     ArenaParts,
     keep_originals,
@@ -23,22 +22,23 @@ from selfplay.commands.compose import (
 )
 from selfplay.commands.output import print_json, say
 from selfplay.config import WarmstartConfig, load_config
+from selfplay.corpus.corpus import Corpus
 from selfplay.curriculum.arena import Arena
-from selfplay.curriculum.procedural import ProceduralBug, in_turn, validated_bugs
 from selfplay.errors import UserError
 from selfplay.files import append_json_lines, read_json_lines, write_atomic
 from selfplay.learner_config import LearnerConfig
-from selfplay.policy.base import Tokenizer
-from selfplay.roles.bare_examples import CodeSource, bare_examples, code_source
-from selfplay.roles.examples import (
+from selfplay.sampling import Tokenizer
+from selfplay.sandbox.pool import SandboxPool
+from selfplay.seeds import derive_rng
+from selfplay.types import Seed
+from selfplay.warmstart.bare_examples import CodeSource, bare_examples, code_source
+from selfplay.warmstart.examples import (
     SupervisedExample,
     history_example,
     injector_example,
     solver_example,
 )
-from selfplay.sandbox.pool import SandboxPool
-from selfplay.seeds import derive_rng
-from selfplay.types import Seed
+from selfplay.warmstart.procedural_bugs import ProceduralBug, in_turn, validated_bugs
 
 HELP = """
 keys: out=DIR (examples.jsonl, bare.jsonl, corpus.sqlite, adapter/, record.json go there),

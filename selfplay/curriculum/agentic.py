@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from selfplay.agent.driver import play
 from selfplay.agent.loop import AgentEpisode, AgentTask
 from selfplay.curriculum.arena import AgenticRoles, Agents, Play, Stage
-from selfplay.roles.agentic_injector import AgenticInjection
-from selfplay.roles.agentic_solver import AgenticAttempt
+from selfplay.roles.agentic.injector import AgenticInjection
+from selfplay.roles.agentic.solver import AgenticAttempt
 from selfplay.seeds import derive_seed
 from selfplay.types import InjectionTask, SolveTask
 

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from selfplay.agent.chat import ChatRenderer
 from selfplay.agent.loop import AgentLimits, OnTurn
-from selfplay.bugs.testing import TestRunner
-from selfplay.policy.base import Policy, SampleRequest, logprob_temperature
+from selfplay.bugs.test_runs.runner import TestRunner
+from selfplay.chat import ChatRenderer
 from selfplay.repo.prepare import PreparedRepo
-from selfplay.roles.agentic_injector import AgenticInjector
-from selfplay.roles.agentic_solver import AgenticSolver
-from selfplay.roles.injector import CompactInjector
-from selfplay.roles.solver import CompactSolver
+from selfplay.roles.agentic.injector import AgenticInjector
+from selfplay.roles.agentic.solver import AgenticSolver
+from selfplay.roles.compact.injector import CompactInjector
+from selfplay.roles.compact.solver import CompactSolver
+from selfplay.sampling import Policy, SampleRequest, logprob_temperature
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.seeds import derive_seed
 from selfplay.types import Completion, EpisodeStatus, Role, Trajectory, Turn

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from selfplay.bugs.corpus import Corpus, store_bug
+from selfplay.corpus.corpus import Corpus, store_bug
 from selfplay.curriculum.injecting import Injection
 from selfplay.curriculum.round import RoundPlayer, Rounds
 from selfplay.curriculum.sampler import SeedSampler

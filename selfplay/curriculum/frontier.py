@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 
-from selfplay.bugs.procedural.propose import OPERATORS
+from selfplay.bug_sources.procedural.propose import OPERATORS
 from selfplay.types import Strategy
 
 Lessons = Mapping[tuple[str, str], tuple[int, int]]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from selfplay.bugs.corpus import Corpus, store_bug
-from selfplay.bugs.higher_order import MAX_ORDER, Grown, bug_order, grow
+from selfplay.bug_sources.higher_order import MAX_ORDER, Grown, bug_order, grow
+from selfplay.corpus.corpus import Corpus, store_bug
 from selfplay.curriculum.arena import Stage
 from selfplay.curriculum.solving import Attempt
 from selfplay.errors import InfrastructureError

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from selfplay.bugs.artifact import artifact_id
-from selfplay.bugs.validation import validate
+from selfplay.bugs.validation.validate import validate
 from selfplay.curriculum.agentic import play_injections, unsubmitted
 from selfplay.curriculum.arena import Agents, Play, Stage, one_turn
 from selfplay.errors import InfrastructureError
-from selfplay.roles.agentic_injector import AgenticInjection
-from selfplay.roles.injector import InjectorPrompt
+from selfplay.roles.agentic.injector import AgenticInjection
+from selfplay.roles.compact.injector import InjectorPrompt
 from selfplay.roles.rejected import Rejected
 from selfplay.types import (
     BugArtifact,

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from selfplay.config import CurriculumConfig, InjectorConfig
 from selfplay.curriculum.arena import Arena
 from selfplay.curriculum.frontier import Lessons, order_of_kinds
-from selfplay.repo.functions import FunctionInfo
+from selfplay.repo.languages.functions import FunctionInfo
 from selfplay.seeds import derive_rng
 from selfplay.types import BugArtifact, InjectionTask, Seed, Strategy
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from selfplay.bugs.grading import grade
-from selfplay.bugs.oracle import overfits, public_tests
+from selfplay.bugs.grading.grade import grade
+from selfplay.bugs.grading.public_tests import overfits, public_tests
 from selfplay.curriculum.agentic import play_attempts, unsubmitted
 from selfplay.curriculum.arena import Agents, Play, Stage, one_turn
 from selfplay.errors import InfrastructureError
+from selfplay.roles.compact.solver import SolverPrompt
 from selfplay.roles.rejected import Rejected
-from selfplay.roles.solver import SolverPrompt
 from selfplay.types import EpisodeStatus, GradeReport, SolveTask
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from selfplay.bugs.artifact import write_artifact
-from selfplay.bugs.corpus import Corpus
-from selfplay.bugs.suite import SuiteTask, write_suite
+from selfplay.corpus.corpus import Corpus
+from selfplay.corpus.suite import SuiteTask, write_suite
 from selfplay.errors import UserError
 from selfplay.repo.spec import RepoSpec, load_spec
 

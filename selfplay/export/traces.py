@@ -11,8 +11,8 @@ import yaml
 
 from selfplay.errors import UserError
 from selfplay.files import encode_json, write_atomic
-from selfplay.policy.base import Tokenizer
 from selfplay.run_dir import read_episodes
+from selfplay.sampling import Tokenizer
 from selfplay.types import Episode, Trajectory
 
 _HEADER = re.compile(r"\s*(system|user|assistant)\n")
@@ -114,12 +114,12 @@ def tokenizer_of(run: Path) -> Tokenizer:
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise UserError(f"{file}: names no policy ({error}); export a whole run") from None
     if engine == "scripted":
-        from selfplay.policy.scripted import ByteTokenizer
+        from selfplay.scripted.compact import ByteTokenizer
 
         return ByteTokenizer()
-    from selfplay.policy.model_files import resolve_model
+    from selfplay.cache import cache_root
+    from selfplay.modeling.model_files import resolve_model
     from selfplay.policy.transformers import HFTokenizer
-    from selfplay.sandbox.host import cache_root
 
     return HFTokenizer.load(resolve_model(model, cache_root()))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfplay.bugs.patch import make_patch, read_file, reverse_patch
+from selfplay.bugs.patches.layers import make_patch, read_file, reverse_patch
 from selfplay.bugs.sealing import sealed_layer
 from selfplay.errors import PatchError
 from selfplay.types import FileChange, GradeReport, SolveTask

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from selfplay.learner.packing import Sample
-from selfplay.policy.prefix_tree import common_prefix
+from selfplay.modeling.prefix_tree import common_prefix
 
 S = TypeVar("S", bound=Sample)
 

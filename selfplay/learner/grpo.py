@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from selfplay.cache import cache_root
 from selfplay.config import PolicyConfig
 from selfplay.errors import UserError
 from selfplay.learner import checkpoint
@@ -27,10 +28,9 @@ from selfplay.learner.publish import Publisher, save_hf
 from selfplay.learner.team import Team
 from selfplay.learner.trainer import Trainer, TrainerConfig
 from selfplay.learner_config import LearnerConfig
-from selfplay.policy.model_files import load_model, resolve_adapter, resolve_model
+from selfplay.modeling.model_files import load_model, resolve_adapter, resolve_model
 from selfplay.policy.transformers import HFTokenizer, TransformersPolicy
 from selfplay.run_dir import RunDir
-from selfplay.sandbox.host import cache_root
 from selfplay.types import PeerGroup
 
 log = logging.getLogger(__name__)

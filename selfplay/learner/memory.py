@@ -18,8 +18,8 @@ from torch import nn
 from selfplay.errors import UserError
 from selfplay.learner.loss import CHUNK, KEPT_LOGITS
 from selfplay.learner.trainer import TrainerConfig
-from selfplay.policy.attention import KEPT_KEYS
-from selfplay.policy.prefix_tree import BLOCK_TOKENS
+from selfplay.modeling.attention import KEPT_KEYS
+from selfplay.modeling.prefix_tree import BLOCK_TOKENS
 
 MIB = 2**20
 SLACK = 1.15

@@ -11,7 +11,7 @@ import torch
 from selfplay.learner.loss import token_scores
 from selfplay.learner.packing import pack
 from selfplay.learner.scoring import row_states
-from selfplay.policy.attention import use_plans
+from selfplay.modeling.attention import use_plans
 from selfplay.types import TrainingSample, Trajectory
 
 

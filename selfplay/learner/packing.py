@@ -17,7 +17,7 @@ from typing import Protocol
 import torch
 
 from selfplay.errors import UserError
-from selfplay.policy.prefix_tree import (
+from selfplay.modeling.prefix_tree import (
     BLOCK_TOKENS,
     Block,
     PrefixTree,

@@ -16,7 +16,7 @@ import torch
 
 from selfplay.errors import PolicyError
 from selfplay.learner.lora import LoraLinear, lora_layers
-from selfplay.policy.model_files import quiet
+from selfplay.modeling.model_files import quiet
 
 
 class VersionedPolicy(Protocol):

@@ -9,7 +9,7 @@ from torch import nn
 
 from selfplay.learner.loss import token_scores
 from selfplay.learner.packing import MicroBatch
-from selfplay.policy.attention import TreePlan, hidden_states
+from selfplay.modeling.attention import TreePlan, hidden_states
 
 
 class TokenScorer(nn.Module):

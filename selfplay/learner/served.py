@@ -16,17 +16,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from selfplay.cache import cache_root
 from selfplay.config import PolicyConfig
 from selfplay.errors import UserError
 from selfplay.learner.distributed import ALONE, World
 from selfplay.learner.grpo import GrpoLearner, load_for_inference, open_learner
 from selfplay.learner.publish import DirectoryPublisher
 from selfplay.learner_config import LearnerConfig
-from selfplay.policy.model_files import resolve_model
+from selfplay.modeling.model_files import resolve_model
 from selfplay.policy.transformers import HFTokenizer
 from selfplay.policy.vllm import VLLMPolicy, open_vllm
 from selfplay.run_dir import RunDir
-from selfplay.sandbox.host import cache_root
 from selfplay.types import PeerGroup
 
 

@@ -31,7 +31,7 @@ from selfplay.learner.loss import LossConfig, LossStats, denominator, policy_los
 from selfplay.learner.packing import MicroBatch, Sample, pack
 from selfplay.learner.scoring import TokenScorer
 from selfplay.learner.sharding import shard
-from selfplay.policy.attention import use_plans
+from selfplay.modeling.attention import use_plans
 from selfplay.types import TrainingSample
 
 log = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from selfplay.policy.attention import TreePlan, hidden_states
-from selfplay.policy.prefix_tree import build_tree
+from selfplay.modeling.attention import TreePlan, hidden_states
+from selfplay.modeling.prefix_tree import build_tree
 
 
 class DecodePlan:

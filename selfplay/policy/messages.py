@@ -11,8 +11,8 @@ import threading
 from collections.abc import Sequence
 
 from selfplay.agent.call_formats import FencedCalls
-from selfplay.agent.chat import BadCall, ToolCall, ToolSpec
 from selfplay.agent.fenced import FencedRenderer
+from selfplay.chat import BadCall, ToolCall, ToolSpec
 from selfplay.errors import PolicyError
 
 _PIECE = re.compile(r" ?[^\W_]{1,8}|\s{1,16}|.", re.DOTALL)

@@ -16,9 +16,9 @@ from typing import Any, Literal
 from selfplay.config import PolicyConfig
 from selfplay.engine_config import OpenAIConfig
 from selfplay.errors import PolicyError, UserError
-from selfplay.policy.base import SampleRequest
 from selfplay.policy.http import JsonClient, Refused, Unreachable
 from selfplay.policy.messages import MessageRenderer, MessageTokenizer
+from selfplay.sampling import SampleRequest
 from selfplay.seeds import derive_rng
 from selfplay.types import Completion
 

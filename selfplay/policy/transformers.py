@@ -14,10 +14,10 @@ import torch
 from selfplay.agent.encoder import TextEncoder
 from selfplay.agent.renderer import TemplateRenderer
 from selfplay.errors import PolicyError, UserError
-from selfplay.policy.attention import hidden_states, use_plans
-from selfplay.policy.base import SampleRequest, Tokenizer
+from selfplay.modeling.attention import hidden_states, use_plans
 from selfplay.policy.decoding import prefill
 from selfplay.policy.sampling import draw_tokens
+from selfplay.sampling import SampleRequest, Tokenizer
 from selfplay.types import Completion
 
 log = logging.getLogger(__name__)

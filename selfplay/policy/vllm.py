@@ -22,10 +22,10 @@ from pathlib import Path
 
 from selfplay.engine_config import VLLMConfig
 from selfplay.errors import PolicyError, UserError
-from selfplay.policy.base import SampleRequest, Tokenizer
 from selfplay.policy.vllm_backend import Backend
 from selfplay.policy.vllm_client import Answer
 from selfplay.policy.vllm_server import Launch, ServerProcess, find_python
+from selfplay.sampling import SampleRequest, Tokenizer
 from selfplay.types import Completion
 
 log = logging.getLogger(__name__)

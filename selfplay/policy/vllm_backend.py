@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from selfplay.errors import PolicyError, UserError
-from selfplay.policy.base import SampleRequest
 from selfplay.policy.http import Refused, Unreachable
 from selfplay.policy.vllm_client import Answer, VLLMClient
 from selfplay.policy.vllm_server import ServerProcess
+from selfplay.sampling import SampleRequest
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from selfplay.errors import PolicyError, UserError
-from selfplay.policy.base import SampleRequest
 from selfplay.policy.http import JsonClient, Refused, Unreachable
+from selfplay.sampling import SampleRequest
 from selfplay.types import VersionSpan
 
 SUPPORTED = SpecifierSet(">=0.32,<0.33", prereleases=True)

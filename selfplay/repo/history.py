@@ -7,9 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from selfplay.errors import RepoError
-from selfplay.repo.functions import list_functions
-from selfplay.repo.git import git
+from selfplay.repo.languages.functions import list_functions
 from selfplay.repo.prepare import PreparedRepo
+from selfplay.repo.sources.git import git
 
 MAX_COMMITS = 200
 

@@ -16,12 +16,15 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from selfplay.cache import cache_root
 from selfplay.errors import RepoError
 from selfplay.files import write_atomic
-from selfplay.repo.declarations import read_declared
-from selfplay.repo.discovery import discover
-from selfplay.repo.functions import SOURCE_SUFFIXES, FunctionInfo, list_functions
-from selfplay.repo.images import (
+from selfplay.repo.dependencies.declarations import read_declared
+from selfplay.repo.dependencies.install import install_packages, steady_options
+from selfplay.repo.discovery.discover import discover
+from selfplay.repo.discovery.profile import RepoProfile
+from selfplay.repo.languages.functions import SOURCE_SUFFIXES, FunctionInfo, list_functions
+from selfplay.repo.sources.docker_image import (
     BYTE_CODE,
     IMAGE_FILE,
     PACKAGES,
@@ -29,13 +32,11 @@ from selfplay.repo.images import (
     find_image,
     image_environment,
 )
-from selfplay.repo.packages import install_packages, steady_options
-from selfplay.repo.profile import RepoProfile
-from selfplay.repo.sources import fetch, local_commit, plain_files
+from selfplay.repo.sources.fetch import fetch, local_commit, plain_files
 from selfplay.repo.spec import LocalSource, RepoSpec
 from selfplay.sandbox.base import WORKDIR, Environment, Sandbox
-from selfplay.sandbox.host import cache_root, host_mounts, make_readable
-from selfplay.sandbox.images import ImageFacts
+from selfplay.sandbox.docker.image_store import ImageFacts
+from selfplay.sandbox.host import host_mounts, make_readable
 
 LAYOUT = 3
 """Raised when what is cached changes its form."""

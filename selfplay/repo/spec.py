@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from selfplay.errors import UserError
-from selfplay.repo.pip import read_lock
+from selfplay.repo.dependencies.pip import read_lock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

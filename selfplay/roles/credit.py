@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator
 
 from unidiff.patch import Hunk
 
-from selfplay.bugs.diffs import FileDiff, parse_patch
+from selfplay.bugs.patches.diffs import FileDiff, parse_patch
 from selfplay.errors import PatchError
 
 MAX_PAIRS = 20_000_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from selfplay.bugs.diffs import reverse_patch
+from selfplay.bugs.patches.diffs import reverse_patch
 from selfplay.config import RewardConfig
 from selfplay.errors import PatchError, UserError
 from selfplay.roles.credit import partial_credit, patch_similarity

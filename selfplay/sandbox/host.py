@@ -10,6 +10,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from selfplay.cache import cache_root
 from selfplay.errors import UserError
 
 SANDBOX_UID = 64738
@@ -18,26 +19,6 @@ root leaves /proc/sys writable)."""
 
 SYSTEM_DIRS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")
 SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/mime.types", "/etc/localtime")
-
-
-def cache_root() -> Path:
-    """Where repositories, models and interpreters are kept; readable by the sandbox's uid."""
-    chosen = os.environ.get("SELFPLAY_CACHE")
-    if chosen:
-        root = Path(chosen).absolute()
-    elif os.geteuid() == 0:
-        root = Path("/var/cache/selfplay")
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-        root = Path(base).absolute() / "selfplay"
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot make the cache directory {root} ({error.strerror}): "
-            "name a writable one in SELFPLAY_CACHE"
-        ) from error
-    return root
 
 
 def sandbox_uid() -> int:

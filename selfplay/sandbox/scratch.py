@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
+from selfplay.cache import cache_root
 from selfplay.errors import PatchError, SandboxError
 from selfplay.sandbox.base import Job
-from selfplay.sandbox.host import cache_root, check_reachable, make_readable
+from selfplay.sandbox.host import check_reachable, make_readable
 from selfplay.sandbox.owner import is_abandoned, owner_token
 from selfplay.types import Layer
 

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from selfplay.cache import cache_root
 from selfplay.errors import SandboxError, SelfplayError, UserError
 from selfplay.sandbox.base import Environment, Job, Quota, Sandbox
-from selfplay.sandbox.host import cache_root, host_mounts, make_readable
+from selfplay.sandbox.host import host_mounts, make_readable
 from selfplay.sandbox.owner import owner_token
 from selfplay.types import FileChange
 
@@ -111,7 +112,7 @@ def _open_auto(options: Options) -> Sandbox:
 
 
 def _open_bubblewrap(options: Options) -> Sandbox:
-    from selfplay.sandbox.bubblewrap import BubblewrapSandbox
+    from selfplay.sandbox.bubblewrap.sandbox import BubblewrapSandbox
 
     return BubblewrapSandbox(preload=options.preload)
 
@@ -119,7 +120,7 @@ def _open_bubblewrap(options: Options) -> Sandbox:
 def _open_docker(options: Options) -> Sandbox:
     if importlib.util.find_spec("docker") is None:
         raise SandboxError("Docker's Python package is missing: pip install 'selfplay[docker]'")
-    from selfplay.sandbox.docker import DockerSandbox
+    from selfplay.sandbox.docker.sandbox import DockerSandbox
 
     return DockerSandbox(num_workers=options.num_workers, runtime=options.runtime)
 

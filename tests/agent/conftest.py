@@ -12,13 +12,13 @@ import pytest
 
 from selfplay.agent.fenced import FencedRenderer
 from selfplay.agent.loop import AgentEpisode, AgentLimits, AgentTask
-from selfplay.policy.base import SampleRequest
-from selfplay.policy.scripted import ByteTokenizer
+from selfplay.sampling import SampleRequest
 from selfplay.sandbox.base import Environment, Job, Quota, Sandbox
 from selfplay.sandbox.host import host_mounts, make_readable
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.sandbox.select import open_sandbox
-from selfplay.sandbox.session import Session
+from selfplay.sandbox.session.session import Session
+from selfplay.scripted.compact import ByteTokenizer
 from selfplay.types import Completion
 
 RENDERER = FencedRenderer(ByteTokenizer())

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfplay.agent.call_formats import CallFormat, FencedCalls, LlamaCalls, TaggedCalls
-from selfplay.agent.chat import BadCall, ToolCall, ToolSpec
+from selfplay.chat import BadCall, ToolCall, ToolSpec
 
 FORMATS: list[CallFormat] = [TaggedCalls(), LlamaCalls(), FencedCalls()]
 CALL = {"name": "bash", "arguments": {"command": "ls\n# `x` </tool_call>"}}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import textwrap
 
-from selfplay.agent.compact import MIN_WINDOW, excerpt, fit_listing
-from selfplay.agent.edits import Excerpt, Listing
-from selfplay.repo.functions import FunctionInfo, list_functions
+from selfplay.compact.edits import Excerpt, Listing
+from selfplay.compact.excerpts import MIN_WINDOW, excerpt, fit_listing
+from selfplay.repo.languages.functions import FunctionInfo, list_functions
 
 SOURCE = textwrap.dedent(
     '''

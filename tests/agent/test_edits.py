@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.agent.edits import EditError, Excerpt, Listing, parse_edit, parse_listing, render_edit
+from selfplay.compact.edits import (
+    EditError,
+    Excerpt,
+    Listing,
+    parse_edit,
+    parse_listing,
+    render_edit,
+)
 
 SOURCE = """import os
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.agent.failures import find_tests, read_failures, test_name
+from selfplay.compact.failures import find_tests, read_failures, test_name
 
 PYTEST = """
 tests/test_a.py::TestA::test_b[x-1] FAILED

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.agent.chat import BadCall, ToolCall
 from selfplay.agent.fenced import FencedRenderer, parse_call, write_call
 from selfplay.agent.tools import TOOLS
+from selfplay.chat import BadCall, ToolCall
 from selfplay.errors import UserError
-from selfplay.policy.scripted import ByteTokenizer
+from selfplay.scripted.compact import ByteTokenizer
 
 RENDERER = FencedRenderer(ByteTokenizer())
 END = ByteTokenizer.end_of_turn_id

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from selfplay.agent.driver import play
 from selfplay.agent.loop import AgentEpisode
 from selfplay.errors import SandboxError
-from selfplay.policy.scripted import ByteTokenizer
 from selfplay.sandbox.base import Environment, Job, Quota, Sandbox
 from selfplay.sandbox.pool import SandboxPool
-from selfplay.sandbox.session import Session
+from selfplay.sandbox.session.session import Session
+from selfplay.scripted.compact import ByteTokenizer
 
 from .conftest import MakeEpisode, Told
 

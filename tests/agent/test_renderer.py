@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from selfplay.agent.call_formats import FencedCalls, LlamaCalls, TaggedCalls
-from selfplay.agent.chat import BadCall, ToolCall, ToolSpec
 from selfplay.agent.renderer import TemplateRenderer
+from selfplay.cache import cache_root
+from selfplay.chat import BadCall, ToolCall, ToolSpec
 from selfplay.errors import PolicyError, UserError
-from selfplay.policy.model_files import resolve_model
-from selfplay.sandbox.host import cache_root
+from selfplay.modeling.model_files import resolve_model
 
 TOOLS = [
     ToolSpec(name="bash", description="runs a command", parameters={"type": "object"}),

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from jinja2 import UndefinedError
 
-from selfplay.agent.chat import ToolCall
 from selfplay.agent.fenced import write_call
 from selfplay.agent_config import AgentConfig
-from selfplay.bugs.patch import reverse_patch
+from selfplay.bugs.patches.layers import reverse_patch
+from selfplay.chat import ToolCall
 from selfplay.commands.compose import make_stage, prepare_repos, sandbox_pool
 from selfplay.config import (
     CurriculumConfig,
@@ -24,16 +24,16 @@ from selfplay.config import (
 )
 from selfplay.curriculum.arena import Sampling, Stage
 from selfplay.curriculum.injecting import inject, solve_task
-from selfplay.curriculum.procedural import ProceduralBug, validated_bugs
 from selfplay.curriculum.round import peer_groups, solver_episode
 from selfplay.curriculum.sampler import SeedSampler
 from selfplay.curriculum.solving import solve
 from selfplay.errors import SandboxError
-from selfplay.policy.scripted_agents import ScriptedAgents
-from selfplay.roles.agentic_solver import TaskView, show
+from selfplay.roles.agentic.solver import TaskView, show
 from selfplay.roles.prompts import render
 from selfplay.roles.rewards import make_solver_reward
+from selfplay.scripted.agents import ScriptedAgents
 from selfplay.types import InjectionTask, Limits, Seed, SolveTask, Strategy
+from selfplay.warmstart.procedural_bugs import ProceduralBug, validated_bugs
 
 from .conftest import Told
 
@@ -205,7 +205,7 @@ def test_a_refused_submission_may_be_mended(stage: Stage) -> None:
 def test_a_lost_sandbox_is_errored_and_out_of_the_baseline(
     stage: Stage, solve_me: SolveTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import selfplay.roles.workspace as workspace
+    import selfplay.roles.agentic.workspace as workspace
 
     real, opened = workspace.Session, [0]
 

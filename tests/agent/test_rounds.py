@@ -12,7 +12,7 @@ from selfplay.config import ReposConfig, SandboxConfig, ScaffoldConfig
 from selfplay.curriculum.arena import Sampling, Stage
 from selfplay.curriculum.injecting import Injection, inject
 from selfplay.curriculum.solving import Attempt, solve
-from selfplay.policy.scripted_agents import ScriptedAgents
+from selfplay.scripted.agents import ScriptedAgents
 from selfplay.types import InjectionTask, Seed, Strategy
 
 CASES: dict[str, dict[str, Strategy]] = {

@@ -6,10 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.bugs.diffs import touched_files
+from selfplay.bugs.patches.diffs import touched_files
+from selfplay.roles.agentic.submission import (
+    normal_diff,
+    normal_paths,
+    normal_text,
+    read_submission,
+)
 from selfplay.roles.rejected import Rejected
-from selfplay.roles.submission import normal_diff, normal_paths, normal_text, read_submission
-from selfplay.sandbox.session import Session
+from selfplay.sandbox.session.session import Session
 
 DIFF = """diff --git a/src/a.py b/src/a.py
 --- a/src/a.py

@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.agent.suspicion import ochiai, rank, reached_by_all
+from selfplay.compact.localization import ochiai, rank, reached_by_all
 
 REACHED = {"t1": {"a::f", "a::g"}, "t2": {"a::g"}, "t3": {"a::g", "a::h"}, "t4": {"a::C.m"}}
 

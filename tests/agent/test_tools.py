@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from selfplay.agent.chat import ToolCall
 from selfplay.agent.tools import TOOLS, BadArguments, ToolBox
-from selfplay.sandbox.session import Session
+from selfplay.chat import ToolCall
+from selfplay.sandbox.session.session import Session
 
 
 @pytest.fixture

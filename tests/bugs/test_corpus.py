@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.bugs.corpus import MAX_SAME_FAILURES, Corpus, difficulty
-from selfplay.bugs.dedup import fingerprint, normal_line
-from selfplay.bugs.patch import make_patch
+from selfplay.bugs.patches.layers import make_patch
+from selfplay.corpus.corpus import MAX_SAME_FAILURES, Corpus, difficulty
+from selfplay.corpus.dedup import fingerprint, normal_line
 from selfplay.errors import InfrastructureError, UserError
 from selfplay.types import BugArtifact, FileChange, Seed, SolveTask
 
@@ -324,7 +324,8 @@ def test_files_that_are_no_corpus(tmp_path: Path) -> None:
 
 def test_nothing_that_was_reported_is_lost_to_a_kill(tmp_path: Path) -> None:
     program = (
-        "import sys, itertools\nfrom pathlib import Path\nfrom selfplay.bugs.corpus import Corpus\n"
+        "import sys, itertools\nfrom pathlib import Path\n"
+        "from selfplay.corpus.corpus import Corpus\n"
         "corpus = Corpus(Path(sys.argv[1]))\n"
         "for i in itertools.count():\n"
         "    corpus.run_cache[str(i)] = 'x' * 3000\n    print(i, flush=True)\n"

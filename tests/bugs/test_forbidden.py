@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from selfplay.bugs.forbidden import Finding, forbidden_content
-from selfplay.bugs.patch import make_patch
-from selfplay.bugs.scripts import parser_source, pytest_script, unittest_script
-from selfplay.bugs.signals import new_signals
-from selfplay.bugs.weakening import weakening_layer
+from selfplay.bugs.code_signals.python import new_signals
+from selfplay.bugs.patches.layers import make_patch
+from selfplay.bugs.test_edits.weakening import weakening_layer
+from selfplay.bugs.test_runs.scripts import parser_source, pytest_script, unittest_script
+from selfplay.bugs.validation.check_forbidden import Finding, forbidden_content
 from selfplay.sandbox.base import Environment
 from selfplay.types import BugArtifact
 

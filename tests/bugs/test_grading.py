@@ -6,11 +6,11 @@ import dataclasses
 
 import pytest
 
-from selfplay.bugs.grading import grade, graded_layer
-from selfplay.bugs.patch import make_patch, reverse_patch
-from selfplay.bugs.poison import disarmed_tests
+from selfplay.bugs.grading.grade import grade, graded_layer
+from selfplay.bugs.grading.poisoned_tests import disarmed_tests
+from selfplay.bugs.patches.layers import make_patch, reverse_patch
 from selfplay.bugs.sealing import sealed_layer
-from selfplay.bugs.testing import TestRunner
+from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.types import GradeReport, SolveTask
 
 from .shop import SUM_BUG, SUM_TESTS, Change, as_layer, replaced

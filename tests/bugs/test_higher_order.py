@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 
-from selfplay.bugs.grading import grade
-from selfplay.bugs.higher_order import bug_order, grow
-from selfplay.bugs.patch import reverse_patch
-from selfplay.bugs.testing import TestRunner
+from selfplay.bug_sources.higher_order import bug_order, grow
+from selfplay.bugs.grading.grade import grade
+from selfplay.bugs.patches.layers import reverse_patch
+from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.types import SolveTask
 
 from .shop import SUM_TESTS
@@ -18,7 +18,7 @@ from .test_grading import fix
 
 def failed_fix(task: SolveTask, runner: TestRunner, old: str, new: str) -> str:
     """A fix that leaves the bug and changes something else of the same file."""
-    from selfplay.bugs.patch import read_file
+    from selfplay.bugs.patches.layers import read_file
     from selfplay.bugs.sealing import sealed_layer
 
     tree = runner.environment.tree

@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.bugs.procedural import propose
-from selfplay.bugs.procedural.text import line_mutations
-from selfplay.policy.scripted import candidate_answers
-from selfplay.repo.functions import list_functions
+from selfplay.bug_sources.procedural import propose
+from selfplay.bug_sources.procedural.text import line_mutations
+from selfplay.repo.languages.functions import list_functions
+from selfplay.scripted.compact import candidate_answers
 
 SOURCE = """package A;
 

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.bugs.junit import junit_key, read_junit, unsupported_passes
-from selfplay.bugs.parsers import pytest_verbose, unittest_verbose
-from selfplay.bugs.scripts import (
+from selfplay.bugs.test_runs.junit import junit_key, read_junit, unsupported_passes
+from selfplay.bugs.test_runs.parsers import pytest_verbose, unittest_verbose
+from selfplay.bugs.test_runs.runner import TestRun, TestRunner
+from selfplay.bugs.test_runs.scripts import (
     parser_runner,
     parser_source,
     pytest_script,
@@ -21,7 +22,6 @@ from selfplay.bugs.scripts import (
     script_targets,
     unittest_script,
 )
-from selfplay.bugs.testing import TestRun, TestRunner
 
 from .shop import as_layer
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from selfplay.bugs.diffs import parse_patch
-from selfplay.bugs.patch import (
+from selfplay.bugs.patches.diffs import parse_patch
+from selfplay.bugs.patches.layers import (
     apply_patch,
     check_patch,
     make_patch,

@@ -12,8 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from selfplay.bugs.diffs import parse_patch, reverse_hunks
-from selfplay.bugs.patch import apply_patch, make_patch, normal_layer, read_file, reverse_patch
+from selfplay.bugs.patches.diffs import parse_patch, reverse_hunks
+from selfplay.bugs.patches.layers import (
+    apply_patch,
+    make_patch,
+    normal_layer,
+    read_file,
+    reverse_patch,
+)
 from selfplay.errors import PatchError
 from selfplay.types import FileChange, Layer
 

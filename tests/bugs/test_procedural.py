@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from selfplay.bugs.procedural import KINDS, OPERATORS, REMOVAL_KINDS, Mutation, propose
-from selfplay.bugs.procedural.statements import MAX_LINES
-from selfplay.bugs.syntax import parse, same_code, split_lines
-from selfplay.repo.functions import FunctionInfo, list_functions
+from selfplay.bug_sources.procedural import KINDS, OPERATORS, REMOVAL_KINDS, Mutation, propose
+from selfplay.bug_sources.procedural.statements import MAX_LINES
+from selfplay.bugs.patches.syntax import parse, same_code, split_lines
+from selfplay.repo.languages.functions import FunctionInfo, list_functions
 
 
 def mutate(text: str, operator: str) -> list[str]:

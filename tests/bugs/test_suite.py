@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.bugs.suite import LISTS, TEXTS, SuiteTask, from_line, read_suite, to_line, write_suite
+from selfplay.corpus.suite import (
+    LISTS,
+    TEXTS,
+    SuiteTask,
+    from_line,
+    read_suite,
+    to_line,
+    write_suite,
+)
 from selfplay.errors import UserError
 from selfplay.types import BugArtifact, Limits, SolveTask
 

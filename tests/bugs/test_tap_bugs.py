@@ -8,22 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from selfplay.bugs import scripts
 from selfplay.bugs.artifact import artifact_id
-from selfplay.bugs.grading import grade, graded_layer
+from selfplay.bugs.code_signals.python import new_signals
+from selfplay.bugs.grading.grade import grade, graded_layer
+from selfplay.bugs.grading.poisoned_tests import disarmed_tests
 from selfplay.bugs.leaks import audit_leaks
-from selfplay.bugs.patch import make_patch, normal_layer, reverse_patch
-from selfplay.bugs.poison import disarmed_tests
-from selfplay.bugs.protected import is_hook_path, is_shadowing, is_test_path
+from selfplay.bugs.patches.layers import make_patch, normal_layer, reverse_patch
+from selfplay.bugs.patches.paths import is_hook_path, is_shadowing, is_test_path
 from selfplay.bugs.sealing import sealed_layer, write_sealed_tree
-from selfplay.bugs.signals import new_signals
-from selfplay.bugs.tap_tests import with_failing_tests
-from selfplay.bugs.testing import TestRunner
-from selfplay.bugs.validation import validate
-from selfplay.bugs.weakening import weakening_layer
+from selfplay.bugs.test_edits.tap import with_failing_tests
+from selfplay.bugs.test_edits.weakening import weakening_layer
+from selfplay.bugs.test_runs import scripts
+from selfplay.bugs.test_runs.runner import TestRunner
+from selfplay.bugs.validation.validate import validate
+from selfplay.cache import cache_root
 from selfplay.repo.spec import find_repos_dir
 from selfplay.sandbox.base import Environment, Sandbox
-from selfplay.sandbox.host import cache_root, host_mounts, make_readable
+from selfplay.sandbox.host import host_mounts, make_readable
 from selfplay.types import BugArtifact, GradeReport, SolveTask
 
 from .shop import Change, as_layer
@@ -117,7 +118,7 @@ FAKES = {
 def test_without_the_scan_too(
     task: SolveTask, runner: TestRunner, code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("selfplay.bugs.grading._tampers", lambda texts, path: False)
+    monkeypatch.setattr("selfplay.bugs.grading.grade._tampers", lambda texts, path: False)
     source = (runner.environment.tree / SPAN).read_text()
     source = source.replace("{end} - $span->{start}", "{end} + $span->{start}")
     report = graded(task, runner, {SPAN: source.replace("\n1;\n", f"\n{code}\n1;\n")})

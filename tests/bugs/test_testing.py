@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from selfplay.bugs.scripts import parser_source, pytest_script
-from selfplay.bugs.testing import RunCache, TestRun, TestRunner, read_table
+from selfplay.bugs.test_runs.runner import RunCache, TestRun, TestRunner, read_table
+from selfplay.bugs.test_runs.scripts import parser_source, pytest_script
 from selfplay.errors import SandboxError
 from selfplay.sandbox.base import Environment, Job, RunResult, Sandbox
 from selfplay.types import FileChange
@@ -151,7 +151,7 @@ def test_time_out(runner: TestRunner) -> None:
 def test_broken_parsers_give_no_table(
     runner: TestRunner, parser: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("selfplay.bugs.testing.PARSER_TIMEOUT_S", 2.0)
+    monkeypatch.setattr("selfplay.bugs.test_runs.runner.PARSER_TIMEOUT_S", 2.0)
     run = runner.run("echo passed a", parser, {}, timeout_s=9)
     assert (run.table, run.parser_ok) == ({}, False)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from selfplay.bugs.corpus import Corpus
-from selfplay.bugs.patch import apply_patch, make_patch
-from selfplay.bugs.scripts import pytest_script
-from selfplay.bugs.testing import TestRunner
-from selfplay.bugs.validation import CHECKS, failure_excerpt, validate
+from selfplay.bugs.patches.layers import apply_patch, make_patch
+from selfplay.bugs.test_runs.runner import TestRunner
+from selfplay.bugs.test_runs.scripts import pytest_script
+from selfplay.bugs.validation.validate import CHECKS, failure_excerpt, validate
+from selfplay.corpus.corpus import Corpus
 from selfplay.sandbox.base import Environment, Job, RunResult, Sandbox
 from selfplay.types import BugArtifact, Limits, ValidationReport
 

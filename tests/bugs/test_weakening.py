@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from selfplay.bugs.poison import poisoned_layer
-from selfplay.bugs.weakening import weakening_layer
+from selfplay.bugs.grading.poisoned_tests import poisoned_layer
+from selfplay.bugs.test_edits.weakening import weakening_layer
 from selfplay.types import Layer
 
 SOURCE = '''\

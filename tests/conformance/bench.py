@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
 
-from selfplay.bugs import scripts
 from selfplay.bugs.artifact import artifact_id
-from selfplay.bugs.grading import grade
-from selfplay.bugs.patch import make_patch, normal_layer, read_file, reverse_patch
+from selfplay.bugs.grading.grade import grade
+from selfplay.bugs.patches.layers import make_patch, normal_layer, read_file, reverse_patch
 from selfplay.bugs.sealing import sealed_layer
-from selfplay.bugs.testing import TestRunner
-from selfplay.bugs.validation import validate
-from selfplay.bugs.weakening import weakening_layer
+from selfplay.bugs.test_edits.weakening import weakening_layer
+from selfplay.bugs.test_runs import scripts
+from selfplay.bugs.test_runs.runner import TestRunner
+from selfplay.bugs.validation.validate import validate
 from selfplay.errors import SandboxError
 from selfplay.repo.prepare import PreparedRepo, prepare
 from selfplay.repo.spec import find_repos_dir, load_spec

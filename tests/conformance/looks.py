@@ -8,11 +8,12 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from selfplay.bugs.patch import apply_patch
+from selfplay.bugs.patches.layers import apply_patch
 from selfplay.bugs.sealing import sealed_environment, write_sealed_tree
+from selfplay.cache import cache_root
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.sandbox.base import Environment, Job, Sandbox
-from selfplay.sandbox.host import cache_root, make_readable
+from selfplay.sandbox.host import make_readable
 from selfplay.sandbox.owner import owner_token
 from selfplay.types import BugArtifact
 

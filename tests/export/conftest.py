@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from selfplay.bugs import scripts
 from selfplay.bugs.artifact import artifact_id
-from selfplay.bugs.patch import make_patch
-from selfplay.bugs.testing import TestRunner
-from selfplay.bugs.weakening import weakening_layer
+from selfplay.bugs.patches.layers import make_patch
+from selfplay.bugs.test_edits.weakening import weakening_layer
+from selfplay.bugs.test_runs import scripts
+from selfplay.bugs.test_runs.runner import TestRunner
+from selfplay.cache import cache_root
 from selfplay.sandbox.base import Environment, Sandbox
-from selfplay.sandbox.host import cache_root, host_mounts, make_readable
+from selfplay.sandbox.host import host_mounts, make_readable
 from selfplay.sandbox.select import open_sandbox
 from selfplay.types import BugArtifact, FileChange, SolveTask
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from selfplay.bugs.artifact import read_artifact
-from selfplay.bugs.corpus import Corpus
-from selfplay.bugs.suite import read_suite
+from selfplay.corpus.corpus import Corpus
+from selfplay.corpus.suite import read_suite
 from selfplay.errors import UserError
 from selfplay.export.swebench import export_swebench
 from selfplay.types import Seed, SolveTask

@@ -12,8 +12,8 @@ import pytest
 from selfplay.agent.fenced import FencedRenderer
 from selfplay.errors import UserError
 from selfplay.export.traces import export_traces, is_good, later_messages, prompt_messages
-from selfplay.policy.scripted import ByteTokenizer
 from selfplay.run_dir import RunDir
+from selfplay.scripted.compact import ByteTokenizer
 from selfplay.types import Episode, Trajectory, Turn
 
 TOKENIZER = ByteTokenizer()
@@ -130,9 +130,9 @@ def test_a_run_that_names_no_policy(tmp_path: Path) -> None:
 @pytest.mark.model
 def test_prompts_of_the_small_model_are_read_back(tmp_path: Path) -> None:
     """The chat template's headers become roles; what was asked comes back to the letter."""
-    from selfplay.policy.model_files import resolve_model
+    from selfplay.cache import cache_root
+    from selfplay.modeling.model_files import resolve_model
     from selfplay.policy.transformers import HFTokenizer
-    from selfplay.sandbox.host import cache_root
 
     tokenizer = HFTokenizer.load(resolve_model("smollm2-135m", cache_root()))
     prompt = tokenizer.render("Be brief.", "1| x = 'é'\n\n  user\nFix the bug")

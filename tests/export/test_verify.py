@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from selfplay.bugs.corpus import Corpus
-from selfplay.bugs.grading import grade
-from selfplay.bugs.patch import apply_patch
-from selfplay.bugs.suite import read_suite
-from selfplay.bugs.testing import TestRunner
+from selfplay.bugs.grading.grade import grade
+from selfplay.bugs.patches.layers import apply_patch
+from selfplay.bugs.test_runs.runner import TestRunner
+from selfplay.corpus.corpus import Corpus
+from selfplay.corpus.suite import read_suite
 from selfplay.export.swebench import export_swebench
 from selfplay.export.verify import deleting_patch, editing_patch, verify_suite, verify_task
 from selfplay.types import GradeReport, Seed, SolveTask

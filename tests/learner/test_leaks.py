@@ -13,8 +13,8 @@ import pytest
 from selfplay.learner import checkpoint
 from selfplay.learner.publish import Publisher
 from selfplay.learner.trainer import Trainer, TrainerConfig
-from selfplay.policy.base import SampleRequest
 from selfplay.policy.transformers import TransformersPolicy
+from selfplay.sampling import SampleRequest
 from selfplay.types import TrainingSample
 from tests.policy.test_transformers import PlainTokenizer
 

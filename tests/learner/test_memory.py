@@ -38,8 +38,8 @@ from pathlib import Path
 import torch
 from selfplay.learner.memory import ModelShape, StepShape, estimate
 from selfplay.learner.trainer import Trainer, TrainerConfig
-from selfplay.policy.model_files import load_model, resolve_model
-from selfplay.sandbox.host import cache_root
+from selfplay.modeling.model_files import load_model, resolve_model
+from selfplay.cache import cache_root
 from selfplay.types import TrainingSample
 
 def status(name):

@@ -13,7 +13,7 @@ from selfplay.errors import UserError
 from selfplay.learner.loss import LossConfig, LossStats, denominator, policy_loss, token_scores
 from selfplay.learner.packing import MicroBatch, num_trained_tokens, pack
 from selfplay.learner.scoring import row_states
-from selfplay.policy.attention import TreePlan, hidden_states, use_plans
+from selfplay.modeling.attention import TreePlan, hidden_states, use_plans
 from selfplay.types import TrainingSample
 
 from .samples import ragged_groups, sample
@@ -187,7 +187,7 @@ def test_without_prompt_gradient_the_loss_is_the_same_and_only_answers_are_diffe
 def test_attention_that_is_computed_again_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     samples = [sample(list(range(20)), [1 + index, 2, 3]) for index in range(3)]
     kept = packed_gradients(tiny_model(), samples, 1000, 8)
-    monkeypatch.setattr("selfplay.policy.attention.KEPT_KEYS", 12)
+    monkeypatch.setattr("selfplay.modeling.attention.KEPT_KEYS", 12)
     again = packed_gradients(tiny_model(), samples, 1000, 8)
     assert kept[0] == again[0]
     assert all(torch.equal(grad, again[1][name]) for name, grad in kept[1].items())

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.agent.chat import ToolCall, ToolSpec
+from selfplay.chat import ToolCall, ToolSpec
 from selfplay.errors import PolicyError
 from selfplay.policy.messages import MessageRenderer, MessageTokenizer
 

@@ -10,10 +10,10 @@ import torch
 
 from selfplay.errors import UserError
 from selfplay.learner.trainer import Trainer, TrainerConfig
-from selfplay.policy import model_files
-from selfplay.policy.base import SampleRequest
-from selfplay.policy.model_files import load_model, resolve_adapter, resolve_model
+from selfplay.modeling import model_files
+from selfplay.modeling.model_files import load_model, resolve_adapter, resolve_model
 from selfplay.policy.transformers import HFTokenizer, TransformersPolicy
+from selfplay.sampling import SampleRequest
 from selfplay.types import TrainingSample
 from tests.learner.tiny import tiny_model
 

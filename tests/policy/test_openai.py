@@ -19,8 +19,8 @@ import pytest
 from selfplay.config import PolicyConfig
 from selfplay.engine_config import OpenAIConfig
 from selfplay.errors import PolicyError, UserError
-from selfplay.policy.base import SampleRequest
 from selfplay.policy.openai import OpenAIPolicy, open_openai
+from selfplay.sampling import SampleRequest
 
 ROOT = Path(__file__).resolve().parents[2]
 ANSWER: dict[str, Any] = {

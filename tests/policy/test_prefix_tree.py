@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.policy.prefix_tree import PrefixTree, build_split_tree, build_tree, common_prefix
+from selfplay.modeling.prefix_tree import PrefixTree, build_split_tree, build_tree, common_prefix
 
 sequences = st.lists(
     st.lists(st.integers(0, 3), min_size=1, max_size=12).map(tuple), min_size=1, max_size=9

@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.agent.edits import parse_edit, parse_listing
-from selfplay.bugs.syntax import same_code
-from selfplay.policy.base import Policy, SampleRequest
-from selfplay.policy.scripted import ByteTokenizer, ScriptedPolicy, candidate_answers
+from selfplay.bugs.patches.syntax import same_code
+from selfplay.compact.edits import parse_edit, parse_listing
+from selfplay.sampling import Policy, SampleRequest
+from selfplay.scripted.compact import ByteTokenizer, ScriptedPolicy, candidate_answers
 from selfplay.types import Completion
 
 LISTING = """# Clamp x.

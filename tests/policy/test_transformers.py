@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfplay.errors import PolicyError
-from selfplay.policy.base import SampleRequest
 from selfplay.policy.decoding import prefill
 from selfplay.policy.transformers import TransformersPolicy, make_batches
+from selfplay.sampling import SampleRequest
 from selfplay.types import Completion
 from tests.learner.tiny import VOCABULARY, tiny_model
 

@@ -16,18 +16,18 @@ from typing import Any
 import pytest
 import torch
 
-from selfplay.agent.chat import BadCall, ChatRenderer, ToolSpec
+from selfplay.cache import cache_root
+from selfplay.chat import BadCall, ChatRenderer, ToolSpec
 from selfplay.engine_config import OpenAIConfig, VLLMConfig
 from selfplay.errors import PolicyError, UserError
 from selfplay.learner.mismatch import measure_mismatch
 from selfplay.learner.publish import save_hf
-from selfplay.policy.base import SampleRequest
-from selfplay.policy.model_files import load_model, resolve_model
+from selfplay.modeling.model_files import load_model, resolve_model
 from selfplay.policy.openai import OpenAIPolicy
 from selfplay.policy.transformers import HFTokenizer
 from selfplay.policy.vllm import VLLMPolicy, open_vllm
 from selfplay.policy.vllm_server import find_python
-from selfplay.sandbox.host import cache_root
+from selfplay.sampling import SampleRequest
 from selfplay.types import Completion, Trajectory
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]

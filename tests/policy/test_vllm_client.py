@@ -14,10 +14,10 @@ import pytest
 
 from selfplay.engine_config import VLLMConfig
 from selfplay.errors import PolicyError, UserError
-from selfplay.policy.base import SampleRequest
 from selfplay.policy.vllm import VLLMPolicy, open_vllm
 from selfplay.policy.vllm_backend import Backend
 from selfplay.policy.vllm_server import Launch, ServerProcess, find_python
+from selfplay.sampling import SampleRequest
 from selfplay.types import VersionSpan
 
 from .test_transformers import END, PlainTokenizer

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from selfplay.errors import RepoError
-from selfplay.repo import archives
-from selfplay.repo.archives import drop_outward_links, extract
+from selfplay.repo.sources import archives
+from selfplay.repo.sources.archives import drop_outward_links, extract
 
 FILE, LINK, HARD, FIFO = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE
 

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfplay.repo.declarations import (
+from selfplay.repo.dependencies.declarations import (
     from_metadata,
     from_requires_txt,
     from_setup_cfg,
     from_setup_py,
     read_declared,
 )
-from selfplay.repo.pyproject import dependency_groups, from_pyproject
-from selfplay.repo.requirement_files import REQUIREMENT_FILE, from_files, from_tox
+from selfplay.repo.dependencies.pyproject import dependency_groups, from_pyproject
+from selfplay.repo.dependencies.requirement_files import REQUIREMENT_FILE, from_files, from_tox
 
 METADATA = """\
 Metadata-Version: 2.4

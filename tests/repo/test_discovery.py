@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from selfplay.errors import RepoError
-from selfplay.repo import suite
-from selfplay.repo.discovery import discover
+from selfplay.repo.discovery import pytest_run as suite
+from selfplay.repo.discovery.discover import discover
 from selfplay.sandbox.base import Sandbox
 from tests.repo.conftest import MakeEnvironment
 

@@ -8,7 +8,7 @@ import textwrap
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.repo.functions import list_functions
+from selfplay.repo.languages.functions import list_functions
 
 NAMES = st.sampled_from(["f", "g", "h", "run", "_private", "__init__"])
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from selfplay.errors import RepoError
-from selfplay.repo.git import git as our_git
+from selfplay.repo.discovery.profile import RepoProfile
 from selfplay.repo.history import PastChange, past_changes
 from selfplay.repo.prepare import PreparedRepo, spec_digest
-from selfplay.repo.profile import RepoProfile
-from selfplay.repo.sources import Fetched, fetch
+from selfplay.repo.sources.fetch import Fetched, fetch
+from selfplay.repo.sources.git import git as our_git
 from selfplay.repo.spec import GitSource, LocalSource, RepoSpec
 from selfplay.sandbox.base import Environment
 from selfplay.sandbox.host import SANDBOX_UID

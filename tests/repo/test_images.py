@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from selfplay.bugs import scripts
 from selfplay.bugs.artifact import artifact_id
-from selfplay.bugs.grading import grade
-from selfplay.bugs.patch import make_patch, normal_layer, reverse_patch
-from selfplay.bugs.testing import TestRunner
-from selfplay.bugs.validation import validate
-from selfplay.bugs.weakening import weakening_layer
+from selfplay.bugs.grading.grade import grade
+from selfplay.bugs.patches.layers import make_patch, normal_layer, reverse_patch
+from selfplay.bugs.test_edits.weakening import weakening_layer
+from selfplay.bugs.test_runs import scripts
+from selfplay.bugs.test_runs.runner import TestRunner
+from selfplay.bugs.validation.validate import validate
 from selfplay.errors import RepoError, UserError
-from selfplay.repo.archives import extract_folder
-from selfplay.repo.git import git
 from selfplay.repo.history import past_changes
-from selfplay.repo.images import take_history
 from selfplay.repo.prepare import PreparedRepo, prepare
+from selfplay.repo.sources.archives import extract_folder
+from selfplay.repo.sources.docker_image import take_history
+from selfplay.repo.sources.git import git
 from selfplay.repo.spec import ImageSource, RepoSpec, load_spec
 from selfplay.sandbox.base import Job, Sandbox
 from selfplay.sandbox.pool import RetryingSandbox

@@ -11,10 +11,10 @@ import hypothesis
 import pytest
 
 from selfplay.errors import RepoError, UserError
-from selfplay.repo import packages as subject
-from selfplay.repo.packages import install_packages, steady_options
-from selfplay.repo.pip import levels, lock_lines, read_lock
-from selfplay.repo.requirements import Declared
+from selfplay.repo.dependencies import install as subject
+from selfplay.repo.dependencies.install import install_packages, steady_options
+from selfplay.repo.dependencies.pip import levels, lock_lines, read_lock
+from selfplay.repo.dependencies.requirements import Declared
 from selfplay.repo.spec import read_spec
 
 pytestmark = pytest.mark.slow

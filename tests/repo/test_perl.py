@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.repo.functions import list_functions
-from selfplay.repo.perl_functions import loaded_files, used_modules
-from selfplay.repo.perl_reach import PerlReach
-from selfplay.repo.perl_source import plain_code, scan
-from selfplay.repo.perl_tests import find_statements, num_test_calls
+from selfplay.repo.discovery.perl_reach import PerlReach
+from selfplay.repo.languages.functions import list_functions
+from selfplay.repo.languages.perl_functions import loaded_files, used_modules
+from selfplay.repo.languages.perl_source import plain_code, scan
+from selfplay.repo.languages.perl_tests import find_statements, num_test_calls
 
 TRICKY = r"""
 package A;

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from selfplay.errors import RepoError, UserError
-from selfplay.repo.pip import read_lock
+from selfplay.repo.dependencies.pip import read_lock
+from selfplay.repo.discovery.profile import RepoProfile
 from selfplay.repo.prepare import PreparedRepo, prepare, spec_digest
-from selfplay.repo.profile import RepoProfile
 from selfplay.repo.spec import LocalSource, RepoSpec, find_repos_dir, load_spec
 from selfplay.sandbox.base import Job, RunResult, Sandbox
 from tests.repo.conftest import Leftovers

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
-from selfplay.repo.requirements import (
+from selfplay.repo.dependencies.requirements import (
     DEV_GROUP,
     NOT_TESTS,
     TEST_GROUP,

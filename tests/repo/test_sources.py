@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from selfplay.errors import RepoError, UserError
-from selfplay.repo.functions import list_functions
-from selfplay.repo.git import git
+from selfplay.repo.discovery.profile import RepoProfile
 from selfplay.repo.history import past_changes
+from selfplay.repo.languages.functions import list_functions
 from selfplay.repo.prepare import PreparedRepo
-from selfplay.repo.profile import RepoProfile
-from selfplay.repo.sources import Fetched, fetch
+from selfplay.repo.sources.fetch import Fetched, fetch
+from selfplay.repo.sources.git import git
 from selfplay.repo.spec import GitSource, LocalSource, PypiSource, RepoSpec
 from selfplay.sandbox.base import Environment
 

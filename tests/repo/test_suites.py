@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from selfplay.bugs.scripts import parser_source, pytest_script
-from selfplay.bugs.testing import TestRunner
+from selfplay.bugs.test_runs.runner import TestRunner
+from selfplay.bugs.test_runs.scripts import parser_source, pytest_script
 from selfplay.errors import RepoError
-from selfplay.repo.discovery import discover
-from selfplay.repo.profile import RepoProfile
+from selfplay.repo.discovery.discover import discover
+from selfplay.repo.discovery.profile import RepoProfile
 from selfplay.sandbox.base import Environment, Sandbox
 from tests.repo.conftest import MakeEnvironment
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from selfplay.errors import RepoError
-from selfplay.repo.discovery import discover
-from selfplay.repo.profile import RepoProfile
+from selfplay.repo.discovery.discover import discover
+from selfplay.repo.discovery.profile import RepoProfile
 from selfplay.sandbox.base import Environment, Sandbox
 from selfplay.sandbox.host import host_mounts, make_readable
 

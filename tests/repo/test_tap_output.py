@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.repo import tap_output
-from selfplay.repo.tap import tap_script
-from selfplay.repo.tap_output import parse
+from selfplay.repo.discovery import tap_output
+from selfplay.repo.discovery.tap import tap_script
+from selfplay.repo.discovery.tap_output import parse
 
 GOOD = "use Test::More; ok 1, 'one'; ok 1, 'two'; done_testing;"
 REPORT = "\nTest Summary Report\n-------------------\n"

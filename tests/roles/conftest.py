@@ -11,18 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from selfplay.bugs.testing import TestRunner
+from selfplay.bugs.test_runs.runner import TestRunner
+from selfplay.cache import cache_root
 from selfplay.config import ScaffoldConfig
-from selfplay.policy.scripted import ByteTokenizer
-from selfplay.repo.discovery import discover
-from selfplay.repo.functions import list_functions
+from selfplay.repo.discovery.discover import discover
+from selfplay.repo.languages.functions import list_functions
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.repo.spec import LocalSource, RepoSpec
-from selfplay.roles.injector import CompactInjector
-from selfplay.roles.solver import CompactSolver
+from selfplay.roles.compact.injector import CompactInjector
+from selfplay.roles.compact.solver import CompactSolver
 from selfplay.sandbox.base import Environment, Sandbox
-from selfplay.sandbox.host import cache_root, host_mounts, make_readable
+from selfplay.sandbox.host import host_mounts, make_readable
 from selfplay.sandbox.select import open_sandbox
+from selfplay.scripted.compact import ByteTokenizer
 
 OLD = '''
 """Number helpers."""

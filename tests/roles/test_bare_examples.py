@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from selfplay.errors import UserError
-from selfplay.policy.scripted import ByteTokenizer
-from selfplay.roles.bare_examples import bare_examples, code_source
-from selfplay.roles.examples import SupervisedExample
+from selfplay.scripted.compact import ByteTokenizer
+from selfplay.warmstart.bare_examples import bare_examples, code_source
+from selfplay.warmstart.examples import SupervisedExample
 
 TOKENIZER = ByteTokenizer()
 

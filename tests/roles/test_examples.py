@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import itertools
 
-from selfplay.agent.edits import parse_edit
-from selfplay.bugs.validation import validate
+from selfplay.bugs.validation.validate import validate
+from selfplay.compact.edits import parse_edit
 from selfplay.repo.prepare import PreparedRepo
-from selfplay.roles.examples import history_example, injector_example, solver_example
-from selfplay.roles.injector import CompactInjector
-from selfplay.roles.procedural import procedural_answers, procedural_artifact, procedural_bugs
-from selfplay.roles.solver import CompactSolver
+from selfplay.roles.compact.injector import CompactInjector
+from selfplay.roles.compact.solver import CompactSolver
 from selfplay.types import SolveTask
+from selfplay.warmstart.examples import history_example, injector_example, solver_example
+from selfplay.warmstart.procedural_answers import (
+    procedural_answers,
+    procedural_artifact,
+    procedural_bugs,
+)
 
 
 def test_answers_are_distinct_expressible_and_reproducible(injector: CompactInjector) -> None:

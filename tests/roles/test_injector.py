@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from selfplay.bugs.patch import apply_patch, read_file, touched_files
+from selfplay.bugs.patches.layers import apply_patch, read_file, touched_files
 from selfplay.config import ScaffoldConfig
 from selfplay.errors import UserError
-from selfplay.policy.base import SampleRequest
-from selfplay.policy.scripted import ByteTokenizer, ScriptedPolicy
 from selfplay.repo.prepare import PreparedRepo
-from selfplay.roles.injector import CompactInjector, Hint
+from selfplay.roles.compact.injector import CompactInjector, Hint
 from selfplay.roles.rejected import Rejected
+from selfplay.sampling import SampleRequest
+from selfplay.scripted.compact import ByteTokenizer, ScriptedPolicy
 from selfplay.types import InjectionTask, Limits, Seed, Strategy
 
 CLAMP = """# Put x between low and high.

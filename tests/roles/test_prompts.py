@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from jinja2 import UndefinedError
 
-from selfplay.roles.injector import Hint
+from selfplay.roles.compact.injector import Hint
 from selfplay.roles.prompts import render
 
 LISTING = "1| def f():\n2|     return 1"

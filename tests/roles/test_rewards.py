@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.bugs.diffs import reverse_patch
+from selfplay.bugs.patches.diffs import reverse_patch
 from selfplay.config import RewardConfig, TrainConfig, load_config
 from selfplay.errors import UserError
 from selfplay.roles.credit import partial_credit

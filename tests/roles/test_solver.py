@@ -6,17 +6,17 @@ from dataclasses import replace
 
 import pytest
 
-from selfplay.agent.failures import Failure
-from selfplay.bugs.oracle import overfits, public_tests
-from selfplay.bugs.patch import apply_patch, read_file, reverse_patch
-from selfplay.bugs.validation import validate
+from selfplay.bugs.grading.public_tests import overfits, public_tests
+from selfplay.bugs.patches.layers import apply_patch, read_file, reverse_patch
+from selfplay.bugs.validation.validate import validate
+from selfplay.compact.failures import Failure
 from selfplay.config import ScaffoldConfig
-from selfplay.policy.scripted import ByteTokenizer, candidate_answers
-from selfplay.repo.functions import FunctionInfo
+from selfplay.repo.languages.functions import FunctionInfo
 from selfplay.repo.prepare import PreparedRepo
-from selfplay.roles.injector import CompactInjector
+from selfplay.roles.compact.injector import CompactInjector
+from selfplay.roles.compact.solver import CompactSolver, SolverView, innermost, traceback_rows
 from selfplay.roles.rejected import Rejected
-from selfplay.roles.solver import CompactSolver, SolverView, innermost, traceback_rows
+from selfplay.scripted.compact import ByteTokenizer, candidate_answers
 from selfplay.types import GradeReport, InjectionTask, Seed, SolveTask
 
 

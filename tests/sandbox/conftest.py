@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from selfplay.sandbox.base import Environment, Job, RunResult, Sandbox
-from selfplay.sandbox.bubblewrap import BubblewrapSandbox
+from selfplay.sandbox.bubblewrap.sandbox import BubblewrapSandbox
 from selfplay.sandbox.host import host_mounts, make_readable
 from selfplay.sandbox.select import open_sandbox
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from selfplay.sandbox.base import Environment, Job, Quota, RunResult, Sandbox
-from selfplay.sandbox.bubblewrap import BubblewrapSandbox
+from selfplay.sandbox.bubblewrap.sandbox import BubblewrapSandbox
 from selfplay.types import FileChange
 
 Run = Callable[..., RunResult]

@@ -17,7 +17,7 @@ import pytest
 
 from selfplay.errors import SandboxError
 from selfplay.sandbox.base import Environment, Job, Quota
-from selfplay.sandbox.docker_workers import Blueprint, WarmWorkers, job_script
+from selfplay.sandbox.docker.workers import Blueprint, WarmWorkers, job_script
 from selfplay.types import FileChange
 
 
@@ -71,7 +71,7 @@ def test_repeated_use_makes_containers_wait(environment: Environment) -> None:
 
 
 def test_the_least_used_give_way(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selfplay.sandbox.docker_workers.MAX_WAITING", 2)
+    monkeypatch.setattr("selfplay.sandbox.docker.workers.MAX_WAITING", 2)
     made: list[Fake] = []
 
     def start(blueprint: Blueprint) -> Fake:
@@ -114,7 +114,7 @@ def test_what_a_container_is_made_for(environment: Environment) -> None:
 
 @pytest.fixture(scope="module")
 def docker_sandbox(place: Path) -> Iterator[Any]:
-    from selfplay.sandbox.docker import DockerSandbox
+    from selfplay.sandbox.docker.sandbox import DockerSandbox
 
     sandbox = DockerSandbox(place / "docker-workers", num_workers=1)
     yield sandbox
@@ -166,7 +166,7 @@ def test_a_forged_exit_code_is_not_believed(docker_sandbox: Any, environment: En
 def test_a_dead_container_is_replaced(docker_sandbox: Any, environment: Environment) -> None:
     import docker
 
-    from selfplay.sandbox.docker import LABEL
+    from selfplay.sandbox.docker.sandbox import LABEL
 
     job = Job(environment=environment, argv=("cat", "plain.txt"))
     for _ in range(3):
@@ -188,7 +188,7 @@ def test_a_container_killed_from_outside_gives_no_verdict(
     """So does an engine that restarts; its 137 was taken for the command's own exit code."""
     import docker
 
-    from selfplay.sandbox.docker import LABEL
+    from selfplay.sandbox.docker.sandbox import LABEL
 
     client = docker.from_env()
     label = f"{LABEL}={docker_sandbox._token}"
@@ -219,12 +219,12 @@ def test_waiting_containers_end_with_a_killed_harness(
 ) -> None:
     import docker
 
-    from selfplay.sandbox.docker import LABEL, DockerSandbox
+    from selfplay.sandbox.docker.sandbox import LABEL, DockerSandbox
 
     program = (
         "import sys, pickle, time\n"
         "from selfplay.sandbox.base import Job\n"
-        "from selfplay.sandbox.docker import DockerSandbox\n"
+        "from selfplay.sandbox.docker.sandbox import DockerSandbox\n"
         "environment, root = pickle.load(sys.stdin.buffer)\n"
         "sandbox = DockerSandbox(root)\n"
         "for _ in range(2): sandbox.run(Job(environment=environment, argv=('true',)))\n"

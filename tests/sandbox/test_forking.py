@@ -16,11 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from selfplay.bugs.scripts import pytest_script, script_module
+from selfplay.bugs.test_runs.scripts import pytest_script, script_module
+from selfplay.cache import cache_root
 from selfplay.errors import SandboxError
 from selfplay.sandbox.base import Environment, Job, Quota, RunResult
-from selfplay.sandbox.bubblewrap import BubblewrapSandbox
-from selfplay.sandbox.host import cache_root, host_mounts, make_readable
+from selfplay.sandbox.bubblewrap.sandbox import BubblewrapSandbox
+from selfplay.sandbox.host import host_mounts, make_readable
 from selfplay.sandbox.pool import RetryingSandbox
 from selfplay.types import FileChange
 
@@ -270,7 +271,7 @@ def test_an_environment_without_the_module_runs_plainly(
 def test_the_least_recently_used_server_ends(
     forking: BubblewrapSandbox, shop: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("selfplay.sandbox.forking.MAX_SERVERS", 2)
+    monkeypatch.setattr("selfplay.sandbox.bubblewrap.forking.MAX_SERVERS", 2)
     for number in range(5):
         job = job_of(replace(shop, digest=f"other-{number}"))
         assert forking.run(job).exit_code == 0

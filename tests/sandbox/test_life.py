@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
+from selfplay.cache import cache_root
 from selfplay.errors import SandboxError, UserError
 from selfplay.sandbox.base import Environment, Job, Quota
-from selfplay.sandbox.bubblewrap import BubblewrapSandbox
-from selfplay.sandbox.cgroup import Cgroups, find_controllers
-from selfplay.sandbox.host import cache_root
+from selfplay.sandbox.bubblewrap.cgroup import Cgroups, find_controllers
+from selfplay.sandbox.bubblewrap.sandbox import BubblewrapSandbox
 from selfplay.sandbox.owner import is_abandoned, owner_token
 from selfplay.sandbox.scratch import Scratch
 from selfplay.sandbox.select import open_sandbox
@@ -112,7 +112,7 @@ def test_cgroups_of_dead_processes_are_reaped() -> None:
 def test_no_container_is_left(environment: Environment, place: Path) -> None:
     import docker
 
-    from selfplay.sandbox.docker import LABEL, DockerSandbox
+    from selfplay.sandbox.docker.sandbox import LABEL, DockerSandbox
 
     client = docker.from_env()
 
@@ -142,7 +142,7 @@ def test_no_container_is_left(environment: Environment, place: Path) -> None:
 def test_containers_of_dead_processes_are_reaped(environment: Environment) -> None:
     import docker
 
-    from selfplay.sandbox.docker import IMAGE, LABEL, DockerSandbox
+    from selfplay.sandbox.docker.sandbox import IMAGE, LABEL, DockerSandbox
 
     client = docker.from_env()
     image = client.images.list(IMAGE)[0].tags[0]
@@ -159,7 +159,7 @@ def test_containers_of_dead_processes_are_reaped(environment: Environment) -> No
 
 @pytest.mark.docker
 def test_environment_from_an_image(environment: Environment) -> None:
-    from selfplay.sandbox.docker import DockerSandbox
+    from selfplay.sandbox.docker.sandbox import DockerSandbox
 
     sandbox = DockerSandbox()
     sandbox.run(Job(environment=environment, argv=("true",)))  # imports the empty image
@@ -184,7 +184,7 @@ def test_jobs_die_with_a_killed_harness(environment: Environment, place: Path) -
     program = (
         "import sys, pickle\n"
         "from selfplay.sandbox.base import Environment, Job\n"
-        "from selfplay.sandbox.bubblewrap import BubblewrapSandbox\n"
+        "from selfplay.sandbox.bubblewrap.sandbox import BubblewrapSandbox\n"
         "environment = pickle.load(sys.stdin.buffer)\n"
         "argv = ('sh', '-c', f'setsid sleep {sys.argv[1]} & sleep {sys.argv[1]}')\n"
         "BubblewrapSandbox().run(Job(environment=environment, argv=argv))\n"
@@ -239,7 +239,7 @@ def test_works_for_an_ordinary_user(environment: Environment, place: Path) -> No
         "import sys\n"
         "from pathlib import Path\n"
         "from selfplay.sandbox.base import Environment, Job, Quota\n"
-        "from selfplay.sandbox.bubblewrap import BubblewrapSandbox\n"
+        "from selfplay.sandbox.bubblewrap.sandbox import BubblewrapSandbox\n"
         "from selfplay.sandbox.host import host_mounts, make_readable\n"
         "from selfplay.types import FileChange\n"
         "here = Path(sys.argv[1]); tree = here / 'tree'; tree.mkdir(parents=True)\n"

@@ -6,7 +6,7 @@ import pytest
 
 from selfplay.errors import SandboxError
 from selfplay.sandbox.base import Environment, Job, RunResult
-from selfplay.sandbox.bubblewrap import BubblewrapSandbox
+from selfplay.sandbox.bubblewrap.sandbox import BubblewrapSandbox
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.sandbox.unsafe import UnsafeSandbox
 

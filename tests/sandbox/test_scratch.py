@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from selfplay.errors import PatchError, SandboxError
 from selfplay.sandbox.base import Quota
+from selfplay.sandbox.bubblewrap.launch import memory_excess
+from selfplay.sandbox.bubblewrap.seccomp import filter_program
 from selfplay.sandbox.collect import out_excess
-from selfplay.sandbox.launch import memory_excess
 from selfplay.sandbox.scratch import (
     check_relative,
     covered_paths,
@@ -21,7 +22,6 @@ from selfplay.sandbox.scratch import (
     remove_tree,
     write_layer,
 )
-from selfplay.sandbox.seccomp import filter_program
 from selfplay.types import FileChange, Layer
 
 PATHS = st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map("/".join)

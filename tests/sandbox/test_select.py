@@ -29,7 +29,9 @@ def test_auto_takes_docker_where_an_engine_answers() -> None:
 
 def test_never_unsafe_unless_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///no/such/docker.sock")
-    monkeypatch.setattr("selfplay.sandbox.bubblewrap.find_bwrap", lambda: Path("/no/such/bwrap"))
+    monkeypatch.setattr(
+        "selfplay.sandbox.bubblewrap.sandbox.find_bwrap", lambda: Path("/no/such/bwrap")
+    )
     with pytest.raises(SandboxError, match="sandbox=unsafe"):
         open_sandbox("auto")
     opened = open_sandbox("unsafe")

@@ -18,8 +18,8 @@ from selfplay.errors import SandboxError, SandboxSpent, UserError
 from selfplay.sandbox.base import Environment, Job, Quota, Sandbox
 from selfplay.sandbox.pool import RetryingSandbox
 from selfplay.sandbox.select import open_sandbox
-from selfplay.sandbox.session import MAX_FILE, FileProblem, Session
-from selfplay.sandbox.session_server import Clipped
+from selfplay.sandbox.session.server import Clipped
+from selfplay.sandbox.session.session import MAX_FILE, FileProblem, Session
 from selfplay.sandbox.unsafe import UnsafeSandbox
 from selfplay.types import FileChange, Layer
 

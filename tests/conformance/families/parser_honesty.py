@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from selfplay.bugs.scripts import unittest_script
+from selfplay.bugs.test_runs.scripts import unittest_script
 
 from ..case import ArtifactCase, Family
 from ..projects import TEXTKIT

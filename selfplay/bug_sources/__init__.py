@@ -1,0 +1,1 @@
+"""Where bugs come from beside a model: operators, histories, failed fixes."""

@@ -1,0 +1,1 @@
+"""From a fix patch to resolved or not, in fresh sandboxes."""

@@ -1,0 +1,1 @@
+"""Patches as layers: text in, `path -> content` out, and back."""

@@ -1,0 +1,79 @@
+"""Reading Python source safely: line splitting as the compiler does it, and comparing code.
+
+Everything here takes text that a model may have written, so nothing raises on odd input.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+
+from selfplay.repo.languages.perl_source import SUFFIXES, plain_code
+from selfplay.repo.languages.python_functions import PARSING
+
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def split_lines(text: str) -> list[str]:
+    """Lines with their endings, numbered as the `ast` module numbers them.
+
+    `str.splitlines` also breaks at form feeds and Unicode separators; the compiler does not.
+    `"".join(split_lines(text)) == text`.
+    """
+    return _LINE.findall(text)
+
+
+def parse(source: str) -> ast.Module | None:
+    """Syntax tree of `source`, or None when it is not valid Python."""
+    try:
+        with PARSING, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def code_dump(tree: ast.AST) -> str:
+    """Canonical text of a tree without positions and docstrings; `tree` is modified."""
+    for node in ast.walk(tree):
+        if isinstance(node, _DOCUMENTED) and is_docstring(node.body[0] if node.body else None):
+            node.body[0] = ast.Pass()
+    try:
+        return ast.dump(tree)
+    except RecursionError:
+        return ""
+
+
+def is_docstring(statement: ast.stmt | None) -> bool:
+    """Whether a block's first statement is a string on its own."""
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
+def same_code_in(path: str, left: str, right: str) -> bool:
+    """`same_code` in the language of a file: Python, Perl (comments and layout aside), else text.
+
+    Of Perl that cannot be read for certain, and of anything else, only equal texts are the same.
+    """
+    if path.endswith(".py"):
+        return same_code(left, right)
+    if not path.endswith(SUFFIXES):
+        return left == right
+    code = plain_code(left)
+    return left == right or (code is not None and code == plain_code(right))
+
+
+def same_code(left: str, right: str) -> bool:
+    """Whether two sources differ in comments, docstrings and layout at most.
+
+    False when either is not valid Python.
+    """
+    left_tree, right_tree = parse(left), parse(right)
+    if left_tree is None or right_tree is None:
+        return False
+    return code_dump(left_tree) == code_dump(right_tree)

@@ -1,0 +1,1 @@
+"""Tests as spans of text: found, taken out, weakened."""

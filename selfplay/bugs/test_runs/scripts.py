@@ -1,0 +1,109 @@
+"""The test scripts and parsers that the harness itself writes into artifacts.
+
+Scripts and parsers of an injector's own making are untrusted text; these are recognised by
+equality, and only they are trusted (parsers may run in-process, scripts may be rewritten).
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+
+from selfplay.bugs.test_runs.parsers import pytest_verbose, unittest_verbose
+from selfplay.repo.discovery import tap, tap_output
+
+PARSERS: dict[str, Callable[[str], dict[str, str]]] = {
+    "pytest": pytest_verbose.parse,
+    "unittest": unittest_verbose.parse,
+    "tap": tap_output.parse,
+}
+_PYTEST = """\
+#!/bin/sh
+# Oracle tests with verbose output; with JUNIT_XML set, results are also written there.
+set -f
+exec python -m pytest -v -rpfE --tb=short --color=no -p no:cacheprovider -p no:randomly \\
+  -o addopts= -o log_cli=false -o console_output_style=classic --continue-on-collection-errors \\
+  ${JUNIT_XML:+"--junitxml=$JUNIT_XML"} \\
+  --"""
+_UNITTEST = """\
+#!/bin/sh
+# Oracle tests with verbose output.
+exec python -m unittest -v -b"""
+_HEADS = {"pytest": _PYTEST, "unittest": _UNITTEST, "tap": tap.SCRIPT}
+
+
+def pytest_script(test_files: Iterable[str]) -> str:
+    """Script that runs test files (or node ids) under pytest."""
+    return _script(_PYTEST, test_files)
+
+
+def unittest_script(test_files: Iterable[str]) -> str:
+    """Script that runs test files (or dotted names) under unittest."""
+    return _script(_UNITTEST, test_files)
+
+
+def parser_source(runner: str) -> str:
+    """Text of the shipped parser of "pytest", "unittest" or "tap"."""
+    return _parser_sources()[runner]
+
+
+def parser_runner(parser: str) -> str | None:
+    """The runner whose shipped parser this text is, None for any other text."""
+    return next((name for name, text in _parser_sources().items() if text == parser), None)
+
+
+def script_runner(script: str) -> str | None:
+    """The runner whose shipped script this text is (whatever its files), None for any other."""
+    return next((name for name in PARSERS if _files_of(name, script) is not None), None)
+
+
+def script_targets(script: str) -> tuple[str, ...]:
+    """The files of a shipped script, () for any other text."""
+    for name in PARSERS:
+        files = _files_of(name, script)
+        if files is not None:
+            return files
+    return ()
+
+
+def script_module(script: str, junit_xml: str) -> tuple[str, ...]:
+    """The words after `python -m` that do what a shipped script does; () for any other text.
+
+    junit_xml    the path that the variable JUNIT_XML names when the script runs
+    """
+    if script_runner(script) in (None, "tap"):
+        return ()
+    command = script.partition("exec python -m ")[2].replace(" \\\n", " ")
+    option = "${JUNIT_XML:+--junitxml=$JUNIT_XML}"
+    words = (w if w != option else f"--junitxml={junit_xml}" for w in shlex.split(command))
+    return tuple(words)
+
+
+def runner_script(runner: str, targets: Iterable[str]) -> str:
+    """Script that runs targets (test files; for Python also single tests) under a runner."""
+    return _script(_HEADS[runner], targets)
+
+
+def _script(head: str, targets: Iterable[str]) -> str:
+    return " \\\n  ".join([head, *(shlex.quote(target) for target in targets)]) + "\n"
+
+
+def _files_of(runner: str, script: str) -> tuple[str, ...] | None:
+    head = _HEADS[runner]
+    if not script.startswith(head):
+        return None
+    try:
+        files = tuple(shlex.split(script[len(head) :].replace(" \\\n", " ")))
+    except ValueError:
+        return None
+    return files if files and runner_script(runner, files) == script else None
+
+
+@cache
+def _parser_sources() -> dict[str, str]:
+    folder = Path(__file__).parent / "parsers"
+    files = {name: folder / f"{name}_verbose.py" for name in ("pytest", "unittest")}
+    files["tap"] = Path(tap_output.__file__)
+    return {name: file.read_text("utf-8") for name, file in files.items()}

@@ -1,0 +1,1 @@
+"""The consistency validation of a bug artifact: three-valued checks, cheapest first."""

@@ -1,0 +1,163 @@
+"""The consistency checks that run the oracle tests on states of the code (ssr.md section 4)."""
+
+from __future__ import annotations
+
+from selfplay.bugs.patches.diffs import parse_patch, reverse_hunks
+from selfplay.bugs.patches.layers import apply_patch
+from selfplay.bugs.test_runs.runner import TestRun, failed_tests, passed_tests
+from selfplay.bugs.validation.subject import CheckFailed, Subject, without
+from selfplay.types import TestTable
+
+OTHER_SEED = 1
+
+
+def check_parser(subject: Subject) -> str:
+    """The parser turns the real output of the original code into a non-empty table."""
+    run = subject.readable(subject.run({}), "original code")
+    subject.original_run = run
+    return f"{len(run.table)} tests"
+
+
+def check_script(subject: Subject) -> str:
+    """On the original code enough tests pass and none fails."""
+    assert subject.original_run is not None
+    table = subject.original_run.table
+    failing = failed_tests(table)
+    if failing:
+        raise CheckFailed("tests_failing", f"{len(failing)} fail on the original: {failing[:5]}")
+    passing = len(passed_tests(table))
+    if passing < subject.limits.min_passing_tests:
+        raise CheckFailed(
+            "too_few_passing", f"{passing} pass, {subject.limits.min_passing_tests} wanted"
+        )
+    return f"{passing} pass"
+
+
+def check_bug(subject: Subject) -> str:
+    """Enough tests that pass on the original do not pass with the bug; at least one still does.
+
+    A test that vanishes (its file cannot be imported any more) counts as failing, as it does in
+    grading, but at least one failure must be reported by the run.
+    """
+    run = subject.run(subject.bug)
+    if not run.timed_out and run.parser_ok and not passed_tests(run.table):
+        raise CheckFailed("nothing_passes", "no test passes with the bug; the suite is broken")
+    run = subject.readable(run, "with the bug")
+    subject.bug_run = run
+    passes = subject.original_passes
+    subject.pass_to_pass = [t for t in passes_in_order(subject) if run.table.get(t) == "passed"]
+    subject.fail_to_pass = [t for t in passes_in_order(subject) if run.table.get(t) != "passed"]
+    if not subject.pass_to_pass:
+        raise CheckFailed("nothing_passes", "no test of the original passes with the bug")
+    reported = failed_tests(run.table)
+    if len(subject.fail_to_pass) < subject.limits.min_failing_tests or not reported:
+        raise CheckFailed(
+            "too_few_failing",
+            f"{len(subject.fail_to_pass)} of {len(passes)} passing tests fail with the bug, "
+            f"{subject.limits.min_failing_tests} wanted",
+        )
+    missing = sum(test not in run.table for test in subject.fail_to_pass)
+    return f"{len(subject.fail_to_pass)} fail ({missing} missing), {len(subject.pass_to_pass)} pass"
+
+
+def passes_in_order(subject: Subject) -> list[str]:
+    """Tests that pass on the original, in the parser's order."""
+    assert subject.original_run is not None
+    return passed_tests(subject.original_run.table)
+
+
+def check_weakening(subject: Subject) -> str:
+    """Some failing tests pass again or are hidden once weakened, and no other test breaks."""
+    run = subject.readable(subject.run(subject.weakened_state), "weakened")
+    assert subject.bug_run is not None
+    table, buggy = run.table, subject.bug_run.table
+    again = [t for t in subject.fail_to_pass if table.get(t) == "passed"]
+    hidden = [t for t in subject.fail_to_pass if _hidden(t, table)]
+    failing = [t for t in subject.fail_to_pass if table.get(t) == "failed"]
+    broken = [t for t in failed_tests(table) if buggy.get(t) != "failed"]
+    lost = sum(test not in table for test in subject.pass_to_pass)
+    detail = (
+        f"{len(again)} pass again, {len(hidden)} hidden, {len(failing)} still fail, "
+        f"{lost} passing tests removed"
+    )
+    if broken:
+        raise CheckFailed("weakening_breaks_tests", f"{detail}; newly failing: {broken[:5]}")
+    if not again and not hidden:
+        raise CheckFailed("weakening_hides_nothing", detail)
+    return detail
+
+
+def _hidden(test: str, table: TestTable) -> bool:
+    """Absent, and not because its file failed as a whole (`tests/test_a.py` itself "failed")."""
+    return test not in table and table.get(test.partition("::")[0]) != "failed"
+
+
+def check_inverse_mutation(subject: Subject) -> str:
+    """With any one file of the bug back at its original, at least one failing test passes.
+
+    Full buggy state, that file restored, un-weakened tests. A renamed file is one unit. A state
+    that cannot be read does not count as a contribution.
+    """
+    units = dict.fromkeys(file.paths for file in parse_patch(subject.artifact.bug_patch))
+    details: list[str] = []
+    for paths in units:
+        name = " -> ".join(paths)
+        if not any(path in subject.bug for path in paths):
+            raise CheckFailed("file_contributes_nothing", f"{name}: does not change in the end")
+        run = subject.run(without(subject.bug, paths))
+        repaired = _repaired(subject, run)
+        if not repaired:
+            why = ": timed out" if run.timed_out else ""
+            raise CheckFailed(
+                "file_contributes_nothing", f"{name}: no failing test passes without it{why}"
+            )
+        details.append(f"{name}: {repaired}")
+    if subject.limits.inverse_hunks:
+        details += _check_hunks(subject)
+    return "; ".join(details)
+
+
+def _check_hunks(subject: Subject) -> list[str]:
+    """The same for each hunk of files that have several, with all others in place."""
+    details: list[str] = []
+    for name, patch in reverse_hunks(subject.artifact.bug_patch):
+        state = apply_patch(subject.environment.tree, subject.bug, patch)
+        repaired = _repaired(subject, subject.run(state))
+        if not repaired:
+            raise CheckFailed(
+                "hunk_contributes_nothing", f"{name}: no failing test passes without this hunk"
+            )
+        details.append(f"{name}: {repaired}")
+    return details
+
+
+def _repaired(subject: Subject, run: TestRun) -> int:
+    if run.timed_out or not run.parser_ok or run.output_truncated:
+        return 0
+    return sum(run.table.get(test) == "passed" for test in subject.fail_to_pass)
+
+
+def check_determinism(subject: Subject) -> str:
+    """Original and buggy state again, under another hash seed; tests that disagree leave."""
+    assert subject.bug_run is not None and subject.original_run is not None
+    limits = subject.limits
+    again = subject.run(subject.bug, hash_seed=OTHER_SEED)
+    original = subject.run({}, hash_seed=OTHER_SEED)
+    flaky = [
+        test
+        for test in passes_in_order(subject)
+        if original.table.get(test) != "passed"
+        or (again.table.get(test) == "passed") != (subject.bug_run.table.get(test) == "passed")
+    ]
+    subject.flaky = flaky
+    out = set(flaky)
+    subject.fail_to_pass = [t for t in subject.fail_to_pass if t not in out]
+    subject.pass_to_pass = [t for t in subject.pass_to_pass if t not in out]
+    stable = len(subject.fail_to_pass) + len(subject.pass_to_pass)
+    if (
+        len(subject.fail_to_pass) < limits.min_failing_tests
+        or not subject.pass_to_pass
+        or stable < limits.min_passing_tests
+    ):
+        raise CheckFailed("flaky", f"{len(flaky)} tests disagree with themselves: {flaky[:5]}")
+    return f"{len(flaky)} flaky tests left out" if flaky else ""

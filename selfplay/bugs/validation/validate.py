@@ -1,0 +1,120 @@
+"""Consistency validation of an artifact (ssr.md section 4): cheapest check first, three values.
+
+pass, fail, or undecided (the infrastructure failed: never a reward). The first check that does not
+pass ends the validation. Reason codes are listed in docs/validation.md.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+
+from selfplay.bugs.test_runs.runner import TestRunner
+from selfplay.bugs.validation.check_parser_honesty import check_parser_honesty
+from selfplay.bugs.validation.checks_run import (
+    check_bug,
+    check_determinism,
+    check_inverse_mutation,
+    check_parser,
+    check_script,
+    check_weakening,
+)
+from selfplay.bugs.validation.checks_static import (
+    check_forbidden_content,
+    check_scope,
+    check_test_files,
+)
+from selfplay.bugs.validation.subject import CheckFailed, Subject
+from selfplay.errors import InfrastructureError, UserError
+from selfplay.sandbox.base import Environment
+from selfplay.types import BugArtifact, Check, Limits, ValidationReport, Verdict
+
+CHECKS: tuple[tuple[str, Callable[[Subject], str]], ...] = (
+    ("test_files", check_test_files),
+    ("scope", check_scope),
+    ("forbidden_content", check_forbidden_content),
+    ("parser", check_parser),
+    ("script", check_script),
+    ("bug", check_bug),
+    ("weakening", check_weakening),
+    ("inverse_mutation", check_inverse_mutation),
+    ("determinism", check_determinism),
+    ("parser_honesty", check_parser_honesty),
+)
+FAILURE_CHARACTERS = 6000
+TAP_HEADING = re.compile(r"^\S+\.t \.{2,} ?$", re.MULTILINE)
+"""How `prove` announces a test file."""
+_VERDICTS: dict[str, Verdict] = {"fail": "invalid", "undecided": "undecided"}
+
+
+def validate(
+    artifact: BugArtifact,
+    environment: Environment,
+    runner: TestRunner,
+    limits: Limits | None = None,
+) -> ValidationReport:
+    """Validate one artifact on its repository's environment; never raises for a bad artifact."""
+    subject = Subject(
+        artifact=artifact, environment=environment, runner=runner, limits=limits or Limits()
+    )
+    checks: list[Check] = []
+    verdict: Verdict = "valid"
+    for name, function in CHECKS:
+        if verdict != "valid":
+            checks.append(Check(name=name, status="not_run"))
+            continue
+        check = _perform(name, function, subject)
+        checks.append(check)
+        verdict = _VERDICTS.get(check.status, "valid")
+    return ValidationReport(
+        verdict=verdict,
+        checks=tuple(checks),
+        fail_to_pass=tuple(subject.fail_to_pass),
+        pass_to_pass=tuple(subject.pass_to_pass),
+        flaky=tuple(subject.flaky),
+        num_runs=subject.num_runs,
+        failure_output=failure_excerpt(subject.bug_run.output) if subject.bug_run else "",
+    )
+
+
+def _perform(name: str, function: Callable[[Subject], str], subject: Subject) -> Check:
+    began = time.monotonic()
+    try:
+        status, reason, detail = "pass", "", function(subject)
+    except CheckFailed as failure:
+        status, reason, detail = "fail", failure.reason, failure.detail
+    except UserError as error:
+        status, reason, detail = "fail", "malformed", str(error)
+    except InfrastructureError as error:
+        status, reason, detail = "undecided", "infrastructure", str(error)
+    return Check(
+        name=name,
+        status=status,  # type: ignore[arg-type]
+        reason=reason,
+        detail=detail,
+        duration_s=round(time.monotonic() - began, 4),
+    )
+
+
+def failure_excerpt(output: str) -> str:
+    """The part of a run's output that tells what failed, at most `FAILURE_CHARACTERS`.
+
+    For pytest: from the first ERRORS or FAILURES heading, without the lists of passes; for TAP:
+    without the passes; for any other runner the tail.
+    """
+    lines = output.splitlines()
+    if TAP_HEADING.search(output):
+        kept = "\n".join(line for line in lines if not line.startswith("ok "))
+        return kept if len(kept) <= FAILURE_CHARACTERS else f"{kept[:FAILURE_CHARACTERS]}\n..."
+    headings = (" ERRORS =", " FAILURES =")
+    start = next((i for i, ln in enumerate(lines) if ln[:1] == "=" and _any(headings, ln)), None)
+    if start is not None:
+        kept = "\n".join(line for line in lines[start:] if not line.startswith("PASSED "))
+        half = FAILURE_CHARACTERS // 2
+        return kept if len(kept) <= FAILURE_CHARACTERS else f"{kept[:half]}\n...\n{kept[-half:]}"
+    return output[-FAILURE_CHARACTERS:]
+
+
+def _any(words: tuple[str, ...], line: str) -> bool:
+    return any(word in line for word in words)

@@ -1,0 +1,1 @@
+"""Bugs and attempts that are kept: database, duplicates, suites."""

@@ -1,0 +1,1 @@
+"""Model files and the parts of a forward pass that are ours."""

@@ -1,0 +1,208 @@
+"""Attention over prefix trees, for any transformers model that takes an attention function.
+
+The model is called with `plan=...`; every layer hands its queries, keys and values to
+`plan.attend`. One plan trains and pre-fills (`TreePlan`), another decodes (`decoding.py`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from selfplay.modeling.prefix_tree import Block
+
+ATTENTION_NAME = "selfplay"
+KEPT_KEYS = 2048
+"""Blocks that see more keys compute their probabilities again in the backward pass."""
+
+KeepKeys = Callable[[int, torch.Tensor, torch.Tensor], None]
+"""Called with (layer, keys, values), each [key heads, tokens, head size]."""
+
+
+class AttentionPlan(Protocol):
+    """Who sees whom in one call of the model."""
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        """[batch, heads, tokens, head size] in, [batch, tokens, heads, head size] out."""
+        ...
+
+
+class TreePlan:
+    """One row laid out by `prefix_tree.py`; `keep` sees each layer's keys and values.
+
+    With `context`, the keys and values of the row's first tokens in each layer, the model is given
+    only the tokens after them, and no gradient flows into the context.
+    """
+
+    def __init__(
+        self,
+        blocks: tuple[Block, ...],
+        keep: KeepKeys | None = None,
+        context: Sequence[tuple[torch.Tensor, torch.Tensor]] = (),
+    ) -> None:
+        self._blocks = blocks
+        self._keep = keep
+        self._context = context
+        self._biases: tuple[torch.Tensor, ...] = ()
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        assert query.shape[0] == 1, "a prefix tree is one row"
+        if self._keep is not None:
+            self._keep(layer, key[0], value[0])
+        keys, values = key[0], value[0]
+        if self._context:
+            keys = torch.cat([self._context[layer][0], keys], dim=1)
+            values = torch.cat([self._context[layer][1], values], dim=1)
+        if not self._biases:
+            self._biases = tuple(_bias(block.mask, query) for block in self._blocks)
+        out: torch.Tensor = _TreeAttention.apply(  # type: ignore[no-untyped-call]
+            query[0], keys, values, self._blocks, self._biases, scale
+        )
+        return out.transpose(0, 1).unsqueeze(0)
+
+
+class _TreeAttention(torch.autograd.Function):
+    """Block-wise attention with grouped key heads.
+
+    Probabilities are kept for the backward pass, but those of blocks with more than `KEPT_KEYS`
+    keys, which are computed again: memory grows with the square of a sequence up to there only.
+    query [heads, queries, size], key and value [key heads, tokens, size]; the queries are those of
+    the last tokens. Softmax in fp32, products in the input's dtype, gradients of keys and values
+    summed over blocks in fp32.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        blocks: tuple[Block, ...],
+        biases: tuple[torch.Tensor, ...],
+        scale: float,
+    ) -> torch.Tensor:
+        key_heads, num_tokens, size = key.shape
+        first = num_tokens - query.shape[1]
+        grouped = query.view(key_heads, -1, query.shape[1], size)
+        out = torch.empty_like(grouped)
+        probs: list[torch.Tensor] = []
+        for block, bias in zip(blocks, biases, strict=True):
+            rows = slice(block.start - first, block.end - first)
+            q = (grouped[:, :, rows] * scale).reshape(key_heads, -1, size)
+            prob = _probabilities(q, key, block, bias)
+            part = torch.bmm(prob, _gather(value, block))
+            out[:, :, rows] = part.view(key_heads, -1, block.end - block.start, size)
+            if query.requires_grad and _num_keys(block) <= KEPT_KEYS:
+                probs.append(prob)
+        ctx.save_for_backward(query, key, value, out, *probs)
+        ctx.blocks, ctx.biases, ctx.scale = blocks, biases, scale
+        return out.view_as(query)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        query, key, value, out, *probs = ctx.saved_tensors
+        key_heads, num_tokens, size = key.shape
+        first = num_tokens - query.shape[1]
+        shape = (key_heads, -1, query.shape[1], size)
+        grad_query = torch.empty_like(query)
+        grad_key = torch.zeros_like(key, dtype=torch.float32)
+        grad_value = torch.zeros_like(value, dtype=torch.float32)
+        delta = (grad.float().view(shape) * out.float()).sum(-1)
+        kept = iter(probs)
+        for block, bias in zip(ctx.blocks, ctx.biases, strict=True):
+            rows = slice(block.start - first, block.end - first)
+            go = grad.view(shape)[:, :, rows].reshape(key_heads, -1, size)
+            q = (query.view(shape)[:, :, rows] * ctx.scale).reshape(key_heads, -1, size)
+            again = _num_keys(block) > KEPT_KEYS
+            prob = _probabilities(q, key, block, bias) if again else next(kept)
+            _scatter_add(grad_value, block, torch.bmm(prob.transpose(1, 2), go))
+            grad_score = torch.bmm(go, _gather(value, block).transpose(1, 2))
+            grad_score -= delta[:, :, rows].reshape(key_heads, -1, 1)
+            grad_score *= prob
+            _scatter_add(grad_key, block, torch.bmm(grad_score.transpose(1, 2), q))
+            part = torch.bmm(grad_score, _gather(key, block)) * ctx.scale
+            num_queries = block.end - block.start
+            grad_query.view(shape)[:, :, rows] = part.view(key_heads, -1, num_queries, size)
+        return grad_query, grad_key.to(key.dtype), grad_value.to(value.dtype), None, None, None
+
+
+def _num_keys(block: Block) -> int:
+    return block.end - block.start + sum(end - start for start, end in block.visible)
+
+
+def _probabilities(
+    query: torch.Tensor, key: torch.Tensor, block: Block, bias: torch.Tensor
+) -> torch.Tensor:
+    """[key heads, group x queries, keys that the block sees] of scaled queries."""
+    return _masked_softmax(torch.bmm(query, _gather(key, block).transpose(1, 2)), bias)
+
+
+def _gather(tensor: torch.Tensor, block: Block) -> torch.Tensor:
+    """Keys or values that the block sees, itself last."""
+    spans = [*block.visible, (block.start, block.end)]
+    if all(left[1] == right[0] for left, right in itertools.pairwise(spans)):
+        return tensor[:, spans[0][0] : spans[-1][1]]
+    return torch.cat([tensor[:, start:end] for start, end in spans], dim=1)
+
+
+def _scatter_add(total: torch.Tensor, block: Block, grad: torch.Tensor) -> None:
+    """The reverse of `_gather`."""
+    offset = 0
+    for start, end in [*block.visible, (block.start, block.end)]:
+        total[:, start:end] += grad[:, offset : offset + end - start]
+        offset += end - start
+
+
+def _bias(mask: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """0 where the mask allows, -inf elsewhere."""
+    bias = torch.zeros(mask.shape, dtype=like.dtype, device=like.device)
+    return bias.masked_fill_(~mask.to(like.device), float("-inf"))
+
+
+def _masked_softmax(scores: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Softmax in fp32 over [key heads, group x queries, keys]; `bias` masks the last, own keys."""
+    num = bias.shape[0]
+    own = scores.view(scores.shape[0], -1, num, scores.shape[2])[..., -num:]
+    own += bias
+    return torch.softmax(scores, dim=-1, dtype=torch.float32).to(scores.dtype)
+
+
+def _attention_function(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    plan: AttentionPlan,
+    scaling: float,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    layer = module.layer_idx
+    assert isinstance(layer, int)
+    return plan.attend(layer, query, key, value, scaling), None
+
+
+def use_plans(model: Any) -> None:
+    """Switch a transformers model to attention by plans; it then needs `plan=` in every call."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(ATTENTION_NAME, _attention_function)
+    model.config._attn_implementation = ATTENTION_NAME
+
+
+def hidden_states(
+    model: Any, token_ids: torch.Tensor, position_ids: torch.Tensor, plan: AttentionPlan
+) -> torch.Tensor:
+    """Last hidden states [batch, tokens, size] of a causal language model, without its head."""
+    decoder = model.get_decoder()
+    output = decoder(input_ids=token_ids, position_ids=position_ids, use_cache=False, plan=plan)
+    return output.last_hidden_state  # type: ignore[no-any-return]

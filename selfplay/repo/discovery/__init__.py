@@ -1,0 +1,1 @@
+"""Finding the tests of a repository, how they run, and what each reaches."""

@@ -1,0 +1,169 @@
+"""Discovery: which tests a repository has, which of them can be trusted, and what each reaches."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from selfplay.errors import RepoError
+from selfplay.repo.discovery.profile import RepoProfile, TestInfo
+from selfplay.repo.discovery.pytest_run import Suite
+from selfplay.repo.discovery.pytest_settings import WAYS, Way
+from selfplay.repo.discovery.tap import discover_tap, tap_files
+from selfplay.repo.sources.archives import unpack_tar
+from selfplay.sandbox.base import WORKDIR, Environment, Sandbox
+
+NOTHING = "none was collected: does this source hold the tests? Some releases leave them out"
+SAVE_BYTE_CODE = '"$@"; code=$?; tar -C /tmp/pyc -cf /out/pyc.tar . 2>/dev/null; exit $code'
+
+
+def discover(environment: Environment, sandbox: Sandbox, byte_code: Path) -> RepoProfile:
+    """Run the suite twice, once with coverage and once plainly under another hash seed.
+
+    Tests that pass both times are kept; others are excluded with a reason. Where the repository's
+    own settings lead pytest to no passing test, other `ways` are tried. The second run's
+    byte code of the standard library and the installed packages is unpacked into `byte_code`.
+    Where pytest finds no passing test and there are `*.t` files, these are run as TAP tests.
+    Raises `RepoError` when no test passes.
+    """
+    speaks_tap = bool(tap_files(environment.tree))
+    if speaks_tap and not any(environment.tree.rglob("*.py")):
+        return _discover_tap(environment, sandbox, byte_code)
+    suite = Suite(environment, sandbox)
+    first = _first_run(suite)
+    if speaks_tap and not num_passed(first):
+        return _discover_tap(environment, sandbox, byte_code)
+    second, plain = suite.run(
+        {
+            "PYTHONHASHSEED": "1",
+            "PYTHONDONTWRITEBYTECODE": "",
+            "PYTHONPYCACHEPREFIX": "/tmp/pyc",
+        },
+        ("sh", "-c", SAVE_BYTE_CODE, "sh"),
+    )
+    unpack(plain.files.get("pyc.tar", b""), byte_code)
+    return replace(profile_of(first, second, suite.left_out), variables=suite.variables)
+
+
+def _first_run(suite: Suite) -> dict[str, Any]:
+    """The run with coverage in the way that makes most tests pass; the suite is left in that way.
+
+    The project's own settings stand where at least half of the tests pass under them. Raises the
+    first `RepoError` where no way leads to the end of a run.
+    """
+    best: tuple[int, Way, dict[str, Any]] | None = None
+    trouble: RepoError | None = None
+    for way in WAYS:
+        if best is not None and best[0] and (way.options or 2 * best[0] >= len(best[2]["results"])):
+            break
+        try:
+            found, way = _run_guarded(suite, way)
+        except RepoError as error:
+            trouble = trouble or error
+            continue
+        if best is None or num_passed(found) > best[0]:
+            best = num_passed(found), way, found
+    if best is None:
+        assert trouble is not None
+        raise trouble
+    if trouble is not None and not best[2]["results"]:
+        raise trouble
+    suite.way = best[1]
+    return best[2]
+
+
+def _run_guarded(suite: Suite, way: Way) -> tuple[dict[str, Any], Way]:
+    """A run with coverage; once more behind `repo.guard` where files end the interpreter."""
+    suite.way = way
+    found, _ = suite.run({"SELFPLAY_COVERAGE": "1"})
+    if found.get("ended"):
+        suite.way = way.guarded()
+        again, _ = suite.run({"SELFPLAY_COVERAGE": "1"})
+        if num_passed(again) > num_passed(found):
+            return again, suite.way
+    return found, way
+
+
+def _discover_tap(environment: Environment, sandbox: Sandbox, byte_code: Path) -> RepoProfile:
+    byte_code.mkdir(parents=True, exist_ok=True)
+    return discover_tap(environment, sandbox)
+
+
+def num_passed(document: Mapping[str, Any]) -> int:
+    """How many tests of a probe's document passed."""
+    return sum(_outcome(entry) == "passed" for entry in document["results"].values())
+
+
+def profile_of(
+    first: Mapping[str, Any], second: Mapping[str, Any], left_out: Mapping[str, str]
+) -> RepoProfile:
+    """Merge both runs' probe documents into a profile."""
+    tests: dict[str, TestInfo] = {}
+    excluded = dict(left_out)
+    seconds: dict[str, float] = {}
+    for test, entry in first["results"].items():
+        if test in left_out:
+            continue
+        other = second["results"].get(test)
+        mine, theirs = _outcome(entry), _outcome(other) if other else "missing"
+        file = entry["file"]
+        if other:
+            seconds[file] = seconds.get(file, 0.0) + other["seconds"]
+        if mine == theirs == "passed":
+            tests[test] = TestInfo(
+                file=file,
+                duration_s=round(other["seconds"] if other else 0.0, 4),
+                functions=frozenset(first["reached"].get(test, ())),
+            )
+        elif mine == theirs == "skipped":
+            excluded[test] = "skipped"
+        elif mine == theirs:
+            excluded[test] = f"failing: {entry['why']}"
+        else:
+            excluded[test] = f"flaky: {mine}, then {theirs}"
+    if not tests:
+        why = next(iter(excluded.values()), NOTHING)
+        raise RepoError(f"discovery: no passing test found (the first: {why})")
+    files = {info.file for info in tests.values()}
+    return RepoProfile(
+        runner="pytest",
+        test_files={file: round(seconds[file], 4) for file in sorted(files)},
+        tests=tests,
+        excluded=excluded,
+    )
+
+
+def _outcome(entry: Mapping[str, Any]) -> str:
+    """passed only when every phase passed and nothing was expected to fail."""
+    outcomes = entry["outcomes"]
+    if any(outcome == "failed" for _, outcome, _ in outcomes):
+        return "failed"
+    if any(outcome == "skipped" or xfail for _, outcome, xfail in outcomes):
+        return "skipped"
+    called = any(when == "call" and outcome == "passed" for when, outcome, _ in outcomes)
+    return "passed" if called else "skipped"
+
+
+def unpack(archive: bytes, target: Path) -> None:
+    """Unpack the byte code that a sandbox left behind: plain files and directories only.
+
+    The tree's own is left out: every later run sees `target`, and byte code of the original source
+    is the answer to every bug (and of the oracle tests, which a solver's tree lacks).
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    if not archive:
+        return
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        unpack_tar(tar, target, _packages_only(tar))
+
+
+def _packages_only(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    for member in tar:
+        parts = [part for part in member.name.split("/") if part not in ("", ".")]
+        top = parts[0] if parts else ""
+        if (member.isfile() or member.isdir()) and top not in (WORKDIR.strip("/"), "in", "tmp"):
+            yield member

@@ -1,0 +1,96 @@
+"""One repository's whole suite, run in a sandbox with the probe, until a run comes to its end."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from selfplay.errors import RepoError
+from selfplay.repo.discovery.pytest_settings import Way
+from selfplay.repo.languages import python_functions
+from selfplay.sandbox.base import Environment, Job, Quota, RunResult, Sandbox
+
+log = logging.getLogger(__name__)
+TIMEOUT_S = 900.0
+TEST_TIMEOUT_S = 120
+MAX_LEFT_OUT = 8
+"""Tests that may end a whole run (crash, hang, interrupt) before the repository is given up."""
+PYTEST = ("python", "-m", "pytest", "-q", "-p", "selfplay_probe", "-p", "no:cacheprovider")
+OPTIONS = ("--continue-on-collection-errors", "-o", "addopts=", "--tb=short", "--color=no")
+ENDED = {0, 1, 5}
+"""pytest's exit codes of a run that came to its end: passed, failed, nothing collected."""
+
+
+class Suite:
+    """Runs a repository's whole suite; tests that end a run are left out of the next one."""
+
+    def __init__(self, environment: Environment, sandbox: Sandbox) -> None:
+        python_path = f"/in:{environment.variables.get('PYTHONPATH', '')}"
+        variables = {**environment.variables, "PYTHONPATH": python_path}
+        self.environment = replace(environment, variables=variables)
+        self.sandbox = sandbox
+        self.given = environment.variables
+        self.way = Way()
+        self.left_out: dict[str, str] = {}
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What the way that was chosen adds to the environment of every run."""
+        return self.way.variables(self.given)
+
+    def run(
+        self, variables: Mapping[str, str], wrapper: tuple[str, ...] = ()
+    ) -> tuple[dict[str, Any], RunResult]:
+        """The probe's document and the run. Raises `RepoError` when no run comes to its end."""
+        while True:
+            result = self._run(variables, wrapper)
+            document, running = _read(result)
+            if document is not None and document["exit"] in ENDED:
+                return document, result
+            if not running or running in self.left_out or len(self.left_out) == MAX_LEFT_OUT:
+                raise RepoError(f"discovery: {_trouble(result, running)}")
+            self.left_out[running] = "ends the whole run: it crashes, hangs or interrupts pytest"
+            log.warning("%s %s", running, self.left_out[running])
+
+    def _run(self, variables: Mapping[str, str], wrapper: tuple[str, ...]) -> RunResult:
+        here = Path(__file__).parent
+        inputs = {
+            "selfplay_probe.py": (here / "probe.py").read_bytes(),
+            "python_functions.py": Path(python_functions.__file__).read_bytes(),
+            "left_out.json": json.dumps(list(self.left_out)).encode(),
+        }
+        files = [f"--ignore={name}" for name in self.left_out if "::" not in name]
+        job = Job(
+            environment=self.environment,
+            argv=(*wrapper, *PYTEST, *OPTIONS, *self.way.options, *files),
+            inputs=inputs,
+            variables={
+                "SELFPLAY_TEST_TIMEOUT_S": str(TEST_TIMEOUT_S),
+                **self.variables,
+                **variables,
+            },
+            quota=Quota(timeout_s=TIMEOUT_S, output=64 << 20),
+        )
+        return self.sandbox.run(job)
+
+
+def _read(result: RunResult) -> tuple[dict[str, Any] | None, str]:
+    """The probe's document, if it was written, and the test that was running at the end."""
+    running = result.files.get("running", b"").decode("utf-8", "surrogateescape")
+    try:
+        document: dict[str, Any] = json.loads(result.files["probe.json"])
+    except (KeyError, ValueError):
+        return None, running
+    return document, running
+
+
+def _trouble(result: RunResult, running: str) -> str:
+    during = f" (during {running})" if running else ""
+    if result.timed_out:
+        return f"the test suite did not end within {TIMEOUT_S:.0f} s{during}"
+    tail = result.output[-600:].decode(errors="replace").strip()
+    return f"pytest did not run to its end{during}: {tail}"

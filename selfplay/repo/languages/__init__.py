@@ -1,0 +1,1 @@
+"""What knows a language: functions, tests, text between them."""

@@ -1,0 +1,1 @@
+"""From a source (git, sdist, folder, image) to a tree on disk."""

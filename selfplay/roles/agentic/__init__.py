@@ -1,0 +1,1 @@
+"""Both roles with tools in a sandbox that stays."""

@@ -1,0 +1,308 @@
+"""The injector in one turn: a numbered function in the prompt, a short edit as the answer.
+
+The model plants the bug; the harness writes the rest of the artifact around it: oracle test files,
+script, parser, and the weakening patch that removes the tests that fail (ssr.md sections 2 and 3).
+"""
+
+from __future__ import annotations
+
+import difflib
+import textwrap
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from selfplay.bug_sources.procedural import Mutation, propose
+from selfplay.bugs.patches.layers import make_patch
+from selfplay.bugs.patches.syntax import parse, same_code, same_code_in, split_lines
+from selfplay.bugs.test_edits.weakening import weakening_layer
+from selfplay.bugs.test_runs.runner import TestRunner
+from selfplay.bugs.test_runs.scripts import parser_source, runner_script
+from selfplay.compact.edits import EditError, Listing, parse_edit
+from selfplay.compact.excerpts import excerpt, fit_listing
+from selfplay.config import ScaffoldConfig
+from selfplay.errors import UserError
+from selfplay.repo.history import PastChange, past_changes
+from selfplay.repo.languages.functions import FunctionInfo
+from selfplay.repo.prepare import PreparedRepo
+from selfplay.roles.prompts import render
+from selfplay.roles.rejected import Rejected
+from selfplay.sampling import Tokenizer
+from selfplay.sandbox.base import Environment
+from selfplay.seeds import derive_rng
+from selfplay.types import BugArtifact, FileChange, InjectionTask, Layer
+
+MAX_PAST_CHANGES = 20
+MAX_CHANGE_LINES = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hint:
+    """Which kind of bug is wanted, and in which line of the listing: a source of variety."""
+
+    kind: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InjectorPrompt:
+    """One injection as the model sees it, with what is needed to read the answer."""
+
+    task: InjectionTask
+    prompt_ids: tuple[int, ...]
+    text: str
+    listing: Listing
+    hint: Hint | None
+
+
+class CompactInjector:
+    """Injector prompts and artifacts of one repository. Thread-safe."""
+
+    def __init__(
+        self,
+        prepared: PreparedRepo,
+        tokenizer: Tokenizer,
+        runner: TestRunner,
+        scaffold: ScaffoldConfig,
+    ) -> None:
+        self.prepared = prepared
+        self.tokenizer = tokenizer
+        self.scaffold = scaffold
+        self._runner = runner
+        self._num_tests = Counter(info.file for info in prepared.profile.tests.values())
+        self._functions = {(f.path, f.qualname): f for f in prepared.functions}
+
+    def oracle_files(self, path: str, function: str, min_passing_tests: int = 5) -> tuple[str, ...]:
+        """The cheapest test files that reach a function, within the scaffold's bounds.
+
+        Files with the most reaching tests a second come first; more are added while there are
+        fewer than `min_passing_tests` tests. () when no set of files will do.
+        """
+        profile = self.prepared.profile
+        reaching: dict[str, int] = {}
+        for test in profile.tests_reaching(path, function):
+            file = profile.tests[test].file
+            reaching[file] = reaching.get(file, 0) + 1
+        order = sorted(reaching, key=lambda f: (-reaching[f] / (profile.test_files[f] + 0.1), f))
+        chosen: list[str] = []
+        seconds, num_tests = 0.0, 0
+        for file in order:
+            affordable = seconds + profile.test_files[file] <= self.scaffold.max_oracle_s
+            if affordable and len(chosen) < self.scaffold.max_oracle_files:
+                chosen.append(file)
+                seconds += profile.test_files[file]
+                num_tests += self._num_tests[file]
+            if num_tests >= min_passing_tests:
+                return tuple(sorted(chosen))
+        return ()
+
+    def shown_whole(self, function: FunctionInfo) -> bool:
+        """Whether a function fits a listing without its docstring and blank lines."""
+        limit = self.scaffold.max_function_lines
+        source = self.prepared.source(function.path)
+        return len(excerpt(source, function, max_lines=limit + 1).rows) <= limit
+
+    def function(self, task: InjectionTask) -> FunctionInfo:
+        """The seed's function. Raises `UserError` when the repository has none of that name."""
+        seed = task.seed
+        found = self._functions.get((seed.path, seed.function))
+        if found is None:
+            raise UserError(
+                f"seed {seed.path}::{seed.function}: {self.prepared.name} has no such function; "
+                "choose one of PreparedRepo.functions"
+            )
+        return found
+
+    def prompt(self, task: InjectionTask, hint: Hint | None = None) -> InjectorPrompt:
+        """The prompt of one task: a function of the task alone, unless a hint is given.
+
+        Raises `UserError` for an unknown seed, or a history task without a past change.
+        """
+        function = self.function(task)
+        source = self.prepared.source(function.path)
+        change = self._change(task) if task.strategy == "history" else ""
+
+        def text_of(listing: Listing, chosen: Hint | None) -> str:
+            return render(
+                "injector",
+                listing=listing.render(),
+                strategy=task.strategy,
+                hint=chosen,
+                change=change,
+            )
+
+        system = render("system")
+        widest = Hint(kind="condition", line=99)
+        listing = fit_listing(
+            [lambda size: excerpt(source, function, max_lines=size)],
+            lambda _: source,
+            lambda shown: len(self.tokenizer.render(system, text_of(shown, widest))),
+            max_tokens=self.scaffold.max_prompt_tokens,
+            max_functions=1,
+            max_lines=self.scaffold.max_function_lines,
+        )
+        if hint is None and task.strategy != "history":
+            hint = self._draw_hint(task, listing, source, function)
+        text = text_of(listing, hint)
+        return InjectorPrompt(
+            task=task,
+            prompt_ids=self.tokenizer.render(system, text),
+            text=text,
+            listing=listing,
+            hint=hint,
+        )
+
+    def _draw_hint(
+        self, task: InjectionTask, listing: Listing, source: str, function: FunctionInfo
+    ) -> Hint | None:
+        """A listed line that an operator of the strategy fits, then a kind that fits the line. A
+        task that wants some kinds gets the first of them that fits any line."""
+        fitting: dict[int, set[str]] = {}
+        for mutation in propose(source, function):
+            hint = hint_for(listing, mutation, function.path)
+            if hint and mutation.removal == (task.strategy == "removal"):
+                fitting.setdefault(hint.line, set()).add(hint.kind)
+        if not fitting:
+            return None
+        known = set().union(*fitting.values())
+        wanted = next((kind for kind in task.kinds if kind in known), None)
+        if wanted is not None:
+            fitting = {line: {wanted} for line, kinds in fitting.items() if wanted in kinds}
+        rng = derive_rng(task.task_id, "hint")
+        line = rng.choice(sorted(fitting))
+        return Hint(kind=rng.choice(sorted(fitting[line])), line=line)
+
+    def undoable_changes(self, path: str, function: str) -> list[PastChange]:
+        """Past changes worth asking for: short, of code, and still in the function.
+
+        At least half of the lines that a change added must stand in the function as it is now.
+        """
+        now = self.prepared.source(path)
+        info = self._functions.get((path, function))
+        if info is None:
+            return []
+        current = {line.strip() for line in _lines(now, info)}
+        found = []
+        for change in past_changes(self.prepared, path, function, limit=MAX_PAST_CHANGES):
+            lines = changed_lines(change)
+            added = [line[1:].strip() for line in lines if line.startswith("+")]
+            there = sum(line in current for line in added)
+            code = not same_code(textwrap.dedent(change.before), textwrap.dedent(change.after))
+            if code and 0 < len(lines) <= MAX_CHANGE_LINES and 2 * there >= len(added):
+                found.append(change)
+        return found
+
+    def _change(self, task: InjectionTask) -> str:
+        """The past change to undo, as removed and added lines."""
+        seed = task.seed
+        changes = past_changes(self.prepared, seed.path, seed.function, limit=MAX_PAST_CHANGES)
+        if seed.commit is None:
+            changes = self.undoable_changes(seed.path, seed.function)
+        matching = [c for c in changes if seed.commit in (None, c.commit)]
+        if not matching:
+            raise UserError(
+                f"seed {seed.path}::{seed.function}: no past change"
+                f"{f' in commit {seed.commit}' if seed.commit else ''} in the history of "
+                f"{self.prepared.name}; choose another seed or strategy"
+            )
+        return change_text(derive_rng(task.task_id, "change").choice(matching))
+
+    def artifact(self, prompt: InjectorPrompt, answer: str) -> BugArtifact:
+        """The five files around the model's edit; runs the oracle tests on the buggy tree once.
+
+        Raises `Rejected` when the answer plants no bug that the tests notice.
+        """
+        task, profile = prompt.task, self.prepared.profile
+        environment = self.prepared.environment
+        layer = edited_layer(environment, answer, prompt.listing)
+        files = self.oracle_files(task.seed.path, task.seed.function, task.limits.min_passing_tests)
+        if not files:
+            raise Rejected("not_covered", f"{task.seed.path}::{task.seed.function}")
+        script = runner_script(profile.runner, files)
+        parser = parser_source(profile.runner)
+        run = self._runner.run(script, parser, layer, timeout_s=task.limits.script_timeout_s)
+        if run.timed_out:
+            raise Rejected("timed_out")
+        known = [test for test, info in profile.tests.items() if info.file in files]
+        failing = [test for test in known if run.table.get(test) == "failed"]
+        if not any(run.table.get(test) == "passed" for test in known):
+            raise Rejected("all_tests_fail")
+        if not failing:
+            raise Rejected("no_failing_test")
+        broken = [file for file in files if run.table.get(file) == "failed"]  # as a whole
+        weakened = weakening_layer(environment.tree, [*failing, *broken])
+        return BugArtifact(
+            test_script=script,
+            test_files=files,
+            test_parser=parser,
+            bug_patch=make_patch(environment.tree, {}, layer),
+            weakening_patch=make_patch(environment.tree, {}, weakened),
+            meta={
+                "repo": task.repo,
+                "strategy": task.strategy,
+                "path": task.seed.path,
+                "function": task.seed.function,
+                "commit": task.seed.commit,
+                "hint": prompt.hint.kind if prompt.hint else None,
+            },
+        )
+
+
+def hint_for(listing: Listing, mutation: Mutation, path: str) -> Hint | None:
+    """The hint that asks for a mutation; None when its first line is not listed."""
+    number = listing.number(path, mutation.line - 1)
+    return Hint(kind=mutation.kind, line=number) if number else None
+
+
+def changed_lines(change: PastChange) -> list[str]:
+    """`- old` and `+ new` lines of a past change, unchanged and blank lines left out."""
+    before, after = (textwrap.dedent(text).splitlines() for text in (change.before, change.after))
+    matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
+    lines: list[str] = []
+    for tag, i1, i2, j1, j2 in matcher.get_opcodes():
+        if tag != "equal":
+            lines += [f"- {line}".rstrip() for line in before[i1:i2] if line.strip()]
+            lines += [f"+ {line}".rstrip() for line in after[j1:j2] if line.strip()]
+    return lines
+
+
+def change_text(change: PastChange) -> str:
+    """At most `MAX_CHANGE_LINES` changed lines; before `a\\nb`, after `a\\nc` gives `- b\\n+ c`."""
+    return "\n".join(changed_lines(change)[:MAX_CHANGE_LINES])
+
+
+def _lines(source: str, function: FunctionInfo) -> list[str]:
+    return split_lines(source)[function.start_line - 1 : function.end_line]
+
+
+def edited_layer(
+    environment: Environment, answer: str, listing: Listing, below: Layer | None = None
+) -> Layer:
+    """The changed files of an answer, on top of `below`.
+
+    Raises `Rejected`: bad_format, bad_line, syntax_error, or no_change (which includes edits of
+    comments, docstrings and layout alone).
+    """
+    try:
+        changed = parse_edit(answer, listing)
+    except EditError as error:
+        raise Rejected(error.reason, str(error)) from error
+    python = {path: text for path, text in changed.items() if path.endswith(".py")}
+    if any(parse(text) is None for text in python.values()):
+        raise Rejected("syntax_error")
+    if all(same_code_in(path, listing.sources[path], text) for path, text in changed.items()):
+        raise Rejected("no_change", "the code is the same")
+    return {
+        path: _file_change(environment, below or {}, path, text) for path, text in changed.items()
+    }
+
+
+def _file_change(
+    environment: Environment, below: Mapping[str, FileChange], path: str, text: str
+) -> FileChange:
+    if path in below:
+        executable = below[path].executable
+    else:
+        file = environment.tree / path
+        executable = file.exists() and bool(file.stat().st_mode & 0o100)
+    return FileChange(content=text.encode("utf-8", "surrogateescape"), executable=executable)

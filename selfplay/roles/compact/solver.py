@@ -1,0 +1,279 @@
+"""The solver in one turn: failing tests and suspicious functions in, a short edit out.
+
+What the prompt shows is a function of the sealed tree, the oracle test patch, the names of the
+failing and passing tests, what the failing tests printed, and the profile of the original tests.
+The bug patch and the original source never choose or show anything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from selfplay.bugs.grading.public_tests import public_patch, public_tests
+from selfplay.bugs.patches.layers import apply_patch, make_patch, read_file, touched_files
+from selfplay.bugs.patches.paths import is_source_path
+from selfplay.bugs.sealing import sealed_layer
+from selfplay.compact.edits import Excerpt, Listing
+from selfplay.compact.excerpts import excerpt, fit_listing
+from selfplay.compact.failures import (
+    Failure,
+    TestBody,
+    find_tap_tests,
+    find_tests,
+    read_failures,
+    test_name,
+)
+from selfplay.compact.localization import ochiai, rank, reached_by_all
+from selfplay.config import ScaffoldConfig
+from selfplay.repo.languages.functions import FunctionInfo, list_functions
+from selfplay.repo.prepare import PreparedRepo
+from selfplay.roles.compact.injector import edited_layer
+from selfplay.roles.prompts import render
+from selfplay.sampling import Tokenizer
+from selfplay.types import Layer, SolveTask
+
+MAX_TEST_LINES = 10
+MAX_TESTS = 2
+MAX_MESSAGES = 3
+MAX_CANDIDATES = 12
+"""Functions that are looked at when the prompt is filled, best first."""
+MAX_ISSUE_CHARACTERS = 600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SolverView:
+    """All that a solver's prompt may depend on.
+
+    read             text of a file of the sealed tree, None when there is none
+    read_test        the same with the oracle test patch applied
+    oracle_patch     reverse of the weakening patch, or the public part of it
+    partial          some failing tests are private: nothing of theirs may be shown
+    """
+
+    read: Callable[[str], str | None]
+    read_test: Callable[[str], str | None]
+    oracle_patch: str
+    fail_to_pass: tuple[str, ...]
+    pass_to_pass: tuple[str, ...]
+    failure_output: str
+    problem_statement: str
+    partial: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SolverPrompt:
+    """One task as the model sees it, with what is needed to read the answer."""
+
+    task: SolveTask
+    prompt_ids: tuple[int, ...]
+    text: str
+    listing: Listing
+    sealed: Layer
+
+
+class CompactSolver:
+    """Solver prompts and fix patches of one repository. Thread-safe."""
+
+    def __init__(
+        self, prepared: PreparedRepo, tokenizer: Tokenizer, scaffold: ScaffoldConfig
+    ) -> None:
+        self.prepared = prepared
+        self.tokenizer = tokenizer
+        self.scaffold = scaffold
+        self._reached = {  # helpers of the tests are no place to repair anything
+            test: [name for name in info.functions if is_source_path(name.split("::", 1)[0])]
+            for test, info in prepared.profile.tests.items()
+        }
+
+    def prompt(self, task: SolveTask) -> SolverPrompt:
+        """The prompt of one task."""
+        tree = self.prepared.environment.tree
+        sealed = sealed_layer(tree, task.artifact)
+        shown = public_tests(task, self.scaffold.public_share)
+        oracle_patch = public_patch(tree, task, shown)
+        restored = apply_patch(tree, sealed, oracle_patch) if oracle_patch else sealed
+
+        def reader(layer: Layer) -> Callable[[str], str | None]:
+            def read(path: str) -> str | None:
+                content = read_file(tree, layer, path)
+                return None if content is None else content.decode("utf-8", "surrogateescape")
+
+            return read
+
+        view = SolverView(
+            read=reader(sealed),
+            read_test=reader(restored),
+            oracle_patch=oracle_patch,
+            fail_to_pass=shown,
+            pass_to_pass=task.pass_to_pass,
+            failure_output=task.failure_output,
+            problem_statement=task.problem_statement,
+            partial=len(shown) < len(task.fail_to_pass),
+        )
+        text, listing = self.show(view)
+        return SolverPrompt(
+            task=task,
+            prompt_ids=self.tokenizer.render(render("system"), text),
+            text=text,
+            listing=listing,
+            sealed=sealed,
+        )
+
+    def show(self, view: SolverView) -> tuple[str, Listing]:
+        """(text, listing) of a prompt, from what a solver may know."""
+        named = {test_name(test) for test in view.fail_to_pass}
+        failures = [
+            failure
+            for failure in read_failures(view.failure_output)
+            if failure.name in named or not view.partial
+        ]
+        bodies = relevant_tests(view, failures, self._reached)
+        tests, shown = _test_text(bodies, failures)
+        complaints = _complaints(failures, shown)
+        issue = view.problem_statement.strip()[:MAX_ISSUE_CHARACTERS]
+        candidates, sources = self._candidates(view, failures, tests)
+        system = render("system")
+
+        def text_of(listing: Listing) -> str:
+            messages = [message + where(failure, listing) for failure, message in complaints]
+            return render(
+                "solver", listing=listing.render(), issue=issue, tests=tests, messages=messages
+            )
+
+        if not candidates:  # the files that the failing tests reach are gone altogether
+            listing = Listing((), {})
+            return text_of(listing), listing
+        listing = fit_listing(
+            candidates,
+            sources.__getitem__,
+            lambda shown: len(self.tokenizer.render(system, text_of(shown))),
+            max_tokens=self.scaffold.max_prompt_tokens,
+            max_functions=self.scaffold.max_functions,
+            max_lines=self.scaffold.max_function_lines,
+        )
+        return text_of(listing), listing
+
+    def _candidates(
+        self, view: SolverView, failures: Sequence[Failure], tests: str
+    ) -> tuple[list[Callable[[int], Excerpt]], dict[str, str]]:
+        """Excerpt makers, most suspicious function first, and the sources they cut from."""
+        scores = ochiai(view.fail_to_pass, view.pass_to_pass, self._reached)
+        paths = {name.split("::", 1)[0] for name in scores}
+        sources = {path: text for path in sorted(paths) if (text := view.read(path)) is not None}
+        functions = {
+            f"{path}::{f.qualname}": f
+            for path, text in sources.items()
+            for f in list_functions(text, path)
+        }
+        rows = traceback_rows(failures, functions)
+        ends = [name for failure in failures if (name := innermost(failure, functions))]
+        scores = {name: score for name, score in scores.items() if name in functions}
+        order = rank(
+            scores,
+            in_all=reached_by_all(view.fail_to_pass, self._reached),
+            located=rows,
+            innermost={name: count / len(ends) for name, count in Counter(ends).items()},
+            mentioned=set(re.findall(r"\w+", tests)),
+        )
+
+        if not scores:  # what the tests reached is gone: show where it may have been
+            order = list(functions)
+
+        def maker(name: str) -> Callable[[int], Excerpt]:
+            function = functions[name]
+            source, focus = sources[function.path], rows.get(name)
+            return lambda size: excerpt(source, function, max_lines=size, focus=focus)
+
+        return [maker(name) for name in order[:MAX_CANDIDATES]], sources
+
+    def fix_patch(self, prompt: SolverPrompt, answer: str) -> str:
+        """The patch from the sealed tree to the edited one. Raises `Rejected`."""
+        tree, sealed = self.prepared.environment.tree, prompt.sealed
+        edited = edited_layer(self.prepared.environment, answer, prompt.listing, sealed)
+        return make_patch(tree, sealed, {**sealed, **edited})
+
+
+def traceback_rows(
+    failures: Sequence[Failure], functions: Mapping[str, FunctionInfo]
+) -> dict[str, int]:
+    """{function: 0-based row} of the functions on the failures' tracebacks, innermost line."""
+    rows: dict[str, int] = {}
+    for failure in failures:
+        rows.update(_traced(failure, functions))
+    return rows
+
+
+def innermost(failure: Failure, functions: Mapping[str, FunctionInfo]) -> str | None:
+    """The function in which a failure's traceback ends, tests and foreign code left aside."""
+    traced = _traced(failure, functions)
+    return traced[-1][0] if traced else None
+
+
+def _traced(failure: Failure, functions: Mapping[str, FunctionInfo]) -> list[tuple[str, int]]:
+    return [
+        (name, line - 1)
+        for path, line in failure.locations
+        for name, function in functions.items()
+        if function.path == path and function.start_line <= line <= function.end_line
+    ]
+
+
+def where(failure: Failure, listing: Listing) -> str:
+    """ " (line 3)" for the innermost line of the traceback that a listing shows, else ""."""
+    numbers = [listing.number(path, line - 1) for path, line in failure.locations]
+    return next((f" (line {number})" for number in reversed(numbers) if number), "")
+
+
+def relevant_tests(
+    view: SolverView, failures: Sequence[Failure], reached: Mapping[str, Collection[str]]
+) -> list[TestBody]:
+    """Bodies of the failing tests: recorded ones, then by functions reached and length."""
+    names = list(dict.fromkeys(test_name(test) for test in view.fail_to_pass))
+    width: dict[str, int] = {}
+    for test in view.fail_to_pass:
+        width[test_name(test)] = max(width.get(test_name(test), 0), len(reached.get(test, ())))
+    recorded = {failure.name for failure in failures}
+    files = touched_files(view.oracle_patch) if view.oracle_patch else ()
+    files = files or tuple(dict.fromkeys(t.split("::", 1)[0] for t in view.fail_to_pass))
+    bodies = [
+        body
+        for path in files
+        if path.endswith(".py")
+        for body in find_tests(view.read_test(path) or "", names)
+    ]
+    for path in files:
+        mine = [test for test in view.fail_to_pass if test.startswith(f"{path}::")]
+        if path.endswith(".t"):
+            bodies += find_tap_tests(view.read_test(path) or "", mine)
+    return sorted(
+        bodies, key=lambda b: (b.name not in recorded, width.get(b.name, 0), len(b.lines), b.name)
+    )
+
+
+def _test_text(bodies: Sequence[TestBody], failures: Sequence[Failure]) -> tuple[str, list[str]]:
+    """(code of one or two tests within `MAX_TEST_LINES`, their names)."""
+    lines: list[str] = []
+    names: list[str] = []
+    for body in bodies:
+        room = MAX_TEST_LINES - len(lines)
+        if len(names) == MAX_TESTS or (names and len(body.lines) > room):
+            break
+        failed = {f.name: f for f in reversed(failures)}.get(body.name)
+        numbers = [line for _, line in failed.locations if line in body.numbers] if failed else []
+        lines += body.cut(room, numbers[0] if numbers else None)
+        names.append(body.name)
+    return "\n".join(lines), names
+
+
+def _complaints(failures: Sequence[Failure], names: Sequence[str]) -> list[tuple[Failure, str]]:
+    """What the shown tests complained of; any failure's when none of them is recorded."""
+    matching = [f for name in names for f in failures if f.name == name] or list(failures[:1])
+    first = {failure.name: failure for failure in reversed(matching)}
+    each = MAX_MESSAGES if len(first) <= 1 else 1
+    found = [(message, f) for f in reversed(first.values()) for message in f.messages[:each]]
+    return [(failure, message) for message, failure in dict(reversed(found)).items()][::-1][
+        :MAX_MESSAGES
+    ]

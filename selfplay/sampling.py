@@ -1,0 +1,70 @@
+"""The seam to inference engines: token ids in, token ids out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from selfplay.types import Completion
+
+if TYPE_CHECKING:
+    from selfplay.chat import ChatRenderer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleRequest:
+    """One prompt to be continued `num_samples` times, independently.
+
+    `seed` makes the answer reproducible for a given policy version and engine.
+    """
+
+    prompt_ids: tuple[int, ...]
+    num_samples: int = 1
+    max_new_tokens: int = 128
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+def logprob_temperature(temperature: float) -> float:
+    """Of the distribution whose log-probabilities are told: greedy answers have those at 1."""
+    return temperature or 1.0
+
+
+class Tokenizer(Protocol):
+    """Text to ids and back; `render` applies the model's chat template up to the answer."""
+
+    end_of_turn_id: int
+
+    def render(self, system: str, user: str) -> tuple[int, ...]: ...
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Ids of an answer's text, without template tokens."""
+        ...
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of sampled ids; special tokens are left out."""
+        ...
+
+    def chat(self) -> ChatRenderer:
+        """The same template for chats of several turns with tools."""
+        ...
+
+
+class Policy(Protocol):
+    """One set of weights that answers prompts. Raises `PolicyError` when the engine fails.
+
+    `version` is 0 for the base weights and grows by one with each published optimizer step;
+    every completion carries the version that made it. Logprobs are those of the sampling
+    distribution at the request's temperature (before top-p).
+    """
+
+    version: int
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        """Answers in the order of `requests`; `len(result[i]) == requests[i].num_samples`."""
+        ...

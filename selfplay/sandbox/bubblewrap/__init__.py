@@ -1,0 +1,1 @@
+"""Sandboxes of Linux namespaces, without root and without an engine."""

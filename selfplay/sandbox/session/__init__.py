@@ -1,0 +1,1 @@
+"""A sandbox that stays: one long job whose first process runs an agent's commands."""

@@ -1,0 +1,1 @@
+"""Policies that follow a program: they drive tests, demonstrations and self-checks."""

@@ -1,0 +1,1 @@
+"""Supervised examples for a policy's start."""
