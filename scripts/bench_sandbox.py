@@ -32,9 +32,9 @@ from tqdm import tqdm
 
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.bugs.validation.validate import validate
-from selfplay.commands.compose import ArenaParts, make_arena
+from selfplay.commands.compose import ArenaParts, make_repo_context
 from selfplay.config import ScaffoldConfig
-from selfplay.curriculum.arena import Arena
+from selfplay.curriculum.contexts import RepoContext
 from selfplay.errors import SelfplayError, UserError
 from selfplay.repo.prepare import PreparedRepo, prepare
 from selfplay.repo.spec import find_repos_dir, load_spec
@@ -109,7 +109,7 @@ class Unprepared:
 
 
 @dataclass
-class Subject:
+class ValidationState:
     """One bug and what it cost, in seconds."""
 
     repo: str
@@ -148,7 +148,7 @@ def raw_seconds(jobs: list[Job], sandbox: Sandbox) -> float:
     return float(sum(json.loads(result.output.decode().splitlines()[-1])))
 
 
-def timed(subject: Subject, kind: str, runner: TestRunner) -> ValidationReport:
+def timed(subject: ValidationState, kind: str, runner: TestRunner) -> ValidationReport:
     """One validation, its wall time noted under `kind`."""
     began = time.perf_counter()
     report = validate(subject.artifact, runner.environment, runner, LIMITS)
@@ -163,19 +163,23 @@ def answer(report: ValidationReport) -> tuple[Any, ...]:
     return report.verdict, report.reason, report.fail_to_pass, report.pass_to_pass, report.flaky
 
 
-def make_subjects(arena: Arena, number: int, bar: tqdm[Any]) -> Iterator[Subject]:
+def make_subjects(
+    repo_context: RepoContext, number: int, bar: tqdm[Any]
+) -> Iterator[ValidationState]:
     """Procedural bugs of one repository that at least one test notices."""
-    for found in itertools.islice(procedural_answers(arena.injector, seed=11), 40 * number):
-        artifact = procedural_artifact(arena.injector, found)
+    for found in itertools.islice(procedural_answers(repo_context.injector, seed=11), 40 * number):
+        artifact = procedural_artifact(repo_context.injector, found)
         if artifact is not None:
             bar.update(1)
-            yield Subject(repo=arena.prepared.name, artifact=artifact)
+            yield ValidationState(repo=repo_context.prepared.name, artifact=artifact)
             number -= 1
             if number == 0:
                 return
 
 
-def measure(subject: Subject, prepared: PreparedRepo, plain: Sandbox, fast: TestRunner) -> None:
+def measure(
+    subject: ValidationState, prepared: PreparedRepo, plain: Sandbox, fast: TestRunner
+) -> None:
     """raw, plain and fast for one bug."""
     recorder = Recorder(plain)
     reference = timed(subject, "plain", TestRunner(recorder, prepared.environment))
@@ -192,7 +196,7 @@ def measure(subject: Subject, prepared: PreparedRepo, plain: Sandbox, fast: Test
 
 
 def measure_docker(
-    subjects: list[Subject], repos: dict[str, PreparedRepo], stack: ExitStack
+    subjects: list[ValidationState], repos: dict[str, PreparedRepo], stack: ExitStack
 ) -> None:
     """docker and naive for some bugs."""
     from selfplay.sandbox.docker.sandbox import DockerSandbox
@@ -217,13 +221,13 @@ def snapshot_ms(sandbox: Sandbox, prepared: PreparedRepo) -> float:
 
 
 def validate_all(
-    subjects: list[Subject], repos: dict[str, PreparedRepo], sandbox: Sandbox, workers: int
+    subjects: list[ValidationState], repos: dict[str, PreparedRepo], sandbox: Sandbox, workers: int
 ) -> float:
     """Seconds for all of them with all levers and so many workers."""
     runners = {name: TestRunner(sandbox, r.environment) for name, r in repos.items()}
     pool = SandboxPool(sandbox, workers)
 
-    def one(subject: Subject) -> None:
+    def one(subject: ValidationState) -> None:
         validate(subject.artifact, repos[subject.repo].environment, runners[subject.repo], LIMITS)
 
     began = time.perf_counter()
@@ -231,17 +235,17 @@ def validate_all(
     return time.perf_counter() - began
 
 
-def median_ratio(subjects: list[Subject], above: str, below: str) -> float | None:
+def median_ratio(subjects: list[ValidationState], above: str, below: str) -> float | None:
     """Median over bugs of one kind's seconds over another's."""
     ratios = [s.seconds[above] / s.seconds[below] for s in subjects if above in s.seconds]
     return round(statistics.median(ratios), 3) if ratios else None
 
 
-def total(subjects: list[Subject], kind: str) -> float:
+def total(subjects: list[ValidationState], kind: str) -> float:
     return sum(subject.seconds[kind] for subject in subjects)
 
 
-def table(subjects: list[Subject], say: Callable[[str], None]) -> None:
+def table(subjects: list[ValidationState], say: Callable[[str], None]) -> None:
     """Sums by repository, for people."""
     kinds = ["raw", "plain", "fast", "docker", "naive"]
     say(f"{'':14}{'bugs':>6}{'valid':>7}{'runs':>6}" + "".join(f"{k:>9}" for k in kinds))
@@ -275,12 +279,12 @@ def main() -> int:
         pool = SandboxPool(forking, 1)
         repos = {n: prepare(load_spec(n, find_repos_dir()), plain) for n in names}
         parts = ArenaParts(tokenizer=ScriptedPolicy().tokenizer, scaffold=ScaffoldConfig())
-        subjects: list[Subject] = []
+        subjects: list[ValidationState] = []
         with tqdm(total=number * len(names), unit="bug", desc="validating") as bar:
             for prepared in repos.values():
-                arena = make_arena(prepared, pool, parts)
+                repo_context = make_repo_context(prepared, pool, parts)
                 runner = TestRunner(forking, prepared.environment)
-                for subject in make_subjects(arena, number, bar):
+                for subject in make_subjects(repo_context, number, bar):
                     measure(subject, prepared, plain, runner)
                     subjects.append(subject)
         first = repos[names[0]]

@@ -37,10 +37,10 @@ tree. Layers are composed by `{**below, **above}`; the original tree itself is n
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seed:
+class Target:
     """Where a bug is wanted: a function of a file, and for the history strategy a past commit.
 
-    What is empty is the injector's to choose; `Seed()` leaves it everything.
+    What is empty is the injector's to choose; `Target()` leaves it everything.
     """
 
     path: str = ""
@@ -71,7 +71,7 @@ class InjectionTask:
     task_id: str
     repo: str
     strategy: Strategy
-    seed: Seed
+    seed: Target
     limits: Limits = Limits()
     material: tuple[BugArtifact, ...] = ()
     kinds: tuple[str, ...] = ()

@@ -25,7 +25,7 @@ class Pool(Protocol):
 
 
 def play(policy: Policy, episodes: Sequence[AgentEpisode], pool: Pool, num_open: int) -> None:
-    """Play every episode to its ending. Sandboxes are closed, whatever happens.
+    """Roll out every episode to its ending. Sandboxes are closed, whatever happens.
 
     Raises `PolicyError` when the engine fails: what it did not answer cannot be judged.
     """

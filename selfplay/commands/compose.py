@@ -17,7 +17,7 @@ from selfplay.commands.output import say
 from selfplay.config import PolicyConfig, ReposConfig, SandboxConfig, ScaffoldConfig, TrainConfig
 from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import SuiteTask
-from selfplay.curriculum.arena import AgenticRoles, Agents, Arena, Sampling, Stage
+from selfplay.curriculum.contexts import AgenticRoles, Agents, RepoContext, RolloutContext, Sampling
 from selfplay.errors import UserError
 from selfplay.learner_config import LearnerConfig
 from selfplay.repo.prepare import PreparedRepo, prepare
@@ -119,16 +119,18 @@ def _bases(
     return prepared
 
 
-def keep_originals(arenas: Iterable[Arena], corpus: Corpus) -> None:
+def keep_originals(repo_contexts: Iterable[RepoContext], corpus: Corpus) -> None:
     """Runs of the original code are kept in the corpus; who resumes need not repeat them."""
-    for arena in arenas:
-        arena.runner.originals = corpus.run_cache
+    for repo_context in repo_contexts:
+        repo_context.runner.originals = corpus.run_cache
 
 
-def make_arena(prepared: PreparedRepo, pool: SandboxPool, arena: ArenaParts) -> Arena:
+def make_repo_context(
+    prepared: PreparedRepo, pool: SandboxPool, repo_context: ArenaParts
+) -> RepoContext:
     """A repository with its runner and both roles."""
     runner = TestRunner(pool.sandbox, prepared.environment)
-    scaffold = arena.scaffold
+    scaffold = repo_context.scaffold
     agentic = None
     if scaffold.kind == "agentic":
         agent = scaffold.agent
@@ -141,11 +143,11 @@ def make_arena(prepared: PreparedRepo, pool: SandboxPool, arena: ArenaParts) -> 
                 public_share=scaffold.public_share,
             ),
         )
-    return Arena(
+    return RepoContext(
         prepared=prepared,
         runner=runner,
-        injector=CompactInjector(prepared, arena.tokenizer, runner, scaffold),
-        solver=CompactSolver(prepared, arena.tokenizer, scaffold),
+        injector=CompactInjector(prepared, repo_context.tokenizer, runner, scaffold),
+        solver=CompactSolver(prepared, repo_context.tokenizer, scaffold),
         agentic=agentic,
     )
 
@@ -158,19 +160,23 @@ class ArenaParts:
     scaffold: ScaffoldConfig
 
 
-def make_stage(
+def make_rollout_context(
     policy: Policy,
     repos: Mapping[str, PreparedRepo],
     pool: SandboxPool,
     scaffold: ScaffoldConfig,
     sampling: Sampling,
     on_turn: OnTurn | None = None,
-) -> Stage:
-    """Policy, arenas and pool in one; `on_turn` sees the turns of agentic episodes."""
+) -> RolloutContext:
+    """Policy, repo_contexts and pool in one; `on_turn` sees the turns of agentic episodes."""
     parts = ArenaParts(tokenizer=policy.tokenizer, scaffold=scaffold)
-    arenas = {name: make_arena(prepared, pool, parts) for name, prepared in repos.items()}
+    repo_contexts = {
+        name: make_repo_context(prepared, pool, parts) for name, prepared in repos.items()
+    }
     agents = make_agents(policy, scaffold, on_turn) if scaffold.kind == "agentic" else None
-    return Stage(policy=policy, arenas=arenas, pool=pool, sampling=sampling, agents=agents)
+    return RolloutContext(
+        policy=policy, repo_contexts=repo_contexts, pool=pool, sampling=sampling, agents=agents
+    )
 
 
 def make_agents(policy: Policy, scaffold: ScaffoldConfig, on_turn: OnTurn | None) -> Agents:
@@ -219,7 +225,7 @@ def open_policy(config: PolicyConfig, scaffold: ScaffoldConfig | None = None) ->
 
         return open_openai(config)
     if config.engine == "vllm":
-        from selfplay.learner.served import open_for_inference
+        from selfplay.learner.vllm_learner import open_for_inference
 
         return open_for_inference(config)
     if config.engine != "transformers":
@@ -264,7 +270,7 @@ def open_trained(config: TrainConfig, run_dir: RunDir, world: Any = None) -> Any
     policy, learner, seed = config.policy, config.learner, config.seed
     worlds = () if world is None else (world,)
     if engine == "vllm":
-        from selfplay.learner.served import open_served_learner
+        from selfplay.learner.vllm_learner import open_served_learner
 
         root = run_dir.path / "weights" / "served"
         return open_served_learner(policy, learner, seed, root, *worlds, longest=longest)

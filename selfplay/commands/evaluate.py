@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from selfplay.commands.compose import (
-    make_stage,
+    make_rollout_context,
     open_policy,
     prepare_suite,
     sandbox_pool,
@@ -19,7 +19,7 @@ from selfplay.commands.output import print_json, print_table
 from selfplay.config import EvaluateConfig, load_config
 from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import SuiteTask, read_suite
-from selfplay.curriculum.arena import Sampling
+from selfplay.curriculum.contexts import Sampling
 from selfplay.curriculum.evaluation import evaluate
 from selfplay.errors import UserError
 
@@ -48,14 +48,14 @@ def run(overrides: Sequence[str]) -> int:
     with sandbox_pool(config.sandbox) as pool:
         repos = prepare_suite(tasks, config.repos, pool)
         policy = open_policy(config.policy, config.scaffold)
-        stage = make_stage(policy, repos, pool, config.scaffold, sampling)
+        context = make_rollout_context(policy, repos, pool, config.scaffold, sampling)
         with tqdm(total=len(tasks), unit="task", desc="evaluate") as bar:
 
             def progress(done: int, total: int) -> None:
                 bar.update(done - bar.n)
 
             solve_tasks = [task.solve_task for task in tasks]
-            result = evaluate(stage, solve_tasks, config.num_samples, progress)
+            result = evaluate(context, solve_tasks, config.num_samples, progress)
     usage = usage_of(policy)
     document = result.to_json() | ({"usage": usage} if usage else {})
     if config.out:

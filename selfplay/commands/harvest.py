@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from selfplay.config import InjectConfig
 from selfplay.corpus.corpus import Corpus, store_bug
-from selfplay.curriculum.arena import Arena
+from selfplay.curriculum.contexts import RepoContext
 from selfplay.files import append_json_lines, read_json_lines, repair_json_lines
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.types import InjectionTask, SolveTask
@@ -26,7 +26,11 @@ TRIES = "tries.jsonl"
 
 
 def harvest(
-    config: InjectConfig, arenas: Sequence[Arena], pool: SandboxPool, corpus: Corpus, out: Path
+    config: InjectConfig,
+    repo_contexts: Sequence[RepoContext],
+    pool: SandboxPool,
+    corpus: Corpus,
+    out: Path,
 ) -> list[Row]:
     """Try mutations until `num_bugs` are in the corpus or each repository has had `n` tries.
 
@@ -37,9 +41,9 @@ def harvest(
     stored = [line for _, line in read_json_lines(file)] if file.is_file() else []
     done = {(row["repo"], row["task_id"]): row for row in stored if row["verdict"] != "undecided"}
     rows = list(done.values())
-    arena_of = {arena.prepared.name: arena for arena in arenas}
+    arena_of = {repo_context.prepared.name: repo_context for repo_context in repo_contexts}
     num_valid = sum(bool(row["bug_id"]) for row in rows)
-    bugs = in_turn(_bugs_of(config, arena, pool, done) for arena in arenas)
+    bugs = in_turn(_bugs_of(config, repo_context, pool, done) for repo_context in repo_contexts)
     with tqdm(total=config.num_bugs, initial=corpus.num_bugs(), unit="bug", desc="bugs") as bar:
         for bug in _until(bugs, corpus, config.num_bugs):
             row = _keep(bug, arena_of[bug.task.repo], corpus, out)
@@ -64,7 +68,12 @@ def summary(rows: Iterable[Row]) -> list[list[Any]]:
 
 
 def keep_bug(
-    corpus: Corpus, out: Path, arena: Arena, solve: SolveTask, task: InjectionTask, origin: str
+    corpus: Corpus,
+    out: Path,
+    repo_context: RepoContext,
+    solve: SolveTask,
+    task: InjectionTask,
+    origin: str,
 ) -> bool:
     """Keep the bug that answers an injection task; False for a duplicate."""
     return store_bug(
@@ -75,16 +84,19 @@ def keep_bug(
         strategy=task.strategy,
         seed=task.seed,
         step=0,
-        tree=arena.prepared.environment.tree,
+        tree=repo_context.prepared.environment.tree,
     )
 
 
 def _bugs_of(
-    config: InjectConfig, arena: Arena, pool: SandboxPool, done: Iterable[tuple[str, str]]
+    config: InjectConfig,
+    repo_context: RepoContext,
+    pool: SandboxPool,
+    done: Iterable[tuple[str, str]],
 ) -> Iterator[ProceduralBug]:
-    name = arena.prepared.name
+    name = repo_context.prepared.name
     return validated_bugs(
-        arena,
+        repo_context,
         pool,
         num_tries=config.num_tries,
         seed=config.seed,
@@ -104,9 +116,9 @@ def _until(
         yield bug
 
 
-def _keep(bug: ProceduralBug, arena: Arena, corpus: Corpus, out: Path) -> Row:
+def _keep(bug: ProceduralBug, repo_context: RepoContext, corpus: Corpus, out: Path) -> Row:
     task, solve = bug.task, bug.solve_task()
-    new = solve is not None and keep_bug(corpus, out, arena, solve, task, "procedural")
+    new = solve is not None and keep_bug(corpus, out, repo_context, solve, task, "procedural")
     verdict = bug.report.verdict if bug.report else "invalid"
     if bug.reason.startswith("infrastructure"):
         verdict = "undecided"

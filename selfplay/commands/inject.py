@@ -8,7 +8,7 @@ from pathlib import Path
 
 from selfplay.commands.compose import (
     keep_originals,
-    make_stage,
+    make_rollout_context,
     open_policy,
     prepare_repos,
     sandbox_pool,
@@ -18,7 +18,7 @@ from selfplay.commands.output import print_json, print_table, say
 from selfplay.commands.transcript import show_turn
 from selfplay.config import InjectConfig, load_config
 from selfplay.corpus.corpus import Corpus
-from selfplay.curriculum.arena import Arena, Sampling, Stage
+from selfplay.curriculum.contexts import RepoContext, RolloutContext, Sampling
 from selfplay.curriculum.injecting import Injection, inject
 from selfplay.curriculum.sampler import SeedSampler
 from selfplay.episodes import episode_to_dict
@@ -62,12 +62,12 @@ def run(overrides: Sequence[str]) -> int:
     with sandbox_pool(config.sandbox) as pool, Corpus(out / "corpus.sqlite") as corpus:
         repos = prepare_repos(names, config.repos, pool)
         policy = open_policy(config.policy, config.scaffold)
-        stage = make_stage(policy, repos, pool, config.scaffold, sampling, show_turn)
-        keep_originals(stage.arenas.values(), corpus)
+        context = make_rollout_context(policy, repos, pool, config.scaffold, sampling, show_turn)
+        keep_originals(context.repo_contexts.values(), corpus)
         if config.source == "policy":
-            rows = by_policy(config, stage, corpus, out)
+            rows = by_policy(config, context, corpus, out)
         else:
-            rows = harvest(config, list(stage.arenas.values()), pool, corpus, out)
+            rows = harvest(config, list(context.repo_contexts.values()), pool, corpus, out)
         say(f"{corpus.num_bugs()} bugs in {out / 'corpus.sqlite'}")
     if config.json:
         print_json(rows)
@@ -97,12 +97,14 @@ def repo_names(config: InjectConfig) -> list[str]:
     return names
 
 
-def by_policy(config: InjectConfig, stage: Stage, corpus: Corpus, out: Path) -> list[Row]:
+def by_policy(
+    config: InjectConfig, context: RolloutContext, corpus: Corpus, out: Path
+) -> list[Row]:
     """One episode for each of `n` seeds, stored in `episodes.jsonl`."""
     assert config.num_tries is not None, "num_bugs has no part in what a policy is asked"
     config.curriculum.num_groups, config.curriculum.seeds_per_group = 1, config.num_tries
     sampler = SeedSampler(
-        stage.arenas,
+        context.repo_contexts,
         curriculum=config.curriculum,
         injector=config.injector,
         seed=config.seed,
@@ -110,7 +112,7 @@ def by_policy(config: InjectConfig, stage: Stage, corpus: Corpus, out: Path) -> 
     planned = sampler.draw(0, {}, lambda repo: [bug.task.artifact for bug in corpus.bugs(repo)])
     if not planned:
         raise UserError(f"repo={config.repo}: no function is short enough and reached by a test")
-    injections = inject(stage, [p.task for p in planned], 1)
+    injections = inject(context, [p.task for p in planned], 1)
     started = time.strftime("%Y%m%d-%H%M%S")
     lines = [
         episode_to_dict(episode(f"inject-{started}/{number}", injection))
@@ -118,16 +120,16 @@ def by_policy(config: InjectConfig, stage: Stage, corpus: Corpus, out: Path) -> 
     ]
     append_json_lines(out / "episodes.jsonl", lines)
     return [
-        row_of(injection, stage.arenas[injection.task.repo], corpus, out)
+        row_of(injection, context.repo_contexts[injection.task.repo], corpus, out)
         for injection in injections
     ]
 
 
-def row_of(injection: Injection, arena: Arena, corpus: Corpus, out: Path) -> Row:
+def row_of(injection: Injection, repo_context: RepoContext, corpus: Corpus, out: Path) -> Row:
     """One line of the table; a valid bug is kept unless it is a duplicate."""
     task, outcome = injection.task, injection.outcome
     solve, report = outcome.solve_task, outcome.report
-    new = solve is not None and keep_bug(corpus, out, arena, solve, task, "model")
+    new = solve is not None and keep_bug(corpus, out, repo_context, solve, task, "model")
     return {
         "repo": task.repo,
         "function": f"{task.seed.path}::{task.seed.function}" if task.seed.path else "",
@@ -153,8 +155,8 @@ def episode(episode_id: str, injection: Injection) -> Episode:
         status=injection.status,
         reward=None if injection.status == "errored" else 1.0 if valid else -1.0,
         reason=outcome.reason,
-        trajectory=injection.play.trajectory,
-        answer=injection.play.answer,
-        policy_version=injection.play.policy_version,
-        info={**injection.play.info, "strategy": task.strategy},
+        trajectory=injection.rollout.trajectory,
+        answer=injection.rollout.answer,
+        policy_version=injection.rollout.policy_version,
+        info={**injection.rollout.info, "strategy": task.strategy},
     )

@@ -14,7 +14,7 @@ from typing import Any
 from selfplay.commands.compose import (
     check_scaffold,
     keep_originals,
-    make_stage,
+    make_rollout_context,
     open_policy,
     open_trained,
     prepare_repos,
@@ -27,7 +27,7 @@ from selfplay.commands.watch import RunWatcher
 from selfplay.config import TrainConfig, load_config, to_yaml
 from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import read_suite
-from selfplay.curriculum.arena import Sampling, Stage
+from selfplay.curriculum.contexts import RolloutContext, Sampling
 from selfplay.curriculum.controller import Controller, ReplayRule, keep_attempts, keep_bug
 from selfplay.curriculum.evaluation import evaluate
 from selfplay.curriculum.growing import grow_bugs
@@ -57,7 +57,7 @@ Training on several GPUs or processes: torchrun --nproc-per-node N -m selfplay t
 class Opened:
     """The pieces of a run, once everything could be opened; `trained` names its repositories."""
 
-    stage: Stage
+    context: RolloutContext
     learner: Any | None
     first_step: int
     restored: dict[str, Any] | None
@@ -113,10 +113,10 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Any]) -> int:
         repos |= prepare_repos(held_out, config.repos, pool) if held_out else {}
         opened = open_run(config, run_dir, repos, trained, pool, open_learner)
         say("self-check: one generation, one sandbox command, one bug graded both ways")
-        self_check(opened.stage, trained[0])
+        self_check(opened.context, trained[0])
         corpus = stack.enter_context(Corpus(run_dir.corpus))
-        keep_originals(opened.stage.arenas.values(), corpus)
-        evaluated(config, run_dir, opened.stage, tasks, "before", watcher)
+        keep_originals(opened.context.repo_contexts.values(), corpus)
+        evaluated(config, run_dir, opened.context, tasks, "before", watcher)
         metrics = open_metrics(config, run_dir, opened)
         stack.callback(metrics.close)
         controller = make_controller(config, run_dir, corpus, opened, metrics, watcher)
@@ -124,7 +124,7 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Any]) -> int:
         if opened.learner is not None:
             opened.learner.export(run_dir, config.steps - 1)
             opened.learner.team.dismiss()
-        evaluated(config, run_dir, opened.stage, tasks, "after", watcher)
+        evaluated(config, run_dir, opened.context, tasks, "after", watcher)
         summary = summarise(config, run_dir, corpus, wall_s=run_dir.add_wall(began))
     if config.json:
         print_json(summary)
@@ -150,7 +150,7 @@ def open_run(
     pool: SandboxPool,
     open_learner: Callable[[RunDir], Any],
 ) -> Opened:
-    """Policy, learner and stage, restored from the newest whole checkpoint."""
+    """Policy, learner and context, restored from the newest whole checkpoint."""
     learner: Any | None = None
     first_step = 0
     if config.learner.enabled:
@@ -170,9 +170,9 @@ def open_run(
         max_new_tokens=config.policy.max_new_tokens,
         seed=config.seed,
     )
-    stage = make_stage(policy, repos, pool, config.scaffold, sampling)
+    context = make_rollout_context(policy, repos, pool, config.scaffold, sampling)
     return Opened(
-        stage=stage, learner=learner, first_step=first_step, restored=restored, trained=trained
+        context=context, learner=learner, first_step=first_step, restored=restored, trained=trained
     )
 
 
@@ -194,16 +194,16 @@ def make_controller(
     watcher: RunWatcher,
 ) -> Controller:
     """Sampler, rounds and controller over the training repositories."""
-    stage, shape = opened.stage, config.curriculum
-    arenas = {name: stage.arenas[name] for name in opened.trained}
+    context, shape = opened.context, config.curriculum
+    repo_contexts = {name: context.repo_contexts[name] for name in opened.trained}
     sampler = SeedSampler(
-        arenas,
+        repo_contexts,
         curriculum=shape,
         injector=config.injector,
         seed=config.seed,
     )
     player = RoundPlayer(
-        stage,
+        context,
         injector_reward=make_injector_reward(config.reward),
         solver_reward=make_solver_reward(config.reward),
         samples_per_seed=shape.samples_per_seed,
@@ -216,10 +216,10 @@ def make_controller(
             keep_bug,
             corpus,
             run_dir,
-            {name: a.prepared.environment.tree for name, a in arenas.items()},
+            {name: a.prepared.environment.tree for name, a in repo_contexts.items()},
         ),
         keep_attempts=functools.partial(keep_attempts, corpus),
-        grow=functools.partial(grow_bugs, stage, corpus, run_dir, shape.higher_order),
+        grow=functools.partial(grow_bugs, context, corpus, run_dir, shape.higher_order),
     )
     return Controller(
         run_dir=run_dir,
@@ -239,7 +239,7 @@ def make_controller(
 def evaluated(
     config: TrainConfig,
     run_dir: RunDir,
-    stage: Stage,
+    context: RolloutContext,
     tasks: Sequence[SolveTask],
     when: str,
     watcher: RunWatcher,
@@ -255,7 +255,7 @@ def evaluated(
         max_new_tokens=config.policy.max_new_tokens,
         seed=derive_rng(config.seed, "evaluation").getrandbits(32),
     )
-    held_out = replace(stage, sampling=sampling)
+    held_out = replace(context, sampling=sampling)
     result = evaluate(
         held_out,
         tasks,

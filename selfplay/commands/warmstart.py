@@ -16,21 +16,21 @@ from tqdm import tqdm
 from selfplay.commands.compose import (
     ArenaParts,
     keep_originals,
-    make_arena,
+    make_repo_context,
     prepare_repos,
     sandbox_pool,
 )
 from selfplay.commands.output import print_json, say
 from selfplay.config import WarmstartConfig, load_config
 from selfplay.corpus.corpus import Corpus
-from selfplay.curriculum.arena import Arena
+from selfplay.curriculum.contexts import RepoContext
 from selfplay.errors import UserError
 from selfplay.files import append_json_lines, read_json_lines, write_atomic
 from selfplay.learner_config import LearnerConfig
 from selfplay.sampling import Tokenizer
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.seeds import derive_rng
-from selfplay.types import Seed
+from selfplay.types import Target
 from selfplay.warmstart.bare_examples import CodeSource, bare_examples, code_source
 from selfplay.warmstart.examples import (
     SupervisedExample,
@@ -123,13 +123,15 @@ def make_examples(
     parts = ArenaParts(tokenizer=tokenizer, scaffold=config.scaffold)
     with sandbox_pool(config.sandbox) as pool, Corpus(corpus_file) as corpus:
         repos = prepare_repos(config.repos.train, config.repos, pool)
-        arenas = [make_arena(prepared, pool, parts) for prepared in repos.values()]
-        keep_originals(arenas, corpus)
-        arena_of = {arena.prepared.name: arena for arena in arenas}
+        repo_contexts = [make_repo_context(prepared, pool, parts) for prepared in repos.values()]
+        keep_originals(repo_contexts, corpus)
+        arena_of = {repo_context.prepared.name: repo_context for repo_context in repo_contexts}
         rng = derive_rng(config.seed, "history")
         valid = tried = 0
         with tqdm(total=config.num_bugs, unit="bug", desc="procedural bugs") as bar:
-            for bug in in_turn(bugs_of(arena, pool, config) for arena in arenas):
+            for bug in in_turn(
+                bugs_of(repo_context, pool, config) for repo_context in repo_contexts
+            ):
                 tried += 1
                 task = bug.solve_task()
                 if task is None:
@@ -138,7 +140,7 @@ def make_examples(
                     task,
                     origin="procedural",
                     strategy=bug.task.strategy,
-                    seed=Seed(path=bug.task.seed.path, function=bug.task.seed.function),
+                    seed=Target(path=bug.task.seed.path, function=bug.task.seed.function),
                     step=0,
                 )
                 examples = [solver_example(arena_of[task.repo].solver, task)]
@@ -172,10 +174,12 @@ def make_bare_examples(
         say(f"the sources gave only {len(lines)} of {config.num_bare} bare repairs")
 
 
-def bugs_of(arena: Arena, pool: SandboxPool, config: WarmstartConfig) -> Iterator[ProceduralBug]:
+def bugs_of(
+    repo_context: RepoContext, pool: SandboxPool, config: WarmstartConfig
+) -> Iterator[ProceduralBug]:
     """Bugs of one repository; tries are bounded for each function."""
     return validated_bugs(
-        arena,
+        repo_context,
         pool,
         seed=config.seed,
         max_per_function=config.max_bugs_per_function,

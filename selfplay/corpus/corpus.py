@@ -18,7 +18,7 @@ from selfplay.bugs.artifact import write_artifact
 from selfplay.corpus.database import Database
 from selfplay.corpus.dedup import Fingerprint, fingerprint
 from selfplay.corpus.records import task_from_dict, task_to_dict
-from selfplay.types import Seed, SolveTask
+from selfplay.types import SolveTask, Target
 
 Origin = Literal["model", "procedural", "mined"]
 DIFFICULTIES = ("unattempted", "never", "hard", "medium", "easy", "always")
@@ -43,7 +43,7 @@ class StoredBug:
     task: SolveTask
     origin: str
     strategy: str
-    seed: Seed
+    seed: Target
     step: int
     functions: tuple[str, ...]
     parent: str | None
@@ -86,7 +86,7 @@ class Corpus:
         *,
         origin: str,
         strategy: str,
-        seed: Seed,
+        seed: Target,
         step: int,
         parent: str | None = None,
         parent_episode: str | None = None,
@@ -272,7 +272,7 @@ def store_bug(
     *,
     origin: str,
     strategy: str,
-    seed: Seed,
+    seed: Target,
     step: int,
     tree: Path,
     parent: str | None = None,
@@ -355,7 +355,7 @@ def _stored(row: Sequence[Any]) -> StoredBug:
         task=task_from_dict(json.loads(task)),
         origin=origin,
         strategy=strategy,
-        seed=Seed(path=path, function=function, commit=commit),
+        seed=Target(path=path, function=function, commit=commit),
         step=step,
         functions=tuple(json.loads(functions)),
         parent=row[13],

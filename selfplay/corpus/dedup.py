@@ -19,7 +19,7 @@ from selfplay.bugs.patches.diffs import FileDiff, parse_patch
 from selfplay.bugs.patches.layers import apply_patch, read_file
 from selfplay.bugs.patches.syntax import code_dump, parse
 from selfplay.repo.languages.functions import list_functions
-from selfplay.types import Seed, SolveTask
+from selfplay.types import SolveTask, Target
 
 _LAYOUT = (
     tokenize.COMMENT,
@@ -47,7 +47,7 @@ class Fingerprint:
     failure: str
 
 
-def fingerprint(task: SolveTask, seed: Seed, tree: Path | None = None) -> Fingerprint:
+def fingerprint(task: SolveTask, seed: Target, tree: Path | None = None) -> Fingerprint:
     """Fingerprint of a validated bug; `tree` is the original source tree.
 
     Without it the touched functions are the seed's and `tree` is "". Raises `PatchError`.

@@ -1,4 +1,4 @@
-"""Agentic episodes of both roles, played but not yet judged: the other side of `arena.one_turn`."""
+"""Agentic episodes of both roles, not yet judged: the other side of `contexts.one_turn`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from selfplay.agent.driver import play
 from selfplay.agent.loop import AgentEpisode, AgentTask
-from selfplay.curriculum.arena import AgenticRoles, Agents, Play, Stage
+from selfplay.curriculum.contexts import AgenticRoles, Agents, Rollout, RolloutContext
 from selfplay.roles.agentic.injector import AgenticInjection
 from selfplay.roles.agentic.solver import AgenticAttempt
 from selfplay.seeds import derive_seed
@@ -15,52 +15,56 @@ from selfplay.types import InjectionTask, SolveTask
 
 
 def play_injections(
-    stage: Stage, agents: Agents, tasks: Sequence[InjectionTask]
-) -> list[tuple[AgenticInjection, Play]]:
+    context: RolloutContext, agents: Agents, tasks: Sequence[InjectionTask]
+) -> list[tuple[AgenticInjection, Rollout]]:
     """One episode for each task, in order. Raises `PolicyError`."""
     begun, episodes = [], []
     for number, task in enumerate(tasks):
-        role = _roles(stage, task.repo).injector
+        role = _roles(context, task.repo).injector
         injection = role.begin(task)
         agent_task = role.agent_task(
             injection,
             name=f"{task.task_id}/injector/{number}",
-            seed=derive_seed(stage.sampling.seed, task.task_id, number, "injector"),
-            temperature=stage.sampling.temperature_of("injector"),
-            top_p=stage.sampling.top_p,
+            seed=derive_seed(context.sampling.seed, task.task_id, number, "injector"),
+            temperature=context.sampling.temperature_of("injector"),
+            top_p=context.sampling.top_p,
         )
         begun.append(injection)
         episodes.append(_episode(agents, agent_task))
-    play(stage.policy, episodes, stage.pool, agents.num_open)
-    return [(b, to_play(e, stage.policy.version)) for b, e in zip(begun, episodes, strict=True)]
+    play(context.policy, episodes, context.pool, agents.num_open)
+    return [
+        (b, to_rollout(e, context.policy.version)) for b, e in zip(begun, episodes, strict=True)
+    ]
 
 
 def play_attempts(
-    stage: Stage, agents: Agents, tasks: Sequence[SolveTask], salt: object
-) -> list[tuple[AgenticAttempt, Play]]:
+    context: RolloutContext, agents: Agents, tasks: Sequence[SolveTask], salt: object
+) -> list[tuple[AgenticAttempt, Rollout]]:
     """One episode for each task, in order. Raises `PolicyError`."""
     begun, episodes = [], []
     for number, task in enumerate(tasks):
-        role = _roles(stage, task.repo).solver
+        role = _roles(context, task.repo).solver
         attempt = role.begin(task)
         agent_task = role.agent_task(
             attempt,
             name=f"{task.bug_id}/solver/{number}",
-            seed=derive_seed(stage.sampling.seed, task.bug_id, salt, number, "solver"),
-            temperature=stage.sampling.temperature_of("solver"),
-            top_p=stage.sampling.top_p,
+            seed=derive_seed(context.sampling.seed, task.bug_id, salt, number, "solver"),
+            temperature=context.sampling.temperature_of("solver"),
+            top_p=context.sampling.top_p,
         )
         begun.append(attempt)
         episodes.append(_episode(agents, agent_task))
-    play(stage.policy, episodes, stage.pool, agents.num_open)
-    return [(b, to_play(e, stage.policy.version)) for b, e in zip(begun, episodes, strict=True)]
+    play(context.policy, episodes, context.pool, agents.num_open)
+    return [
+        (b, to_rollout(e, context.policy.version)) for b, e in zip(begun, episodes, strict=True)
+    ]
 
 
-def to_play(episode: AgentEpisode, version: int) -> Play:
+def to_rollout(episode: AgentEpisode, version: int) -> Rollout:
     """A finished episode with its turns as text; `version` is named where nothing was sampled."""
     trajectory = episode.trajectory
     last = episode.turns[-1] if episode.turns else None
-    return Play(
+    return Rollout(
         trajectory=trajectory,
         answer=last.thought if last else "",
         status=episode.status,
@@ -75,9 +79,9 @@ def to_play(episode: AgentEpisode, version: int) -> Play:
     )
 
 
-def unsubmitted(play: Play) -> str:
+def unsubmitted(rollout: Rollout) -> str:
     """The reason of an episode in which nothing was handed in."""
-    ending = play.info["ending"]
+    ending = rollout.info["ending"]
     return "bad_calls" if ending == "bad_calls" else f"not_submitted: {ending}"
 
 
@@ -87,7 +91,7 @@ def _episode(agents: Agents, task: AgentTask) -> AgentEpisode:
     )
 
 
-def _roles(stage: Stage, repo: str) -> AgenticRoles:
-    roles = stage.arenas[repo].agentic
-    assert roles is not None, "a stage with agents has agentic roles in every arena"
+def _roles(context: RolloutContext, repo: str) -> AgenticRoles:
+    roles = context.repo_contexts[repo].agentic
+    assert roles is not None, "a context with agents has agentic roles in every repo_context"
     return roles

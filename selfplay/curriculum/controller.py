@@ -103,7 +103,7 @@ class Controller:
                 )
 
     def step(self, step: int) -> dict[str, float]:
-        """Play and learn one step; returns its metrics row after everything is on disk."""
+        """Roll out and learn one step; returns its metrics row after everything is on disk."""
         began = time.monotonic()
 
         def replays(num_new: int) -> list[SolveTask]:
@@ -203,10 +203,10 @@ def keep_attempts(corpus: Corpus, attempts: Sequence[Attempt], step: int) -> Non
         [
             {
                 "episode_id": f"step{step}/solver/{bug_id}/{i}",
-                "resolved": a.judgement.resolved,
-                "patch": a.judgement.patch,
-                "reason": a.judgement.reason,
-                "errored": a.judgement.errored,
+                "resolved": a.outcome.resolved,
+                "patch": a.outcome.patch,
+                "reason": a.outcome.reason,
+                "errored": a.outcome.errored,
             }
             for i, a in enumerate(attempts)
         ],

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from selfplay.curriculum.arena import Stage
+from selfplay.curriculum.contexts import RolloutContext
 from selfplay.curriculum.solving import Attempt, solve
 from selfplay.statistics import Interval, bootstrap_pass_at_k
 from selfplay.types import SolveTask
@@ -59,32 +59,32 @@ class Evaluation:
 
 
 def evaluate(
-    stage: Stage,
+    context: RolloutContext,
     tasks: Sequence[SolveTask],
     num_samples: int,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """Attempt each task `num_samples` times. Draws depend on the stage's seed, not on the step,
+    """Attempt each task `num_samples` times. Draws depend on the context's seed, not on the step,
     so that two evaluations of one policy are the same."""
     groups: list[list[Attempt]] = []
     for start in range(0, len(tasks), CHUNK):
         chunk = tasks[start : start + CHUNK]
-        groups += solve(stage, chunk, num_samples, salt="evaluation")
+        groups += solve(context, chunk, num_samples, salt="evaluation")
         on_progress(len(groups), len(tasks))
     scores = tuple(
         TaskScore(
             instance_id=task.bug_id,
             repo=task.repo,
-            num_judged=sum(not a.judgement.errored for a in group),
-            num_resolved=sum(a.judgement.resolved for a in group),
-            num_errored=sum(a.judgement.errored for a in group),
+            num_judged=sum(not a.outcome.errored for a in group),
+            num_resolved=sum(a.outcome.resolved for a in group),
+            num_errored=sum(a.outcome.errored for a in group),
         )
         for task, group in zip(tasks, groups, strict=True)
     )
     counts = [(s.num_judged, s.num_resolved) for s in scores if s.num_judged]
     reasons: dict[str, int] = {}
     for attempt in (a for group in groups for a in group):
-        reason = "resolved" if attempt.judgement.resolved else attempt.judgement.reason
+        reason = "resolved" if attempt.outcome.resolved else attempt.outcome.reason
         reasons[reason.split(":")[0]] = reasons.get(reason.split(":")[0], 0) + 1
     smallest = min((n for n, _ in counts), default=num_samples)
     return Evaluation(

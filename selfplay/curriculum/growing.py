@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from selfplay.bug_sources.higher_order import MAX_ORDER, Grown, bug_order, grow
 from selfplay.corpus.corpus import Corpus, store_bug
-from selfplay.curriculum.arena import Stage
+from selfplay.curriculum.contexts import RolloutContext
 from selfplay.curriculum.solving import Attempt
 from selfplay.errors import InfrastructureError
 from selfplay.run_dir import RunDir
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def grow_bugs(
-    stage: Stage,
+    context: RolloutContext,
     corpus: Corpus,
     run_dir: RunDir,
     limit: int,
@@ -34,7 +34,7 @@ def grow_bugs(
         if (i := _failed(group)) is not None
     ][: 2 * limit]
     num_stored = 0
-    results = stage.pool.map(lambda pair: _grown(stage, corpus, pair[1], step), chosen)
+    results = context.pool.map(lambda pair: _grown(context, corpus, pair[1], step), chosen)
     for (episode_id, attempt), found in zip(chosen, results, strict=True):
         if found.task is None or num_stored == limit:
             continue
@@ -51,7 +51,7 @@ def grow_bugs(
             step=step,
             parent=parent.task.bug_id,
             parent_episode=episode_id,
-            tree=stage.arenas[attempt.task.repo].prepared.environment.tree,
+            tree=context.repo_contexts[attempt.task.repo].prepared.environment.tree,
         )
     return num_stored
 
@@ -61,17 +61,17 @@ def _failed(group: Sequence[Attempt]) -> int | None:
     if not group or bug_order(group[0].task.artifact) >= MAX_ORDER:
         return None
     for i, attempt in enumerate(group):
-        verdict = attempt.judgement
+        verdict = attempt.outcome
         if verdict.patch and not verdict.resolved and not verdict.errored:
             return i
     return None
 
 
-def _grown(stage: Stage, corpus: Corpus, attempt: Attempt, step: int) -> Grown:
-    runner = stage.arenas[attempt.task.repo].runner
+def _grown(context: RolloutContext, corpus: Corpus, attempt: Attempt, step: int) -> Grown:
+    runner = context.repo_contexts[attempt.task.repo].runner
     known = corpus.failing_sets(attempt.task.repo, before_step=step)
     try:
-        return grow(attempt.task, attempt.judgement.patch, runner, known)
+        return grow(attempt.task, attempt.outcome.patch, runner, known)
     except InfrastructureError as error:
         log.warning("a higher-order bug was lost: %s", error)
         return Grown(reason="infrastructure")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from selfplay.curriculum.arena import Stage
+from selfplay.curriculum.contexts import RolloutContext
 from selfplay.curriculum.injecting import Injection, inject
 from selfplay.curriculum.sampler import PlannedInjection
 from selfplay.curriculum.solving import Attempt, solve, solve_rate
@@ -42,7 +42,7 @@ class Rounds:
 
 
 class RoundPlayer:
-    """Plays the rounds of one step on a stage.
+    """Plays the rounds of one step on a context.
 
     keep_bug      stores a valid bug at once; False when an earlier step already had it
     keep_attempts stores the attempts on one bug at once
@@ -51,7 +51,7 @@ class RoundPlayer:
 
     def __init__(
         self,
-        stage: Stage,
+        context: RolloutContext,
         *,
         injector_reward: InjectorReward,
         solver_reward: SolverReward,
@@ -62,7 +62,7 @@ class RoundPlayer:
         keep_attempts: Callable[[Sequence[Attempt], int], None],
         grow: Callable[[Sequence[Sequence[Attempt]], int], int],
     ) -> None:
-        self._stage = stage
+        self._stage = context
         self._injector_reward = injector_reward
         self._solver_reward = solver_reward
         self._samples_per_seed = samples_per_seed
@@ -123,11 +123,11 @@ class RoundPlayer:
             solve_rates=rates,
             num_valid=len(valid),
             num_injections=len(injections),
-            num_resolved=sum(a.judgement.resolved for a in judged),
+            num_resolved=sum(a.outcome.resolved for a in judged),
             num_attempts=len(judged),
-            num_first_resolved=sum(a.judgement.resolved for a in first),
+            num_first_resolved=sum(a.outcome.resolved for a in first),
             num_first_attempts=len(first),
-            num_overfit=sum(a.judgement.overfit for a in judged),
+            num_overfit=sum(a.outcome.overfit for a in judged),
             num_errored=sum(e.status == "errored" for e in episodes),
             num_new_bugs=len(fresh),
             num_grown=num_grown,
@@ -164,11 +164,11 @@ class RoundPlayer:
             status=status,
             reward=reward,
             reason=reason,
-            trajectory=injection.play.trajectory,
-            answer=injection.play.answer,
-            policy_version=injection.play.policy_version,
+            trajectory=injection.rollout.trajectory,
+            answer=injection.rollout.answer,
+            policy_version=injection.rollout.policy_version,
             info={
-                **injection.play.info,
+                **injection.rollout.info,
                 "step": step,
                 "strategy": task.strategy,
                 "path": task.seed.path,
@@ -180,7 +180,7 @@ class RoundPlayer:
 
 def solver_episode(step: int, index: int, attempt: Attempt, reward: SolverReward) -> Episode:
     """The record of one solver attempt, with its reward."""
-    verdict = attempt.judgement
+    verdict = attempt.outcome
     bug_patch = attempt.task.artifact.bug_patch
     return Episode(
         episode_id=f"step{step}/solver/{attempt.task.bug_id}/{index}",
@@ -192,10 +192,10 @@ def solver_episode(step: int, index: int, attempt: Attempt, reward: SolverReward
         status=attempt.status,
         reward=None if verdict.errored else reward(verdict.resolved, verdict.patch, bug_patch),
         reason=verdict.reason,
-        trajectory=attempt.play.trajectory,
-        answer=attempt.play.answer,
-        policy_version=attempt.play.policy_version,
-        info={**attempt.play.info, "step": step, "patch": verdict.patch},
+        trajectory=attempt.rollout.trajectory,
+        answer=attempt.rollout.answer,
+        policy_version=attempt.rollout.policy_version,
+        info={**attempt.rollout.info, "step": step, "patch": verdict.patch},
     )
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from selfplay.config import CurriculumConfig, InjectorConfig
-from selfplay.curriculum.arena import Arena
-from selfplay.curriculum.frontier import Lessons, order_of_kinds
+from selfplay.curriculum.contexts import RepoContext
+from selfplay.curriculum.kind_bandit import Lessons, order_of_kinds
 from selfplay.repo.languages.functions import FunctionInfo
 from selfplay.seeds import derive_rng
-from selfplay.types import BugArtifact, InjectionTask, Seed, Strategy
+from selfplay.types import BugArtifact, InjectionTask, Strategy, Target
 
 MIN_FUNCTION_LINES = 3
 COMPACT: tuple[Strategy, ...] = ("direct", "removal", "history")
@@ -35,18 +35,20 @@ class SeedSampler:
 
     def __init__(
         self,
-        arenas: Mapping[str, Arena],
+        repo_contexts: Mapping[str, RepoContext],
         *,
         curriculum: CurriculumConfig,
         injector: InjectorConfig,
         seed: int,
     ) -> None:
-        self._arenas = arenas
+        self._arenas = repo_contexts
         self._curriculum = curriculum
         self._injector = injector
         self._seed = seed
         self._limits = injector.limits()
-        self._eligible = {name: eligible_functions(arena) for name, arena in arenas.items()}
+        self._eligible = {
+            name: eligible_functions(repo_context) for name, repo_context in repo_contexts.items()
+        }
 
     def num_eligible(self) -> dict[str, int]:
         """Functions of each repository that a bug may be seeded in."""
@@ -75,7 +77,7 @@ class SeedSampler:
             strategy = self._draw_strategy(rng, repo, len(bugs))
             group_id = f"step{step}/injector/{repo}/{strategy}/{index}"
             for number in range(self._curriculum.seeds_per_group):
-                seed: Seed | None = Seed()
+                seed: Target | None = Target()
                 material: tuple[BugArtifact, ...] = ()
                 if strategy == "combine":
                     material = tuple(rng.sample(list(bugs), NUM_COMBINED))
@@ -122,7 +124,7 @@ class SeedSampler:
 
     def _draw_seed(
         self, rng: random.Random, repo: str, strategy: Strategy, counts: Mapping[str, int]
-    ) -> Seed | None:
+    ) -> Target | None:
         """A function with few bugs; for history one that has a past change (20 tries)."""
         cap = self._curriculum.max_bugs_per_function
         functions = [
@@ -134,21 +136,21 @@ class SeedSampler:
         role = self._arenas[repo].injector
         for function in rng.choices(functions, weights=weights, k=20):
             if strategy != "history":
-                return Seed(path=function.path, function=function.qualname)
+                return Target(path=function.path, function=function.qualname)
             changes = role.undoable_changes(function.path, function.qualname)
             if changes:
                 chosen = rng.choice(changes)
-                return Seed(path=function.path, function=function.qualname, commit=chosen.commit)
+                return Target(path=function.path, function=function.qualname, commit=chosen.commit)
         return None
 
 
-def eligible_functions(arena: Arena) -> list[FunctionInfo]:
+def eligible_functions(repo_context: RepoContext) -> list[FunctionInfo]:
     """Functions short enough to be shown that at least one stable, affordable test reaches."""
-    prepared = arena.prepared
+    prepared = repo_context.prepared
     return [
         function
         for function in prepared.functions
         if function.end_line - function.start_line + 1 >= MIN_FUNCTION_LINES
-        and arena.injector.shown_whole(function)
-        and arena.injector.oracle_files(function.path, function.qualname)
+        and repo_context.injector.shown_whole(function)
+        and repo_context.injector.oracle_files(function.path, function.qualname)
     ]

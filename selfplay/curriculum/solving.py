@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from selfplay.bugs.grading.grade import grade
 from selfplay.bugs.grading.public_tests import overfits, public_tests
 from selfplay.curriculum.agentic import play_attempts, unsubmitted
-from selfplay.curriculum.arena import Agents, Play, Stage, one_turn
+from selfplay.curriculum.contexts import Agents, Rollout, RolloutContext, one_turn
 from selfplay.errors import InfrastructureError
 from selfplay.roles.compact.solver import SolverPrompt
 from selfplay.roles.rejected import Rejected
@@ -16,7 +16,7 @@ from selfplay.types import EpisodeStatus, GradeReport, SolveTask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
+class SolveOutcome:
     """What became of one answer; `patch` is "" when the answer gave none. `overfit`: the tests
     that it was shown pass, and others do not."""
 
@@ -33,41 +33,43 @@ class Attempt:
     """One solver episode."""
 
     task: SolveTask
-    play: Play
-    judgement: Judgement
+    rollout: Rollout
+    outcome: SolveOutcome
 
     @property
     def status(self) -> EpisodeStatus:
         """Errored beats truncated beats completed."""
-        return "errored" if self.judgement.errored else self.play.status
+        return "errored" if self.outcome.errored else self.rollout.status
 
 
 def solve(
-    stage: Stage, tasks: Sequence[SolveTask], group_size: int, *, salt: object = ""
+    context: RolloutContext, tasks: Sequence[SolveTask], group_size: int, *, salt: object = ""
 ) -> list[list[Attempt]]:
     """`group_size` attempts on each task, in order. `salt` separates repeated draws (the step).
 
     Equal answers to one task are graded once: a verdict is a function of the patch.
     """
-    if stage.agents is not None:
-        return _solve_with_tools(stage, stage.agents, tasks, group_size, salt)
-    prompts = stage.pool.map(lambda task: stage.arenas[task.repo].solver.prompt(task), tasks)
+    if context.agents is not None:
+        return _solve_with_tools(context, context.agents, tasks, group_size, salt)
+    prompts = context.pool.map(
+        lambda task: context.repo_contexts[task.repo].solver.prompt(task), tasks
+    )
     requests = [
-        stage.sampling.request("solver", prompt.prompt_ids, group_size, task.bug_id, salt)
+        context.sampling.request("solver", prompt.prompt_ids, group_size, task.bug_id, salt)
         for task, prompt in zip(tasks, prompts, strict=True)
     ]
-    answers = stage.policy.sample(requests)
+    answers = context.policy.sample(requests)
     distinct = list(dict.fromkeys((i, c.text) for i, group in enumerate(answers) for c in group))
-    judged = stage.pool.map(
-        lambda key: judge_attempt(stage, tasks[key[0]], prompts[key[0]], key[1]), distinct
+    judged = context.pool.map(
+        lambda key: judge_attempt(context, tasks[key[0]], prompts[key[0]], key[1]), distinct
     )
     verdicts = dict(zip(distinct, judged, strict=True))
     return [
         [
             Attempt(
                 task=task,
-                play=one_turn(requests[i], c),
-                judgement=verdicts[(i, c.text)],
+                rollout=one_turn(requests[i], c),
+                outcome=verdicts[(i, c.text)],
             )
             for c in answers[i]
         ]
@@ -76,54 +78,62 @@ def solve(
 
 
 def _solve_with_tools(
-    stage: Stage, agents: Agents, tasks: Sequence[SolveTask], group_size: int, salt: object
+    context: RolloutContext,
+    agents: Agents,
+    tasks: Sequence[SolveTask],
+    group_size: int,
+    salt: object,
 ) -> list[list[Attempt]]:
-    """Play every task `group_size` times, then grade each distinct patch once."""
+    """Roll out every task `group_size` times, then grade each distinct patch once."""
     wanted = [task for task in tasks for _ in range(group_size)]
-    played = play_attempts(stage, agents, wanted, salt)
+    played = play_attempts(context, agents, wanted, salt)
     patches = {(id(a.task), a.patch): a for a, _ in played if a.patch is not None}
-    graded = stage.pool.map(lambda a: grade_patch(stage, a.task, a.patch or ""), patches.values())
+    graded = context.pool.map(
+        lambda a: grade_patch(context, a.task, a.patch or ""), patches.values()
+    )
     verdicts = dict(zip(patches, graded, strict=True))
     attempts = []
     for attempt, play in played:
         if play.status == "errored":
-            verdict = Judgement(reason=f"infrastructure: {play.info['error']}", errored=True)
+            verdict = SolveOutcome(reason=f"infrastructure: {play.info['error']}", errored=True)
         elif attempt.patch is None:
-            verdict = Judgement(reason=unsubmitted(play))
+            verdict = SolveOutcome(reason=unsubmitted(play))
         else:
             verdict = verdicts[(id(attempt.task), attempt.patch)]
-        attempts.append(Attempt(task=attempt.task, play=play, judgement=verdict))
+        attempts.append(Attempt(task=attempt.task, rollout=play, outcome=verdict))
     return [attempts[i : i + group_size] for i in range(0, len(attempts), group_size)]
 
 
-def judge_attempt(stage: Stage, task: SolveTask, prompt: SolverPrompt, answer: str) -> Judgement:
+def judge_attempt(
+    context: RolloutContext, task: SolveTask, prompt: SolverPrompt, answer: str
+) -> SolveOutcome:
     """Turn one answer into a fix patch and grade it; an infrastructure fault is `errored`."""
     try:
-        patch = stage.arenas[task.repo].solver.fix_patch(prompt, answer)
+        patch = context.repo_contexts[task.repo].solver.fix_patch(prompt, answer)
     except Rejected as rejected:
-        return Judgement(reason=rejected.reason)
+        return SolveOutcome(reason=rejected.reason)
     except InfrastructureError as error:
-        return Judgement(reason=f"infrastructure: {error}", errored=True)
-    return grade_patch(stage, task, patch)
+        return SolveOutcome(reason=f"infrastructure: {error}", errored=True)
+    return grade_patch(context, task, patch)
 
 
-def grade_patch(stage: Stage, task: SolveTask, patch: str) -> Judgement:
+def grade_patch(context: RolloutContext, task: SolveTask, patch: str) -> SolveOutcome:
     """Grade a fix patch in a fresh sandbox; an infrastructure fault is `errored`."""
-    arena = stage.arenas[task.repo]
+    repo_context = context.repo_contexts[task.repo]
     try:
-        report = grade(task, patch, arena.runner)
+        report = grade(task, patch, repo_context.runner)
     except InfrastructureError as error:
-        return Judgement(reason=f"infrastructure: {error}", patch=patch, errored=True)
-    return Judgement(
+        return SolveOutcome(reason=f"infrastructure: {error}", patch=patch, errored=True)
+    return SolveOutcome(
         reason=report.reason,
         resolved=report.resolved,
         patch=patch,
         report=report,
-        overfit=overfits(report, public_tests(task, arena.solver.scaffold.public_share)),
+        overfit=overfits(report, public_tests(task, repo_context.solver.scaffold.public_share)),
     )
 
 
 def solve_rate(attempts: Sequence[Attempt]) -> float | None:
     """Share of resolved attempts among those that were not errored; None when all were."""
-    judged = [a.judgement.resolved for a in attempts if not a.judgement.errored]
+    judged = [a.outcome.resolved for a in attempts if not a.outcome.errored]
     return sum(judged) / len(judged) if judged else None

@@ -25,7 +25,7 @@ from selfplay.learner.lora import adapter_rank, add_lora, load_adapter, merge_ad
 from selfplay.learner.loss import LossConfig
 from selfplay.learner.memory import check_model
 from selfplay.learner.publish import Publisher, save_hf
-from selfplay.learner.team import Team
+from selfplay.learner.rank_group import RankGroup
 from selfplay.learner.trainer import Trainer, TrainerConfig
 from selfplay.learner_config import LearnerConfig
 from selfplay.modeling.model_files import load_model, resolve_adapter, resolve_model
@@ -50,7 +50,7 @@ class GrpoLearner:
         config: LearnerConfig,
     ) -> None:
         self.trainer = trainer
-        self.team = Team(trainer)
+        self.team = RankGroup(trainer)
         self.policy = policy
         self._publisher = Publisher(trainer.model, policy)
         self._model_dir = model_dir
@@ -130,7 +130,7 @@ def open_learner(
 
 def follow(policy: PolicyConfig, learner: LearnerConfig, seed: int, world: World) -> None:
     """What the ranks beside rank 0 do for a whole run: its trainer's part of each step."""
-    Team(open_trainer(policy, learner, seed, world)).follow()
+    RankGroup(open_trainer(policy, learner, seed, world)).follow()
 
 
 def open_trainer(

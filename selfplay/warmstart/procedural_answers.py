@@ -11,7 +11,7 @@ from selfplay.repo.languages.functions import FunctionInfo
 from selfplay.roles.compact.injector import CompactInjector, Hint, InjectorPrompt, hint_for
 from selfplay.roles.rejected import Rejected
 from selfplay.seeds import derive_rng
-from selfplay.types import BugArtifact, InjectionTask, Limits, Seed
+from selfplay.types import BugArtifact, InjectionTask, Limits, Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +89,7 @@ def procedural_answer(
         task_id=task_id,
         repo=injector.prepared.name,
         strategy="removal" if mutation.removal else "direct",
-        seed=Seed(path=function.path, function=function.qualname),
+        seed=Target(path=function.path, function=function.qualname),
         limits=limits,
     )
     prompt = injector.prompt(task, Hint(kind=mutation.kind, line=1))

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from selfplay.bugs.validation.validate import validate
-from selfplay.curriculum.arena import Arena
+from selfplay.curriculum.contexts import RepoContext
 from selfplay.curriculum.injecting import solve_task
 from selfplay.errors import InfrastructureError
 from selfplay.sandbox.pool import SandboxPool
@@ -47,7 +47,7 @@ class ProceduralBug:
 
 
 def validated_bugs(
-    arena: Arena,
+    repo_context: RepoContext,
     pool: SandboxPool,
     *,
     num_tries: int | None = None,
@@ -61,12 +61,12 @@ def validated_bugs(
     `done`: ids of tasks that are left out, so that a run that was ended goes on.
     """
     answers = procedural_answers(
-        arena.injector, seed, max_per_function=max_per_function, limits=limits
+        repo_context.injector, seed, max_per_function=max_per_function, limits=limits
     )
     if num_tries is not None:
         answers = itertools.islice(answers, num_tries)
     todo = (found for found in answers if found.task.task_id not in done)
-    yield from pool.imap(lambda found: judge(arena, found), todo)
+    yield from pool.imap(lambda found: judge(repo_context, found), todo)
 
 
 def in_turn(sources: Iterable[Iterator[ProceduralBug]]) -> Iterator[ProceduralBug]:
@@ -80,13 +80,15 @@ def in_turn(sources: Iterable[Iterator[ProceduralBug]]) -> Iterator[ProceduralBu
             yield from chunk
 
 
-def judge(arena: Arena, found: ProceduralAnswer) -> ProceduralBug:
+def judge(repo_context: RepoContext, found: ProceduralAnswer) -> ProceduralBug:
     """Build the artifact of one mutation and validate it."""
     try:
-        artifact = procedural_artifact(arena.injector, found)
+        artifact = procedural_artifact(repo_context.injector, found)
         if artifact is None:
             return ProceduralBug(found=found, artifact=None, report=None, reason="unnoticed")
-        report = validate(artifact, arena.prepared.environment, arena.runner, found.task.limits)
+        report = validate(
+            artifact, repo_context.prepared.environment, repo_context.runner, found.task.limits
+        )
     except InfrastructureError as error:
         return ProceduralBug(
             found=found, artifact=None, report=None, reason=f"infrastructure: {error}"

@@ -13,7 +13,7 @@ from selfplay.agent.fenced import write_call
 from selfplay.agent_config import AgentConfig
 from selfplay.bugs.patches.layers import reverse_patch
 from selfplay.chat import ToolCall
-from selfplay.commands.compose import make_stage, prepare_repos, sandbox_pool
+from selfplay.commands.compose import make_rollout_context, prepare_repos, sandbox_pool
 from selfplay.config import (
     CurriculumConfig,
     InjectorConfig,
@@ -22,7 +22,7 @@ from selfplay.config import (
     SandboxConfig,
     ScaffoldConfig,
 )
-from selfplay.curriculum.arena import Sampling, Stage
+from selfplay.curriculum.contexts import RolloutContext, Sampling
 from selfplay.curriculum.injecting import inject, solve_task
 from selfplay.curriculum.round import peer_groups, solver_episode
 from selfplay.curriculum.sampler import SeedSampler
@@ -32,7 +32,7 @@ from selfplay.roles.agentic.solver import TaskView, show
 from selfplay.roles.prompts import render
 from selfplay.roles.rewards import make_solver_reward
 from selfplay.scripted.agents import ScriptedAgents
-from selfplay.types import InjectionTask, Limits, Seed, SolveTask, Strategy
+from selfplay.types import InjectionTask, Limits, SolveTask, Strategy, Target
 from selfplay.warmstart.procedural_bugs import ProceduralBug, validated_bugs
 
 from .conftest import Told
@@ -43,17 +43,19 @@ SUBMIT = "```submit\n```"
 
 
 @pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
+def context() -> Iterator[RolloutContext]:
     with sandbox_pool(SandboxConfig(name="bubblewrap")) as pool:
         repos = prepare_repos([REPO], ReposConfig(), pool)
-        yield make_stage(ScriptedAgents(), repos, pool, ScaffoldConfig(kind="agentic"), Sampling())
+        yield make_rollout_context(
+            ScriptedAgents(), repos, pool, ScaffoldConfig(kind="agentic"), Sampling()
+        )
 
 
 @pytest.fixture(scope="module")
-def bugs(stage: Stage) -> list[ProceduralBug]:
+def bugs(context: RolloutContext) -> list[ProceduralBug]:
     """Two valid bugs of two functions."""
     found: dict[str, ProceduralBug] = {}
-    for bug in validated_bugs(stage.arenas[REPO], stage.pool, seed=3, num_tries=14):
+    for bug in validated_bugs(context.repo_contexts[REPO], context.pool, seed=3, num_tries=14):
         if bug.solve_task() is not None:
             found.setdefault(bug.task.seed.path, bug)
         if len(found) == 2:
@@ -69,31 +71,35 @@ def solve_me(bugs: list[ProceduralBug]) -> SolveTask:
 
 
 def task(strategy: Strategy = "direct", **keywords: Any) -> InjectionTask:
-    return InjectionTask(task_id="t", repo=REPO, strategy=strategy, **{"seed": Seed(), **keywords})
+    return InjectionTask(
+        task_id="t", repo=REPO, strategy=strategy, **{"seed": Target(), **keywords}
+    )
 
 
-def told(stage: Stage, answers: Sequence[str]) -> Stage:
-    return replace(stage, policy=Told(answers))
+def told(context: RolloutContext, answers: Sequence[str]) -> RolloutContext:
+    return replace(context, policy=Told(answers))
 
 
-def prompt(stage: Stage, asked: InjectionTask) -> str:
-    roles = stage.arenas[REPO].agentic
+def prompt(context: RolloutContext, asked: InjectionTask) -> str:
+    roles = context.repo_contexts[REPO].agentic
     assert roles is not None
     return roles.injector.prompt(asked)[1]
 
 
-def test_injector_prompts_say_what_is_asked(stage: Stage, bugs: list[ProceduralBug]) -> None:
+def test_injector_prompts_say_what_is_asked(
+    context: RolloutContext, bugs: list[ProceduralBug]
+) -> None:
     limits = Limits(min_passing_tests=7, min_failing_tests=3, script_timeout_s=45)
-    plain = prompt(stage, task(limits=limits))
+    plain = prompt(context, task(limits=limits))
     assert "at least 7 tests pass" in plain and "at least 3 of the tests" in plain
     assert "within 45 seconds" in plain and "Where:" not in plain
-    assert "take away code" in prompt(stage, task("removal"))
-    assert "no history here" in prompt(stage, task("history"))
-    assert "small, sensible feature" in prompt(stage, task("feature_add"))
-    seeded = prompt(stage, task(seed=Seed(path="a/b.py", function="f", commit="c0ffee")))
+    assert "take away code" in prompt(context, task("removal"))
+    assert "no history here" in prompt(context, task("history"))
+    assert "small, sensible feature" in prompt(context, task("feature_add"))
+    seeded = prompt(context, task(seed=Target(path="a/b.py", function="f", commit="c0ffee")))
     assert "Where: look at commit c0ffee, and there at a/b.py, f." in seeded
     material = tuple(bug.artifact for bug in bugs if bug.artifact)
-    assert "2 known bugs" in prompt(stage, task("combine", material=material))
+    assert "2 known bugs" in prompt(context, task("combine", material=material))
     assert "{" not in plain.replace('{"<test id>"', "") and "\n\n\n" not in plain
     with pytest.raises(UndefinedError):
         render("agent_injector", strategy="direct")
@@ -108,9 +114,11 @@ def test_a_solver_is_told_the_tests_or_the_issue() -> None:
     assert "34000 more characters" in long and len(long) < 20_000
 
 
-def test_combine_brings_two_bugs_together(stage: Stage, bugs: list[ProceduralBug]) -> None:
+def test_combine_brings_two_bugs_together(
+    context: RolloutContext, bugs: list[ProceduralBug]
+) -> None:
     material = tuple(bug.artifact for bug in bugs if bug.artifact)
-    (injection,) = inject(stage, [task("combine", material=material)], 1)
+    (injection,) = inject(context, [task("combine", material=material)], 1)
     assert injection.outcome.reason == "valid", injection.outcome.report
     artifact = injection.outcome.artifact
     assert artifact is not None
@@ -118,27 +126,31 @@ def test_combine_brings_two_bugs_together(stage: Stage, bugs: list[ProceduralBug
         assert f"+++ b/{bug.task.seed.path}" in artifact.bug_patch
 
 
-def test_the_tree_is_the_answer_whatever_is_said(stage: Stage, solve_me: SolveTask) -> None:
+def test_the_tree_is_the_answer_whatever_is_said(
+    context: RolloutContext, solve_me: SolveTask
+) -> None:
     gold = reverse_patch(solve_me.artifact.bug_patch)
     mend = ToolCall(name="bash", arguments={"command": f"git apply <<'E'\n{gold}E\nls"})
     junk = "mkdir -p build/lib .pytest_cache; touch build/lib/x .pytest_cache/y a.orig; rm -rf .git"
     answers = [LOOK, write_call(mend), f"```bash\n{junk}\n```", SUBMIT]
-    ((attempt,),) = solve(told(stage, answers), [solve_me], 1)
-    assert attempt.judgement.resolved, attempt.judgement.reason
-    assert attempt.judgement.patch.count("diff --git") == 1
-    assert attempt.play.info["turns"][0]["observation"].count("Initial commit") == 1
-    ((liar,),) = solve(told(stage, ["I mended it.\n" + SUBMIT]), [solve_me], 1)
-    assert (liar.judgement.reason, liar.judgement.patch) == ("empty_patch", "")
+    ((attempt,),) = solve(told(context, answers), [solve_me], 1)
+    assert attempt.outcome.resolved, attempt.outcome.reason
+    assert attempt.outcome.patch.count("diff --git") == 1
+    assert attempt.rollout.info["turns"][0]["observation"].count("Initial commit") == 1
+    ((liar,),) = solve(told(context, ["I mended it.\n" + SUBMIT]), [solve_me], 1)
+    assert (liar.outcome.reason, liar.outcome.patch) == ("empty_patch", "")
 
 
-def test_a_closed_file_is_no_repair(stage: Stage, solve_me: SolveTask) -> None:
+def test_a_closed_file_is_no_repair(context: RolloutContext, solve_me: SolveTask) -> None:
     """Bug: what could not be read counted as unchanged against the original, that is as mended."""
     close = "```bash\nfind . -name '*.py' -exec chmod 0 {} +\n```"
-    ((attempt,),) = solve(told(stage, [close, SUBMIT]), [solve_me], 1)
-    assert not attempt.judgement.resolved and attempt.judgement.patch == ""
+    ((attempt,),) = solve(told(context, [close, SUBMIT]), [solve_me], 1)
+    assert not attempt.outcome.resolved and attempt.outcome.patch == ""
 
 
-def test_the_solver_finds_no_trace_of_the_original(stage: Stage, solve_me: SolveTask) -> None:
+def test_the_solver_finds_no_trace_of_the_original(
+    context: RolloutContext, solve_me: SolveTask
+) -> None:
     removed = [
         line[1:].strip()
         for line in solve_me.artifact.bug_patch.splitlines()
@@ -147,8 +159,8 @@ def test_the_solver_finds_no_trace_of_the_original(stage: Stage, solve_me: Solve
     word = max(removed, key=len)
     grep = f"grep -rFl -- {word!r} /testbed /tmp /opt /in /out 2>/dev/null; git count-objects -v"
     call = ToolCall(name="bash", arguments={"command": grep + "; git rev-list --all | wc -l"})
-    ((attempt,),) = solve(told(stage, [write_call(call), SUBMIT]), [solve_me], 1)
-    said = attempt.play.info["turns"][0]["observation"]
+    ((attempt,),) = solve(told(context, [write_call(call), SUBMIT]), [solve_me], 1)
+    said = attempt.rollout.info["turns"][0]["observation"]
     assert "packs: 0" in said and "\n1\n[exit" in said
     assert ".py" not in said and "objects/" not in said
 
@@ -175,35 +187,37 @@ def test_the_solver_finds_no_trace_of_the_original(stage: Stage, solve_me: Solve
     ],
 )  # fmt: skip
 def test_bad_injections_end_with_a_reason(
-    stage: Stage, answers: list[str], reason: str, status: str
+    context: RolloutContext, answers: list[str], reason: str, status: str
 ) -> None:
-    assert stage.agents is not None
-    limits = replace(stage.agents.limits, max_turns=4, max_bad_calls=2)
-    short = replace(told(stage, answers), agents=replace(stage.agents, limits=limits))
+    assert context.agents is not None
+    limits = replace(context.agents.limits, max_turns=4, max_bad_calls=2)
+    short = replace(told(context, answers), agents=replace(context.agents, limits=limits))
     (injection,) = inject(short, [task()], 1)
     assert (injection.outcome.reason, injection.status) == (reason, status)
     assert injection.outcome.solve_task is None
 
 
-def test_a_refused_submission_may_be_mended(stage: Stage) -> None:
+def test_a_refused_submission_may_be_mended(context: RolloutContext) -> None:
     config = AgentConfig(num_resubmit=2)
-    arena = stage.arenas[REPO]
-    assert arena.agentic is not None
-    roles = replace(arena.agentic, injector=replace(arena.agentic.injector, config=config))
-    patient = replace(stage, arenas={REPO: replace(arena, agentic=roles)})
+    repo_context = context.repo_contexts[REPO]
+    assert repo_context.agentic is not None
+    roles = replace(
+        repo_context.agentic, injector=replace(repo_context.agentic.injector, config=config)
+    )
+    patient = replace(context, repo_contexts={REPO: replace(repo_context, agentic=roles)})
     make = (
         "```bash\nmkdir /tmp/submission; cd /tmp/submission; echo tests/none.py > test_files.txt; "
     )
     make += "touch bug_inject.diff test_script.sh test_parser.py test_weaken.diff\n```"
     (injection,) = inject(told(patient, [SUBMIT, make, SUBMIT, SUBMIT]), [task()], 1)
-    said = [turn["observation"] for turn in injection.play.info["turns"]]
+    said = [turn["observation"] for turn in injection.rollout.info["turns"]]
     assert "refused: submission_missing" in said[0] and "2 chances left" in said[0]
     assert "refused: test_file_missing" in said[2] and "1 chance left" in said[2]
     assert injection.outcome.reason == "test_file_missing" and len(said) == 4
 
 
 def test_a_lost_sandbox_is_errored_and_out_of_the_baseline(
-    stage: Stage, solve_me: SolveTask, monkeypatch: pytest.MonkeyPatch
+    context: RolloutContext, solve_me: SolveTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import selfplay.roles.agentic.workspace as workspace
 
@@ -216,7 +230,7 @@ def test_a_lost_sandbox_is_errored_and_out_of_the_baseline(
         return real(*words)
 
     monkeypatch.setattr(workspace, "Session", sometimes)
-    ((first, second),) = solve(told(stage, [SUBMIT]), [solve_me], 2)
+    ((first, second),) = solve(told(context, [SUBMIT]), [solve_me], 2)
     assert sorted([first.status, second.status]) == ["completed", "errored"]
     reward = make_solver_reward(RewardConfig())
     episodes = [solver_episode(0, i, a, reward) for i, a in enumerate((first, second))]
@@ -227,12 +241,12 @@ def test_a_lost_sandbox_is_errored_and_out_of_the_baseline(
 
 
 def test_the_sampler_knows_what_each_strategy_needs(
-    stage: Stage, bugs: list[ProceduralBug]
+    context: RolloutContext, bugs: list[ProceduralBug]
 ) -> None:
     known = [bug.artifact for bug in bugs if bug.artifact]
     every = InjectorConfig(strategies={"combine": 1.0, "history": 1.0})
     curriculum = CurriculumConfig(num_groups=1, seeds_per_group=1)
-    sampler = SeedSampler(stage.arenas, curriculum=curriculum, injector=every, seed=0)
+    sampler = SeedSampler(context.repo_contexts, curriculum=curriculum, injector=every, seed=0)
     (alone,) = sampler.draw(0, {})
     assert (alone.task.strategy, alone.task.material) == ("direct", ())
     assert alone.task.seed.path
@@ -240,13 +254,15 @@ def test_the_sampler_knows_what_each_strategy_needs(
     assert both.task.strategy == "combine" and sorted(map(id, both.task.material)) == sorted(
         map(id, known)
     )
-    arena = stage.arenas[REPO]
-    assert arena.agentic is not None
+    repo_context = context.repo_contexts[REPO]
+    assert repo_context.agentic is not None
     free = AgentConfig(seeded=False)
-    roles = replace(arena.agentic, injector=replace(arena.agentic.injector, config=free))
-    arenas = {REPO: replace(arena, agentic=roles)}
-    (own,) = SeedSampler(arenas, curriculum=curriculum, injector=every, seed=0).draw(0, {})
-    assert own.task.seed == Seed()
+    roles = replace(
+        repo_context.agentic, injector=replace(repo_context.agentic.injector, config=free)
+    )
+    repo_contexts = {REPO: replace(repo_context, agentic=roles)}
+    (own,) = SeedSampler(repo_contexts, curriculum=curriculum, injector=every, seed=0).draw(0, {})
+    assert own.task.seed == Target()
 
 
 def test_solve_task_of_a_combined_bug_keeps_its_limits(bugs: list[ProceduralBug]) -> None:

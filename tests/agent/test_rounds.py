@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from selfplay.commands.compose import make_stage, prepare_repos, sandbox_pool
+from selfplay.commands.compose import make_rollout_context, prepare_repos, sandbox_pool
 from selfplay.config import ReposConfig, SandboxConfig, ScaffoldConfig
-from selfplay.curriculum.arena import Sampling, Stage
+from selfplay.curriculum.contexts import RolloutContext, Sampling
 from selfplay.curriculum.injecting import Injection, inject
 from selfplay.curriculum.solving import Attempt, solve
 from selfplay.scripted.agents import ScriptedAgents
-from selfplay.types import InjectionTask, Seed, Strategy
+from selfplay.types import InjectionTask, Strategy, Target
 
 CASES: dict[str, dict[str, Strategy]] = {
     "bubblewrap": {
@@ -33,26 +33,28 @@ CASES: dict[str, dict[str, Strategy]] = {
 
 @pytest.fixture(scope="module", params=["bubblewrap", pytest.param("docker", marks=[
     pytest.mark.docker])])  # fmt: skip
-def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
+def context(request: pytest.FixtureRequest) -> Iterator[RolloutContext]:
     with sandbox_pool(SandboxConfig(name=request.param)) as pool:
         repos = prepare_repos(list(CASES[request.param]), ReposConfig(), pool)
-        yield make_stage(ScriptedAgents(), repos, pool, ScaffoldConfig(kind="agentic"), Sampling())
+        yield make_rollout_context(
+            ScriptedAgents(), repos, pool, ScaffoldConfig(kind="agentic"), Sampling()
+        )
 
 
 @pytest.fixture(scope="module")
-def injections(stage: Stage) -> dict[str, Injection]:
-    name = getattr(stage.pool.sandbox, "name", "")
+def injections(context: RolloutContext) -> dict[str, Injection]:
+    name = getattr(context.pool.sandbox, "name", "")
     tasks = [
-        InjectionTask(task_id=repo, repo=repo, strategy=strategy, seed=Seed())
+        InjectionTask(task_id=repo, repo=repo, strategy=strategy, seed=Target())
         for repo, strategy in CASES[name].items()
     ]
-    return {i.task.repo: i for i in inject(stage, tasks, 1)}
+    return {i.task.repo: i for i in inject(context, tasks, 1)}
 
 
 @pytest.fixture(scope="module")
-def attempts(stage: Stage, injections: dict[str, Injection]) -> dict[str, Attempt]:
+def attempts(context: RolloutContext, injections: dict[str, Injection]) -> dict[str, Attempt]:
     tasks = [i.outcome.solve_task for i in injections.values() if i.outcome.solve_task]
-    return {group[0].task.repo: group[0] for group in solve(stage, tasks, 1)}
+    return {group[0].task.repo: group[0] for group in solve(context, tasks, 1)}
 
 
 @pytest.mark.slow
@@ -61,10 +63,10 @@ def test_every_injection_is_valid(injections: dict[str, Injection]) -> None:
         assert (injection.status, injection.outcome.reason) == ("completed", "valid"), repo
         artifact = injection.outcome.artifact
         assert artifact is not None and artifact.meta["strategy"] == injection.task.strategy
-        tools = {turn["tool"] for turn in injection.play.info["turns"]}
+        tools = {turn["tool"] for turn in injection.rollout.info["turns"]}
         assert {"bash", "create", "submit"} <= tools
         if injection.task.strategy == "history":
-            said = [turn["observation"] for turn in injection.play.info["turns"]]
+            said = [turn["observation"] for turn in injection.rollout.info["turns"]]
             assert any("@@ " in text for text in said), "a past change was looked at"
         elif injection.task.strategy in ("direct", "removal"):
             assert "edit" in tools
@@ -76,13 +78,13 @@ def test_every_attempt_is_graded_and_small_bugs_are_repaired(
 ) -> None:
     assert set(attempts) == set(injections)
     for repo, attempt in attempts.items():
-        verdict = attempt.judgement
+        verdict = attempt.outcome
         assert attempt.status == "completed" and not verdict.errored, repo
         assert verdict.report is not None and verdict.patch
         if injections[repo].task.strategy == "direct":
             assert verdict.resolved, (repo, verdict.reason)
-            assert "edit" in {turn["tool"] for turn in attempt.play.info["turns"]}
-        first = attempt.play.info["turns"][0]["observation"]
+            assert "edit" in {turn["tool"] for turn in attempt.rollout.info["turns"]}
+        first = attempt.rollout.info["turns"][0]["observation"]
         assert first.splitlines()[0].endswith("Initial commit")  # one commit, no past
         assert first.count("commit") == 1
 
@@ -91,10 +93,13 @@ def test_every_attempt_is_graded_and_small_bugs_are_repaired(
 def test_every_token_is_accounted_for(
     attempts: dict[str, Attempt], injections: dict[str, Injection]
 ) -> None:
-    for play in [*(a.play for a in attempts.values()), *(i.play for i in injections.values())]:
-        trajectory = play.trajectory
+    for rollout in [
+        *(a.rollout for a in attempts.values()),
+        *(i.rollout for i in injections.values()),
+    ]:
+        trajectory = rollout.trajectory
         assert trajectory is not None
-        assert len(trajectory.turns) == len(play.info["turns"])
+        assert len(trajectory.turns) == len(rollout.info["turns"])
         sampled = sum(turn.end - turn.start for turn in trajectory.turns)
         assert sampled == sum(trajectory.loss_mask) > 0
         ends = [trajectory.token_ids[turn.end - 1] for turn in trajectory.turns]

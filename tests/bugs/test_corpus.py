@@ -19,7 +19,7 @@ from selfplay.bugs.patches.layers import make_patch
 from selfplay.corpus.corpus import MAX_SAME_FAILURES, Corpus, difficulty
 from selfplay.corpus.dedup import fingerprint, normal_line
 from selfplay.errors import InfrastructureError, UserError
-from selfplay.types import BugArtifact, FileChange, Seed, SolveTask
+from selfplay.types import BugArtifact, FileChange, SolveTask, Target
 
 SOURCE = """\
 def first(x):
@@ -36,7 +36,7 @@ class Box:
 def second(x):
     return x * 2
 """
-SEED = Seed(path="pkg/a.py", function="first")
+SEED = Target(path="pkg/a.py", function="first")
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_statistics(tmp_path: Path, tree: Path) -> None:
     with Corpus(tmp_path / "c.sqlite") as corpus:
         for step, task in enumerate(tasks):
             assert add(corpus, task, step=step, strategy="direct" if step else "removal")
-        seed = Seed(path="pkg/b.py", function="Box.get")
+        seed = Target(path="pkg/b.py", function="Box.get")
         assert add(corpus, other, seed=seed, origin="procedural", step=5)
         corpus.add_attempts(tasks[0].bug_id, attempts(0, True, False, None, False), step=0)
         corpus.add_attempts(tasks[0].bug_id, attempts(3, True, True), step=3)

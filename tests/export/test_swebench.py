@@ -13,7 +13,7 @@ from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import read_suite
 from selfplay.errors import UserError
 from selfplay.export.swebench import export_swebench
-from selfplay.types import Seed, SolveTask
+from selfplay.types import SolveTask, Target
 
 from .conftest import MakeTask
 
@@ -28,7 +28,7 @@ def run(tmp_path: Path, task: SolveTask) -> Path:
     folder = tmp_path / "run"
     folder.mkdir()
     with Corpus(folder / "corpus.sqlite") as corpus:
-        seed = Seed(path="calc/core.py", function="double")
+        seed = Target(path="calc/core.py", function="double")
         assert corpus.add_bug(task, origin="model", strategy="direct", seed=seed, step=0)
     return folder
 

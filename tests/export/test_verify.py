@@ -14,7 +14,7 @@ from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import read_suite
 from selfplay.export.swebench import export_swebench
 from selfplay.export.verify import deleting_patch, editing_patch, verify_suite, verify_task
-from selfplay.types import GradeReport, Seed, SolveTask
+from selfplay.types import GradeReport, SolveTask, Target
 
 from .conftest import TEST_FILE, MakeTask
 
@@ -42,7 +42,7 @@ def test_a_bug_survives_export_and_reading(
     task = make_task("x * 2", "x * 3")
     (tmp_path / "run").mkdir()
     with Corpus(tmp_path / "run" / "corpus.sqlite") as corpus:
-        seed = Seed(path="calc/core.py", function="double")
+        seed = Target(path="calc/core.py", function="double")
         assert corpus.add_bug(task, origin="model", strategy="direct", seed=seed, step=0)
     assert export_swebench(tmp_path / "run", tmp_path / "out", tmp_path) == 1
     [read] = read_suite(tmp_path / "out" / "suite.jsonl")

@@ -28,7 +28,7 @@ sys.path[:0] = [] if __package__ else [str(ROOT)]
 from selfplay.learner import checkpoint  # noqa: E402
 from selfplay.learner.distributed import ALONE, World, joined_world, whole  # noqa: E402
 from selfplay.learner.publish import save_hf  # noqa: E402
-from selfplay.learner.team import Team  # noqa: E402
+from selfplay.learner.rank_group import RankGroup  # noqa: E402
 from selfplay.learner.trainer import Trainer, TrainerConfig  # noqa: E402
 from selfplay.types import TrainingSample  # noqa: E402
 from tests.learner.samples import sample  # noqa: E402
@@ -130,7 +130,7 @@ def play(world: World, out: Path, given: Path) -> None:
 
 def follow_a_while(world: World, out: Path) -> None:
     """The same by orders of rank 0."""
-    team = Team(Case("lora", world).trainer)
+    team = RankGroup(Case("lora", world).trainer)
     if not world.is_first:
         return team.follow()
     for samples in batches()[:SAVED_AT]:

@@ -15,7 +15,7 @@ from selfplay.roles.compact.injector import CompactInjector, Hint
 from selfplay.roles.rejected import Rejected
 from selfplay.sampling import SampleRequest
 from selfplay.scripted.compact import ByteTokenizer, ScriptedPolicy
-from selfplay.types import InjectionTask, Limits, Seed, Strategy
+from selfplay.types import InjectionTask, Limits, Strategy, Target
 
 CLAMP = """# Put x between low and high.
 1| def clamp(x, low, high):
@@ -33,7 +33,7 @@ def task(
         task_id=name,
         repo="project",
         strategy=strategy,
-        seed=Seed(path="pkg/core.py", function=function),
+        seed=Target(path="pkg/core.py", function=function),
         limits=Limits(min_passing_tests=tests),
     )
 

@@ -17,13 +17,13 @@ from selfplay.roles.compact.injector import CompactInjector
 from selfplay.roles.compact.solver import CompactSolver, SolverView, innermost, traceback_rows
 from selfplay.roles.rejected import Rejected
 from selfplay.scripted.compact import ByteTokenizer, candidate_answers
-from selfplay.types import GradeReport, InjectionTask, Seed, SolveTask
+from selfplay.types import GradeReport, InjectionTask, SolveTask, Target
 
 
 def make_task(
     injector: CompactInjector, prepared: PreparedRepo, function: str, answer: str
 ) -> SolveTask:
-    seed = Seed(path="pkg/core.py", function=function)
+    seed = Target(path="pkg/core.py", function=function)
     task = InjectionTask(task_id="t", repo="project", strategy="direct", seed=seed)
     artifact = injector.artifact(injector.prompt(task), answer)
     report = validate(artifact, prepared.environment, injector._runner, task.limits)

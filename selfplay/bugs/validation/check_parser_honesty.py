@@ -8,10 +8,10 @@ import re
 from selfplay.bugs.test_runs.junit import read_junit, unsupported_passes
 from selfplay.bugs.test_runs.runner import TestRun, passed_tests
 from selfplay.bugs.test_runs.scripts import parser_runner, script_runner
-from selfplay.bugs.validation.subject import CheckFailed, Subject
+from selfplay.bugs.validation.validation_state import CheckFailed, ValidationState
 
 
-def check_parser_honesty(subject: Subject) -> str:
+def check_parser_honesty(subject: ValidationState) -> str:
     """Doctored output must give no new passes; an independent reading must agree."""
     assert subject.original_run is not None and subject.bug_run is not None
     full = subject.original_passes
@@ -31,19 +31,19 @@ def check_parser_honesty(subject: Subject) -> str:
     return second or "no independent reading"
 
 
-def _passes(subject: Subject, text: str) -> set[str]:
+def _passes(subject: ValidationState, text: str) -> set[str]:
     table, ok, _ = subject.runner.parse(subject.artifact.test_parser, text)
     return set(passed_tests(table)) if ok else set()
 
 
-def _only(subject: Subject, text: str, allowed: set[str], reason: str) -> None:
+def _only(subject: ValidationState, text: str, allowed: set[str], reason: str) -> None:
     """Passes on doctored output must pass on the whole one, and be named in the doctored one."""
     for test in _passes(subject, text):
         if test not in allowed or not _named(test, text):
             raise CheckFailed(reason, f"{test}: reported passed, the output does not say so")
 
 
-def _check_erasure(subject: Subject, text: str, passes: list[str]) -> None:
+def _check_erasure(subject: ValidationState, text: str, passes: list[str]) -> None:
     """A test whose lines are taken out of the output must not pass any more."""
     for test in passes:
         if not _named(test, text):
@@ -65,7 +65,7 @@ def _last_word(test: str) -> str:
     return words[-1] if words else test
 
 
-def _independent(subject: Subject, run: TestRun) -> str:
+def _independent(subject: ValidationState, run: TestRun) -> str:
     """Compare with JUnit XML and the exit status, where the script is the harness's own."""
     runner = script_runner(subject.artifact.test_script)
     if runner is None:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from selfplay.bugs.patches.diffs import parse_patch, reverse_hunks
 from selfplay.bugs.patches.layers import apply_patch
 from selfplay.bugs.test_runs.runner import TestRun, failed_tests, passed_tests
-from selfplay.bugs.validation.subject import CheckFailed, Subject, without
+from selfplay.bugs.validation.validation_state import CheckFailed, ValidationState, without
 from selfplay.types import TestTable
 
 OTHER_SEED = 1
 
 
-def check_parser(subject: Subject) -> str:
+def check_parser(subject: ValidationState) -> str:
     """The parser turns the real output of the original code into a non-empty table."""
     run = subject.readable(subject.run({}), "original code")
     subject.original_run = run
     return f"{len(run.table)} tests"
 
 
-def check_script(subject: Subject) -> str:
+def check_script(subject: ValidationState) -> str:
     """On the original code enough tests pass and none fails."""
     assert subject.original_run is not None
     table = subject.original_run.table
@@ -33,7 +33,7 @@ def check_script(subject: Subject) -> str:
     return f"{passing} pass"
 
 
-def check_bug(subject: Subject) -> str:
+def check_bug(subject: ValidationState) -> str:
     """Enough tests that pass on the original do not pass with the bug; at least one still does.
 
     A test that vanishes (its file cannot be imported any more) counts as failing, as it does in
@@ -60,13 +60,13 @@ def check_bug(subject: Subject) -> str:
     return f"{len(subject.fail_to_pass)} fail ({missing} missing), {len(subject.pass_to_pass)} pass"
 
 
-def passes_in_order(subject: Subject) -> list[str]:
+def passes_in_order(subject: ValidationState) -> list[str]:
     """Tests that pass on the original, in the parser's order."""
     assert subject.original_run is not None
     return passed_tests(subject.original_run.table)
 
 
-def check_weakening(subject: Subject) -> str:
+def check_weakening(subject: ValidationState) -> str:
     """Some failing tests pass again or are hidden once weakened, and no other test breaks."""
     run = subject.readable(subject.run(subject.weakened_state), "weakened")
     assert subject.bug_run is not None
@@ -92,7 +92,7 @@ def _hidden(test: str, table: TestTable) -> bool:
     return test not in table and table.get(test.partition("::")[0]) != "failed"
 
 
-def check_inverse_mutation(subject: Subject) -> str:
+def check_inverse_mutation(subject: ValidationState) -> str:
     """With any one file of the bug back at its original, at least one failing test passes.
 
     Full buggy state, that file restored, un-weakened tests. A renamed file is one unit. A state
@@ -117,7 +117,7 @@ def check_inverse_mutation(subject: Subject) -> str:
     return "; ".join(details)
 
 
-def _check_hunks(subject: Subject) -> list[str]:
+def _check_hunks(subject: ValidationState) -> list[str]:
     """The same for each hunk of files that have several, with all others in place."""
     details: list[str] = []
     for name, patch in reverse_hunks(subject.artifact.bug_patch):
@@ -131,13 +131,13 @@ def _check_hunks(subject: Subject) -> list[str]:
     return details
 
 
-def _repaired(subject: Subject, run: TestRun) -> int:
+def _repaired(subject: ValidationState, run: TestRun) -> int:
     if run.timed_out or not run.parser_ok or run.output_truncated:
         return 0
     return sum(run.table.get(test) == "passed" for test in subject.fail_to_pass)
 
 
-def check_determinism(subject: Subject) -> str:
+def check_determinism(subject: ValidationState) -> str:
     """Original and buggy state again, under another hash seed; tests that disagree leave."""
     assert subject.bug_run is not None and subject.original_run is not None
     limits = subject.limits

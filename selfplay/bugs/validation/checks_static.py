@@ -9,12 +9,12 @@ from selfplay.bugs.patches.layers import apply_patch, read_file
 from selfplay.bugs.patches.paths import is_hook_path, is_source_path
 from selfplay.bugs.patches.syntax import parse, same_code_in
 from selfplay.bugs.validation.check_forbidden import forbidden_content
-from selfplay.bugs.validation.subject import CheckFailed, Subject
+from selfplay.bugs.validation.validation_state import CheckFailed, ValidationState
 from selfplay.errors import PatchError
 from selfplay.types import Layer
 
 
-def check_test_files(subject: Subject) -> str:
+def check_test_files(subject: ValidationState) -> str:
     """Every listed file exists in the original; the weakening touches listed files alone."""
     tree, artifact = subject.environment.tree, subject.artifact
     if not artifact.test_files:
@@ -40,7 +40,7 @@ def check_test_files(subject: Subject) -> str:
     return f"{len(artifact.test_files)} test files, {len(touched)} weakened"
 
 
-def check_scope(subject: Subject) -> str:
+def check_scope(subject: ValidationState) -> str:
     """The bug patch changes enough source files and no test or runner configuration."""
     tree, artifact = subject.environment.tree, subject.artifact
     if not artifact.bug_patch.strip():
@@ -65,7 +65,7 @@ def check_scope(subject: Subject) -> str:
     return f"{len(sources)} source files changed"
 
 
-def check_forbidden_content(subject: Subject) -> str:
+def check_forbidden_content(subject: ValidationState) -> str:
     """Nothing banned in script, parser, weakened tests and bug patch."""
     found = forbidden_content(
         subject.environment.tree, subject.artifact, subject.bug, subject.weakening

@@ -25,12 +25,12 @@ from selfplay.bugs.validation.checks_static import (
     check_scope,
     check_test_files,
 )
-from selfplay.bugs.validation.subject import CheckFailed, Subject
+from selfplay.bugs.validation.validation_state import CheckFailed, ValidationState
 from selfplay.errors import InfrastructureError, UserError
 from selfplay.sandbox.base import Environment
 from selfplay.types import BugArtifact, Check, Limits, ValidationReport, Verdict
 
-CHECKS: tuple[tuple[str, Callable[[Subject], str]], ...] = (
+CHECKS: tuple[tuple[str, Callable[[ValidationState], str]], ...] = (
     ("test_files", check_test_files),
     ("scope", check_scope),
     ("forbidden_content", check_forbidden_content),
@@ -55,7 +55,7 @@ def validate(
     limits: Limits | None = None,
 ) -> ValidationReport:
     """Validate one artifact on its repository's environment; never raises for a bad artifact."""
-    subject = Subject(
+    subject = ValidationState(
         artifact=artifact, environment=environment, runner=runner, limits=limits or Limits()
     )
     checks: list[Check] = []
@@ -78,7 +78,9 @@ def validate(
     )
 
 
-def _perform(name: str, function: Callable[[Subject], str], subject: Subject) -> Check:
+def _perform(
+    name: str, function: Callable[[ValidationState], str], subject: ValidationState
+) -> Check:
     began = time.monotonic()
     try:
         status, reason, detail = "pass", "", function(subject)

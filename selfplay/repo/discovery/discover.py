@@ -12,7 +12,7 @@ from typing import Any
 from selfplay.errors import RepoError
 from selfplay.repo.discovery.profile import RepoProfile, TestInfo
 from selfplay.repo.discovery.pytest_run import Suite
-from selfplay.repo.discovery.pytest_settings import WAYS, Way
+from selfplay.repo.discovery.pytest_settings import ATTEMPTS, PytestSettings
 from selfplay.repo.discovery.tap import discover_tap, tap_files
 from selfplay.repo.sources.archives import unpack_tar
 from selfplay.sandbox.base import WORKDIR, Environment, Sandbox
@@ -25,7 +25,7 @@ def discover(environment: Environment, sandbox: Sandbox, byte_code: Path) -> Rep
     """Run the suite twice, once with coverage and once plainly under another hash seed.
 
     Tests that pass both times are kept; others are excluded with a reason. Where the repository's
-    own settings lead pytest to no passing test, other `ways` are tried. The second run's
+    own settings lead pytest to no passing test, other `pytest_settings` are tried. The second run's
     byte code of the standard library and the installed packages is unpacked into `byte_code`.
     Where pytest finds no passing test and there are `*.t` files, these are run as TAP tests.
     Raises `RepoError` when no test passes.
@@ -50,42 +50,43 @@ def discover(environment: Environment, sandbox: Sandbox, byte_code: Path) -> Rep
 
 
 def _first_run(suite: Suite) -> dict[str, Any]:
-    """The run with coverage in the way that makes most tests pass; the suite is left in that way.
+    """The run with coverage in the settings under which most tests pass; the suite keeps them.
 
     The project's own settings stand where at least half of the tests pass under them. Raises the
-    first `RepoError` where no way leads to the end of a run.
+    first `RepoError` where no settings lead to the end of a run.
     """
-    best: tuple[int, Way, dict[str, Any]] | None = None
+    best: tuple[int, PytestSettings, dict[str, Any]] | None = None
     trouble: RepoError | None = None
-    for way in WAYS:
-        if best is not None and best[0] and (way.options or 2 * best[0] >= len(best[2]["results"])):
+    for settings in ATTEMPTS:
+        enough = best is not None and best[0] and 2 * best[0] >= len(best[2]["results"])
+        if enough or (settings.options and best is not None and best[0]):
             break
         try:
-            found, way = _run_guarded(suite, way)
+            found, settings = _run_guarded(suite, settings)
         except RepoError as error:
             trouble = trouble or error
             continue
         if best is None or num_passed(found) > best[0]:
-            best = num_passed(found), way, found
+            best = num_passed(found), settings, found
     if best is None:
         assert trouble is not None
         raise trouble
     if trouble is not None and not best[2]["results"]:
         raise trouble
-    suite.way = best[1]
+    suite.settings = best[1]
     return best[2]
 
 
-def _run_guarded(suite: Suite, way: Way) -> tuple[dict[str, Any], Way]:
+def _run_guarded(suite: Suite, settings: PytestSettings) -> tuple[dict[str, Any], PytestSettings]:
     """A run with coverage; once more behind `repo.guard` where files end the interpreter."""
-    suite.way = way
+    suite.settings = settings
     found, _ = suite.run({"SELFPLAY_COVERAGE": "1"})
     if found.get("ended"):
-        suite.way = way.guarded()
+        suite.settings = settings.guarded()
         again, _ = suite.run({"SELFPLAY_COVERAGE": "1"})
         if num_passed(again) > num_passed(found):
-            return again, suite.way
-    return found, way
+            return again, suite.settings
+    return found, settings
 
 
 def _discover_tap(environment: Environment, sandbox: Sandbox, byte_code: Path) -> RepoProfile:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from selfplay.errors import RepoError
-from selfplay.repo.discovery.pytest_settings import Way
+from selfplay.repo.discovery.pytest_settings import PytestSettings
 from selfplay.repo.languages import python_functions
 from selfplay.sandbox.base import Environment, Job, Quota, RunResult, Sandbox
 
@@ -34,13 +34,13 @@ class Suite:
         self.environment = replace(environment, variables=variables)
         self.sandbox = sandbox
         self.given = environment.variables
-        self.way = Way()
+        self.settings = PytestSettings()
         self.left_out: dict[str, str] = {}
 
     @property
     def variables(self) -> dict[str, str]:
-        """What the way that was chosen adds to the environment of every run."""
-        return self.way.variables(self.given)
+        """What the chosen settings add to the environment of every run."""
+        return self.settings.variables(self.given)
 
     def run(
         self, variables: Mapping[str, str], wrapper: tuple[str, ...] = ()
@@ -66,7 +66,7 @@ class Suite:
         files = [f"--ignore={name}" for name in self.left_out if "::" not in name]
         job = Job(
             environment=self.environment,
-            argv=(*wrapper, *PYTEST, *OPTIONS, *self.way.options, *files),
+            argv=(*wrapper, *PYTEST, *OPTIONS, *self.settings.options, *files),
             inputs=inputs,
             variables={
                 "SELFPLAY_TEST_TIMEOUT_S": str(TEST_TIMEOUT_S),

@@ -18,7 +18,7 @@ WIDE = ("python_files=test*.py *test.py *tests.py", "testpaths=")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class PytestSettings:
     """How pytest is run. `options`: of discovery alone, for later runs name their files.
 
     lenient     without the project's settings that turn warnings into errors and the like
@@ -29,7 +29,7 @@ class Way:
     lenient: bool = False
     guard: bool = False
 
-    def guarded(self) -> Way:
+    def guarded(self) -> PytestSettings:
         """The same behind the guard."""
         return replace(self, guard=True)
 
@@ -45,4 +45,8 @@ class Way:
 
 
 _FILES = tuple(word for setting in WIDE for word in ("-o", setting))
-WAYS = (Way(), Way(lenient=True), Way(options=_FILES), Way(options=_FILES, lenient=True))
+ATTEMPTS = tuple(
+    PytestSettings(options=options, lenient=lenient)
+    for options in ((), _FILES)
+    for lenient in (False, True)
+)

@@ -14,7 +14,7 @@ from selfplay.learner.packing import Sample
 from selfplay.learner.trainer import Trainer
 
 
-class Team:
+class RankGroup:
     """The calls that all ranks take part in. In a world of one process they are plain calls."""
 
     def __init__(self, trainer: Trainer) -> None:

@@ -29,7 +29,7 @@ class AgenticRoles:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arena:
+class RepoContext:
     """A prepared repository, its test runner, and the two roles on it. The compact roles are there
     always: they know which functions a seed may name, and the self-check plays with them."""
 
@@ -80,19 +80,19 @@ class Sampling:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class RolloutContext:
     """What both phases of a round need: who plays, where, and on how many workers. With `agents`
     the roles have tools; without, they answer in one turn."""
 
     policy: Policy
-    arenas: Mapping[str, Arena]
+    repo_contexts: Mapping[str, RepoContext]
     pool: SandboxPool
     sampling: Sampling
     agents: Agents | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Play:
+class Rollout:
     """What was sampled for one task, before it is judged. `info` goes into the episode's record;
     `trajectory` is None when nothing was sampled."""
 
@@ -103,9 +103,9 @@ class Play:
     info: Mapping[str, Any] = field(default_factory=dict)
 
 
-def one_turn(request: SampleRequest, completion: Completion) -> Play:
+def one_turn(request: SampleRequest, completion: Completion) -> Rollout:
     """The play of a role that answers once."""
-    return Play(
+    return Rollout(
         trajectory=trajectory(request, completion),
         answer=completion.text,
         status="truncated" if completion.finish_reason == "length" else "completed",

@@ -20,7 +20,7 @@ class CheckFailed(Exception):
 
 
 @dataclass(kw_only=True)
-class Subject:
+class ValidationState:
     """One artifact under validation; later checks read what earlier ones wrote."""
 
     artifact: BugArtifact

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from selfplay.curriculum.frontier import order_of_kinds
+from selfplay.curriculum.kind_bandit import order_of_kinds
 
 TEACHES = {"condition": 0.3, "name": 0.1}
 
