@@ -1,4 +1,4 @@
-"""The `parser_honesty` check: a parser may only repeat what the output says (ssr.md section 4)."""
+"""The check `parser_honesty`: parsers only repeat what the output says (docs/validation.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The consistency checks that run the oracle tests on states of the code (ssr.md section 4)."""
+"""The consistency checks that run the oracle tests on states of the code (docs/validation.md)."""
 
 from __future__ import annotations
 

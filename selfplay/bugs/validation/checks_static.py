@@ -1,4 +1,4 @@
-"""The consistency checks that need no run: test files, scope, forbidden content (ssr.md sec. 4)."""
+"""The checks that need no run: test files, scope, forbidden content (docs/validation.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Consistency validation of an artifact (ssr.md section 4): cheapest check first, three values.
+"""Consistency validation of an artifact (docs/validation.md): cheapest check first, three values.
 
 pass, fail, or undecided (the infrastructure failed: never a reward). The first check that does not
 pass ends the validation. Reason codes are listed in docs/validation.md.
