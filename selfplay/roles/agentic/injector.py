@@ -1,7 +1,7 @@
 """The agentic injector: it explores a repository with tools and writes all five files itself.
 
-Strategies of ssr.md section 3: direct, removal, history, each perhaps with a target (file, function
-or commit); feature_add; and combine, two valid bugs of one repository in one artifact.
+The strategies of arXiv 2512.18552: direct, removal, history, each perhaps with a target (file,
+function or commit); feature_add; and combine, two valid bugs of one repository in one artifact.
 """
 
 from __future__ import annotations

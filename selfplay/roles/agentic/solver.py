@@ -1,7 +1,7 @@
 """The agentic solver: it repairs a sealed tree with tools; its tree is the answer.
 
 The prompt is a function of `TaskView`: the oracle test patch, or an issue in plain words. The fix
-patch is what the tree differs by from the sealed one, whatever the model says (ssr.md section 5).
+patch is what the tree differs by from the sealed one, whatever the model says (docs/validation.md).
 """
 
 from __future__ import annotations
