@@ -1,4 +1,4 @@
-"""Grading of a fix patch (ssr.md section 5): explicit passes only, on restored oracle tests.
+"""Grading of a fix patch (docs/validation.md): explicit passes only, on restored oracle tests.
 
 State: original, bug patch, weakening patch, fix patch; then every oracle test file, every test
 helper and every hook that the fix touched goes back to the original. A canary that must fail runs
