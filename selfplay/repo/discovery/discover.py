@@ -81,9 +81,7 @@ def _first_run(suite: Suite) -> dict[str, Any]:
     return best[2]
 
 
-def _run_accepted(
-    suite: Suite, settings: PytestSettings
-) -> tuple[dict[str, Any], PytestSettings]:
+def _run_accepted(suite: Suite, settings: PytestSettings) -> tuple[dict[str, Any], PytestSettings]:
     """A guarded run, again without the kept options that pytest does not know."""
     while True:
         try:

@@ -27,8 +27,8 @@ class RepoProfile:
     """Runner, test files with their seconds, stable tests, and why the others were left out.
 
     variables    what the environment of every test run needs beyond the prepared one's
-    settings     of pytest: its file (`config`), and which of the project's addopts hold (`kept`) and
-                 do not (`left_out`), as a shell would write them
+    settings     of pytest: its file (`config`), and which of the project's addopts hold (`kept`)
+                 and do not (`left_out`), as a shell would write them
     """
 
     runner: Runner

@@ -62,8 +62,7 @@ def inner_configs(tree: Path) -> tuple[PytestConfig, ...]:
 
 def _num_test_files(folder: Path, config: PytestConfig) -> int:
     return sum(
-        any(path.match(pattern) for pattern in config.python_files)
-        for path in folder.rglob("*.py")
+        any(path.match(pattern) for pattern in config.python_files) for path in folder.rglob("*.py")
     )
 
 

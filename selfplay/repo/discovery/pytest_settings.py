@@ -95,7 +95,9 @@ def kept_options(tree: Path, config: PytestConfig) -> tuple[tuple[str, ...], tup
 
 def settings_record(tree: Path, settings: PytestSettings) -> dict[str, str]:
     """What a profile says of the settings that were chosen."""
-    configs = {f"{WORKDIR}/{found.file}": found for found in (root_config(tree), *inner_configs(tree))}
+    configs = {
+        f"{WORKDIR}/{found.file}": found for found in (root_config(tree), *inner_configs(tree))
+    }
     config = configs.get(settings.config, PytestConfig()) if settings.config else root_config(tree)
     kept, left_out = kept_options(tree, config)
     refused = [option for option in kept if option not in settings.kept]
