@@ -30,7 +30,7 @@ import torch
 import urllib3
 
 from selfplay.cache import cache_root
-from selfplay.curriculum.contexts import trajectory
+from selfplay.curriculum.compact import trajectory
 from selfplay.engine_config import VLLMConfig
 from selfplay.errors import SelfplayError, UserError
 from selfplay.learner.mismatch import Mismatch, measure_mismatch
