@@ -15,7 +15,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 VOCABULARY = {
     "selfplay", "agent_config", "cache", "chat", "config", "engine_config", "episodes", "errors",
-    "files", "learner_config", "metrics", "run_dir", "sampling", "seeds", "statistics", "types",
+    "files", "learner_config", "metrics", "run_dir", "sampling", "seeds", "statistics", "thinking",
+    "types",
 }  # fmt: skip
 LAYERS: tuple[tuple[str, set[str]], ...] = (  # each room and the rooms that it may use
     ("sandbox", set()),
