@@ -50,7 +50,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Control parameters of one injection (ssr.md section 3); defaults are those of `validate`.
+    """Control parameters of one injection (arXiv 2512.18552); defaults are those of `validate`.
 
     inverse_hunks    inverse mutation of each hunk of the bug patch, and not of each file alone
     """
@@ -79,7 +79,7 @@ class InjectionTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BugArtifact:
-    """The five files of a bug (ssr.md section 2), as text (UTF-8 with surrogateescape)."""
+    """The five files of a bug (docs/formats.md), as text (UTF-8 with surrogateescape)."""
 
     test_script: str
     test_files: tuple[str, ...]
@@ -102,7 +102,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationReport:
-    """The consistency validation of one artifact (ssr.md section 4), in interface order."""
+    """The consistency validation of one artifact (docs/validation.md), in interface order."""
 
     verdict: Verdict
     checks: tuple[Check, ...]
@@ -135,7 +135,7 @@ class SolveTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradeReport:
-    """The verdict on one fix patch (ssr.md section 5)."""
+    """The verdict on one fix patch (docs/validation.md)."""
 
     resolved: bool
     reward: int

@@ -2,7 +2,7 @@
 
 All rounds of a step run phase by phase, so that each phase is one batch for the policy and one for
 the sandboxes. A valid bug found twice in a step is solved once and both finders get its reward; a
-bug that an earlier step found is a duplicate and counts as invalid (variety: ssr.md section 10).
+bug that an earlier step found is a duplicate and counts as invalid (variety: docs/architecture.md).
 """
 
 from __future__ import annotations

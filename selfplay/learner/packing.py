@@ -1,6 +1,6 @@
 """Training samples packed into micro-batches that hold every shared prefix once.
 
-A micro-batch is one row, laid out by `modeling/prefix_tree.py`: the answers of a prompt follow it as
+A micro-batch is one row (`modeling/prefix_tree.py`): the answers of a prompt follow it as
 branches, each with positions that go on after the prompt, each seeing the prompt and itself.
 The prediction of a token is made at the last token of its prefix, so the prompt's last token
 predicts the first token of every answer. Example, prompt (7, 8), answers (1,) and (2, 3):

@@ -1,4 +1,4 @@
-"""Consistency validation: each check by an artifact that fails it, and the pitfalls of others."""
+"""Validation: each check by an artifact that fails it, and what earlier systems got wrong."""
 
 from __future__ import annotations
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from selfplay.config import PolicyConfig
+from selfplay.config.learner import LearnerConfig
+from selfplay.config.policy import PolicyConfig
 from selfplay.errors import UserError
 from selfplay.learner.grpo import open_learner
-from selfplay.learner_config import LearnerConfig
 from selfplay.modeling.devices import choose_device, memory_boundary
 
 
@@ -26,9 +26,9 @@ def test_a_gpu_that_is_not_there_is_an_error_and_auto_is_the_cpu(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto", "learner.device") == torch.device("cpu")
-    with pytest.raises(UserError, match="learner.device=cuda: torch .* sees no GPU"):
+    with pytest.raises(UserError, match=r"learner.device=cuda: torch .* sees no GPU"):
         choose_device("cuda", "learner.device")
-    with pytest.raises(UserError, match="learner.device='tpu': must be one of auto, cpu, cuda"):
+    with pytest.raises(UserError, match=r"learner.device='tpu': must be one of auto, cpu, cuda"):
         choose_device("tpu", "learner.device")
 
 
