@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from selfplay.cache import cache_root
-from selfplay.config import PolicyConfig
+from selfplay.config import LearnerConfig, PolicyConfig
 from selfplay.errors import UserError
 from selfplay.learner import checkpoint
 from selfplay.learner.advantages import staleness, training_samples
@@ -27,7 +27,6 @@ from selfplay.learner.memory import check_model
 from selfplay.learner.publish import Publisher, save_hf
 from selfplay.learner.rank_group import RankGroup
 from selfplay.learner.trainer import Trainer, TrainerConfig
-from selfplay.learner_config import LearnerConfig
 from selfplay.modeling.model_files import load_model, resolve_adapter, resolve_model
 from selfplay.policy.transformers import HFTokenizer, TransformersPolicy
 from selfplay.run_dir import RunDir

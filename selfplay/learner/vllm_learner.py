@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from selfplay.cache import cache_root
-from selfplay.config import PolicyConfig
+from selfplay.config import LearnerConfig, PolicyConfig
 from selfplay.errors import UserError
 from selfplay.learner.distributed import ALONE, World
 from selfplay.learner.grpo import GrpoLearner, load_for_inference, open_learner
 from selfplay.learner.publish import DirectoryPublisher
-from selfplay.learner_config import LearnerConfig
 from selfplay.modeling.model_files import resolve_model
 from selfplay.policy.transformers import HFTokenizer
 from selfplay.policy.vllm import VLLMPolicy, open_vllm

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
-from selfplay.config import PolicyConfig
-from selfplay.engine_config import OpenAIConfig
+from selfplay.config import OpenAIConfig, PolicyConfig
 from selfplay.errors import PolicyError, UserError
 from selfplay.policy.http import JsonClient, Refused, Unreachable
 from selfplay.policy.messages import MessageRenderer, MessageTokenizer

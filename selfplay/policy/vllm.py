@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from selfplay.engine_config import VLLMConfig
+from selfplay.config import VLLMConfig
 from selfplay.errors import PolicyError, UserError
 from selfplay.policy.vllm_backend import Backend
 from selfplay.policy.vllm_client import Answer

@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 
-from selfplay.config import PolicyConfig
-from selfplay.engine_config import OpenAIConfig
+from selfplay.config import OpenAIConfig, PolicyConfig
 from selfplay.errors import PolicyError, UserError
 from selfplay.policy.openai import OpenAIPolicy, open_openai
 from selfplay.sampling import SampleRequest

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from selfplay.agent.loop import AgentTask
-from selfplay.agent_config import AgentConfig
 from selfplay.bugs.artifact import BUG, SCRIPT, WEAKENING
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.bugs.validation.validate import validate
+from selfplay.config import AgentConfig
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.agentic.submission import SUBMISSION, read_submission
 from selfplay.roles.agentic.workspace import open_injector

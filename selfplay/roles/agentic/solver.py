@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from selfplay.agent.loop import AgentTask
-from selfplay.agent_config import AgentConfig
 from selfplay.bugs.grading.public_tests import public_patch, public_tests
 from selfplay.bugs.leaks import is_leaky
 from selfplay.bugs.patches.diffs import check_path
 from selfplay.bugs.patches.layers import make_patch
 from selfplay.bugs.sealing import sealed_environment, sealed_layer
+from selfplay.config import AgentConfig
 from selfplay.errors import PatchError
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.agentic.workspace import open_solver

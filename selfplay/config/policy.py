@@ -1,4 +1,4 @@
-"""The parts of the configuration about inference servers: `policy.vllm`, `policy.openai`."""
+"""What answers: `policy`, and inference servers in `policy.vllm` and `policy.openai`."""
 
 from __future__ import annotations
 
@@ -47,3 +47,21 @@ class OpenAIConfig:
     body: dict[str, Any] = field(default_factory=dict)
     input_price: float | None = None
     output_price: float | None = None
+
+
+@dataclass(kw_only=True)
+class PolicyConfig:
+    """Which weights answer, and how they are sampled (temperature 1, top-p 1 while training).
+
+    `engine`: transformers, vllm, openai or scripted.
+    """
+
+    engine: str = "transformers"
+    model: str = "smollm2-135m"
+    adapter: str | None = "default"
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int = 80
+    batch_tokens: int = 24_000
+    vllm: VLLMConfig = field(default_factory=VLLMConfig)
+    openai: OpenAIConfig = field(default_factory=OpenAIConfig)
