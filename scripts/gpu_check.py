@@ -15,6 +15,7 @@ written to the checkout. This file uses the standard library alone.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -44,7 +45,7 @@ class Check:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
         self.began = time.monotonic()
-        self.total_s = 60.0 * arguments.minutes
+        self.total_s: float = 60.0 * arguments.minutes
         self.out: Path = arguments.out.resolve()
         self.out.mkdir(parents=True, exist_ok=True)
         self.work: Path = arguments.work.resolve()
@@ -99,7 +100,7 @@ class Check:
         """What `gpu_check_parts.py NAME` writes; raises `RuntimeError` where it fails."""
         answer = self.work / f"{name}.json"
         answer.unlink(missing_ok=True)
-        argv = [sys.executable, PROGRAM, name, answer, *words]
+        argv: list[str | Path] = [sys.executable, PROGRAM, name, answer, *words]
         code = self.wait(self.start(argv), limit_s)
         partial = json.loads(answer.read_text()) if answer.is_file() else None
         if code == 0 and partial is not None:
@@ -113,10 +114,8 @@ class Check:
 
 def end(process: subprocess.Popen[bytes]) -> None:
     """No process of that session is left."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 

@@ -131,8 +131,8 @@ def fetch_repo(spec: RepoSpec, index: Path, cross: Sequence[str], scratch: Path)
         rest = list(what)
         while True:
             try:
-                options = ("-d", index, "--only-binary=:all:", *cross)
-                run_pip("download", *options, "--", *ours, *rest)
+                only = "--only-binary=:all:"
+                run_pip("download", "-d", index, only, *cross, "--", *ours, *rest)
                 return
             except Unresolvable as error:
                 fewer = without(rest, error.nothing_of)
@@ -151,10 +151,10 @@ def copy_git(folder: Path) -> None:
         log.info("no git here: the other machine must have one")
         return
     listed = subprocess.run(["ldd", binary], capture_output=True, text=True, check=True).stdout
-    libraries = [Path(line.split("=>")[1].split()[0]) for line in listed.splitlines() if "=>" in line]
+    loaded = [line.split("=>")[1].split()[0] for line in listed.splitlines() if "=>" in line]
     for place in ("bin", "lib", "core", "templates"):
         (folder / place).mkdir(parents=True)
-    for library in libraries:
+    for library in map(Path, loaded):
         if not library.name.startswith(("libc.so", "libm.so", "libpthread.so", "ld-linux")):
             shutil.copy(library, folder / "lib" / library.name)
     shutil.copy(binary, folder / "core" / "git")
