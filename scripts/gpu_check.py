@@ -120,7 +120,8 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def last_line(path: Path) -> str:
-    lines = [line.strip() for line in path.read_text(errors="replace").splitlines()]
+    text = path.read_text(errors="replace").replace("\r", "\n")
+    lines = [line.strip() for line in text.splitlines()]
     return next((line[-300:] for line in reversed(lines) if line), "none")
 
 
