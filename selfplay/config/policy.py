@@ -53,10 +53,12 @@ class OpenAIConfig:
 class PolicyConfig:
     """Which weights answer, and how they are sampled (temperature 1, top-p 1 while training).
 
-    `engine`: transformers, vllm, openai or scripted.
+    `engine`: transformers, vllm, openai or scripted. `device`: where the engine transformers runs
+    (auto: on a GPU where there is one, cpu, cuda).
     """
 
     engine: str = "transformers"
+    device: str = "auto"
     model: str = "smollm2-135m"
     adapter: str | None = "default"
     temperature: float = 1.0
