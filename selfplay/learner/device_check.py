@@ -110,15 +110,8 @@ def learner_rate(
     groups = num_rows * max(1, row_tokens // (prompt_tokens + 8 * answer_tokens))
     samples = random_samples(shape.vocabulary, groups, 8, prompt_tokens, answer_tokens)
     _peak_reset(target)
-    warmup = _timed(lambda: trainer.step(samples), target)
-    times: list[float] = []
-    row: dict[str, float] = {}
-    while sum(times) < seconds and len(times) < 50:
-        begin = time.perf_counter()
-        row = trainer.step(samples)
-        _wait(target)
-        times.append(time.perf_counter() - begin)
-    step_s = sorted(times)[len(times) // 2]
+    row = trainer.step(samples)
+    step_s, num_steps = _repeated(lambda: trainer.step(samples), target, seconds)
     flops = step_flops(shape, lora_rank, samples, int(row["num_packed_tokens"]))
     return {
         "device": describe(target),
@@ -128,9 +121,9 @@ def learner_rate(
         "checkpointing": checkpointing,
         "packed_tokens": row["num_packed_tokens"],
         "sequence_tokens": row["num_sample_tokens"],
-        "first_step_s": warmup,
+        "first_step_s": row["train_s"],
         "step_s": step_s,
-        "num_steps": len(times),
+        "num_steps": num_steps,
         "packed_tokens_per_s": row["num_packed_tokens"] / step_s,
         "flops_per_step": flops,
         "flops_per_s": flops / step_s,
@@ -173,16 +166,12 @@ def sampling_rate(
         for index, prompt in enumerate(prompts.tolist())
     ]
     first_s = _timed(lambda: policy.sample(requests), target)
-    times, num_tokens = [], 0
-    lengths: list[list[int]] = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        answers = policy.sample(requests)
-        _wait(target)
-        times.append(time.perf_counter() - begin)
-        lengths = [[len(answer.token_ids) for answer in group] for group in answers]
-        num_tokens = sum(map(sum, lengths))
-    took = sorted(times)[len(times) // 2]
+    took = sorted(_timed(lambda: policy.sample(requests), target) for _ in range(repeats))[
+        repeats // 2
+    ]
+    answers = policy.sample(requests)
+    lengths = [[len(answer.token_ids) for answer in group] for group in answers]
+    num_tokens = sum(map(sum, lengths))
     needed = sampling_bytes(shape, prompt_tokens, lengths)
     return {
         "device": describe(target),
@@ -320,6 +309,14 @@ def _timed(work: Callable[[], Any], device: torch.device) -> float:
     work()
     _wait(device)
     return time.perf_counter() - begin
+
+
+def _repeated(work: Callable[[], Any], device: torch.device, seconds: float) -> tuple[float, int]:
+    """Median time of `work` and how often it was done in about `seconds`."""
+    times: list[float] = []
+    while sum(times) < seconds and len(times) < 50:
+        times.append(_timed(work, device))
+    return sorted(times)[len(times) // 2], len(times)
 
 
 def _wait(device: torch.device) -> None:
