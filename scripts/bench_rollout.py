@@ -30,8 +30,8 @@ import torch
 import urllib3
 
 from selfplay.cache import cache_root
+from selfplay.config import VLLMConfig
 from selfplay.curriculum.compact import trajectory
-from selfplay.engine_config import VLLMConfig
 from selfplay.errors import SelfplayError, UserError
 from selfplay.learner.mismatch import Mismatch, measure_mismatch
 from selfplay.learner.publish import save_hf

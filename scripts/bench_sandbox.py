@@ -108,7 +108,7 @@ class Unprepared:
 
 
 @dataclass
-class ValidationState:
+class TimedBug:
     """One bug and what it cost, in seconds."""
 
     repo: str
@@ -147,11 +147,11 @@ def raw_seconds(jobs: list[Job], sandbox: Sandbox) -> float:
     return float(sum(json.loads(result.output.decode().splitlines()[-1])))
 
 
-def timed(subject: ValidationState, kind: str, runner: TestRunner) -> ValidationReport:
+def timed(bug: TimedBug, kind: str, runner: TestRunner) -> ValidationReport:
     """One validation, its wall time noted under `kind`."""
     began = time.perf_counter()
-    report = validate(subject.artifact, runner.environment, runner, LIMITS)
-    subject.seconds[kind] = time.perf_counter() - began
+    report = validate(bug.artifact, runner.environment, runner, LIMITS)
+    bug.seconds[kind] = time.perf_counter() - began
     if report.verdict == "undecided":
         raise SystemExit(f"{kind}: a sandbox failed: {report.checks}")
     return report
@@ -162,50 +162,44 @@ def answer(report: ValidationReport) -> tuple[Any, ...]:
     return report.verdict, report.reason, report.fail_to_pass, report.pass_to_pass, report.flaky
 
 
-def make_subjects(
-    injector: CompactInjector, number: int, bar: tqdm[Any]
-) -> Iterator[ValidationState]:
+def make_bugs(injector: CompactInjector, number: int, bar: tqdm[Any]) -> Iterator[TimedBug]:
     """Procedural bugs of one repository that at least one test notices."""
     for found in itertools.islice(procedural_answers(injector, seed=11), 40 * number):
         artifact = procedural_artifact(injector, found)
         if artifact is not None:
             bar.update(1)
-            yield ValidationState(repo=injector.prepared.name, artifact=artifact)
+            yield TimedBug(repo=injector.prepared.name, artifact=artifact)
             number -= 1
             if number == 0:
                 return
 
 
-def measure(
-    subject: ValidationState, prepared: PreparedRepo, plain: Sandbox, fast: TestRunner
-) -> None:
+def measure(bug: TimedBug, prepared: PreparedRepo, plain: Sandbox, fast: TestRunner) -> None:
     """raw, plain and fast for one bug."""
     recorder = Recorder(plain)
-    reference = timed(subject, "plain", TestRunner(recorder, prepared.environment))
-    subject.seconds["raw"] = raw_seconds(recorder.jobs, plain)
-    report = timed(subject, "fast", fast)
-    subject.num_runs, subject.valid = len(recorder.jobs), reference.verdict == "valid"
-    subject.agrees = answer(report) == answer(reference)
-    if not subject.agrees:
+    reference = timed(bug, "plain", TestRunner(recorder, prepared.environment))
+    bug.seconds["raw"] = raw_seconds(recorder.jobs, plain)
+    report = timed(bug, "fast", fast)
+    bug.num_runs, bug.valid = len(recorder.jobs), reference.verdict == "valid"
+    bug.agrees = answer(report) == answer(reference)
+    if not bug.agrees:
         tqdm.write(
-            f"{subject.repo}: plain {answer(reference)}\nfast {answer(report)}\n"
-            f"{subject.artifact.bug_patch}",
+            f"{bug.repo}: plain {answer(reference)}\nfast {answer(report)}\n"
+            f"{bug.artifact.bug_patch}",
             file=sys.stderr,
         )
 
 
-def measure_docker(
-    subjects: list[ValidationState], repos: dict[str, PreparedRepo], stack: ExitStack
-) -> None:
+def measure_docker(bugs: list[TimedBug], repos: dict[str, PreparedRepo], stack: ExitStack) -> None:
     """docker and naive for some bugs."""
     from selfplay.sandbox.docker.sandbox import DockerSandbox
 
     kinds: dict[str, Sandbox] = {"docker": DockerSandbox(), "naive": Unprepared(DockerSandbox())}
     for sandbox in kinds.values():
         stack.enter_context(closing(sandbox))
-    for subject in tqdm(subjects, desc="in Docker", unit="bug"):
+    for bug in tqdm(bugs, desc="in Docker", unit="bug"):
         for kind, sandbox in kinds.items():
-            timed(subject, kind, TestRunner(sandbox, repos[subject.repo].environment))
+            timed(bug, kind, TestRunner(sandbox, repos[bug.repo].environment))
 
 
 def snapshot_ms(sandbox: Sandbox, prepared: PreparedRepo) -> float:
@@ -220,36 +214,36 @@ def snapshot_ms(sandbox: Sandbox, prepared: PreparedRepo) -> float:
 
 
 def validate_all(
-    subjects: list[ValidationState], repos: dict[str, PreparedRepo], sandbox: Sandbox, workers: int
+    bugs: list[TimedBug], repos: dict[str, PreparedRepo], sandbox: Sandbox, workers: int
 ) -> float:
     """Seconds for all of them with all levers and so many workers."""
     runners = {name: TestRunner(sandbox, r.environment) for name, r in repos.items()}
     pool = SandboxPool(sandbox, workers)
 
-    def one(subject: ValidationState) -> None:
-        validate(subject.artifact, repos[subject.repo].environment, runners[subject.repo], LIMITS)
+    def one(bug: TimedBug) -> None:
+        validate(bug.artifact, repos[bug.repo].environment, runners[bug.repo], LIMITS)
 
     began = time.perf_counter()
-    pool.map(one, subjects)
+    pool.map(one, bugs)
     return time.perf_counter() - began
 
 
-def median_ratio(subjects: list[ValidationState], above: str, below: str) -> float | None:
+def median_ratio(bugs: list[TimedBug], above: str, below: str) -> float | None:
     """Median over bugs of one kind's seconds over another's."""
-    ratios = [s.seconds[above] / s.seconds[below] for s in subjects if above in s.seconds]
+    ratios = [s.seconds[above] / s.seconds[below] for s in bugs if above in s.seconds]
     return round(statistics.median(ratios), 3) if ratios else None
 
 
-def total(subjects: list[ValidationState], kind: str) -> float:
-    return sum(subject.seconds[kind] for subject in subjects)
+def total(bugs: list[TimedBug], kind: str) -> float:
+    return sum(bug.seconds[kind] for bug in bugs)
 
 
-def table(subjects: list[ValidationState], say: Callable[[str], None]) -> None:
+def table(bugs: list[TimedBug], say: Callable[[str], None]) -> None:
     """Sums by repository, for people."""
     kinds = ["raw", "plain", "fast", "docker", "naive"]
     say(f"{'':14}{'bugs':>6}{'valid':>7}{'runs':>6}" + "".join(f"{k:>9}" for k in kinds))
-    for repo in dict.fromkeys(s.repo for s in subjects):
-        mine = [s for s in subjects if s.repo == repo]
+    for repo in dict.fromkeys(s.repo for s in bugs):
+        mine = [s for s in bugs if s.repo == repo]
         cells = []
         for kind in kinds:
             seconds = [s.seconds[kind] for s in mine if kind in s.seconds]
@@ -278,42 +272,42 @@ def main() -> int:
         pool = SandboxPool(forking, 1)
         repos = {n: prepare(load_spec(n, find_repos_dir()), plain) for n in names}
         tokenizer = ScriptedPolicy().tokenizer
-        subjects: list[ValidationState] = []
+        bugs: list[TimedBug] = []
         with tqdm(total=number * len(names), unit="bug", desc="validating") as bar:
             for prepared in repos.values():
                 runner = TestRunner(forking, prepared.environment)
                 looked = TestRunner(pool.sandbox, prepared.environment)
                 injector = CompactInjector(prepared, tokenizer, looked, ScaffoldConfig())
-                for subject in make_subjects(injector, number, bar):
-                    measure(subject, prepared, plain, runner)
-                    subjects.append(subject)
+                for bug in make_bugs(injector, number, bar):
+                    measure(bug, prepared, plain, runner)
+                    bugs.append(bug)
         first = repos[names[0]]
         snapshots = {"bubblewrap": snapshot_ms(plain, first)}
         if not options.no_docker:
-            measure_docker(subjects[:: 3 if options.quick else 8], repos, stack)
+            measure_docker(bugs[:: 3 if options.quick else 8], repos, stack)
             from selfplay.sandbox.docker.sandbox import DockerSandbox
 
             snapshots["docker"] = snapshot_ms(stack.enter_context(closing(DockerSandbox())), first)
-        one, two = (validate_all(subjects, repos, forking, workers) for workers in (1, 2))
-        table(subjects, say)
-        dockered = [s for s in subjects if "naive" in s.seconds]
+        one, two = (validate_all(bugs, repos, forking, workers) for workers in (1, 2))
+        table(bugs, say)
+        dockered = [s for s in bugs if "naive" in s.seconds]
         document = {
             "overhead_ratio": {
-                "docker": median_ratio(subjects, "docker", "raw"),
-                "bubblewrap": median_ratio(subjects, "plain", "raw"),
+                "docker": median_ratio(bugs, "docker", "raw"),
+                "bubblewrap": median_ratio(bugs, "plain", "raw"),
             },
-            "fast_ratio": median_ratio(subjects, "fast", "raw"),
+            "fast_ratio": median_ratio(bugs, "fast", "raw"),
             "naive_ratio": round(total(dockered, "naive") / total(dockered, "fast"), 2)
             if dockered
             else None,
-            "bugs_per_minute": round(60 * len(subjects) / one, 1),
+            "bugs_per_minute": round(60 * len(bugs) / one, 1),
             "snapshot_ms": snapshots,
             "parallel_speedup": round(one / two, 2),
             "repos": list(names),
-            "bugs": len(subjects),
-            "valid": sum(s.valid for s in subjects),
-            "disagreements": sum(not s.agrees for s in subjects),
-            "fast_total_ratio": round(total(subjects, "fast") / total(subjects, "raw"), 3),
+            "bugs": len(bugs),
+            "valid": sum(s.valid for s in bugs),
+            "disagreements": sum(not s.agrees for s in bugs),
+            "fast_total_ratio": round(total(bugs, "fast") / total(bugs, "raw"), 3),
         }
     sys.stdout.write(json.dumps(document) + "\n")
     return 0

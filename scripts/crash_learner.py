@@ -38,11 +38,10 @@ from safetensors.torch import load_file
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from selfplay.commands.train import train
-from selfplay.config import TrainConfig, load_config
+from selfplay.config import LearnerConfig, TrainConfig, load_config
 from selfplay.learner.grpo import GrpoLearner, trainer_config
 from selfplay.learner.packing import pack
 from selfplay.learner.trainer import Trainer
-from selfplay.learner_config import LearnerConfig
 from selfplay.metrics import MetricsConfig, MetricsLog
 from selfplay.policy.transformers import TransformersPolicy
 from selfplay.run_dir import RunDir

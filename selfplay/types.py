@@ -50,7 +50,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Control parameters of one injection (ssr.md section 3); defaults are those of `validate`.
+    """Control parameters of one injection (arXiv 2512.18552); defaults are those of `validate`.
 
     inverse_hunks    inverse mutation of each hunk of the bug patch, and not of each file alone
     """
@@ -84,7 +84,7 @@ class InjectionTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BugArtifact:
-    """The five files of a bug (ssr.md section 2), as text (UTF-8 with surrogateescape)."""
+    """The five files of a bug (docs/formats.md), as text (UTF-8 with surrogateescape)."""
 
     test_script: str
     test_files: tuple[str, ...]
@@ -107,7 +107,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationReport:
-    """The consistency validation of one artifact (ssr.md section 4), in interface order."""
+    """The consistency validation of one artifact (docs/validation.md), in interface order."""
 
     verdict: Verdict
     checks: tuple[Check, ...]
@@ -140,7 +140,7 @@ class SolveTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradeReport:
-    """The verdict on one fix patch (ssr.md section 5)."""
+    """The verdict on one fix patch (docs/validation.md)."""
 
     resolved: bool
     reward: int
@@ -164,7 +164,8 @@ class Completion:
 
     The end-of-turn token is part of `token_ids` when it was sampled (finish_reason "stop").
     `policy_version` is the oldest that had a part in it; `spans` tell them apart where weights
-    changed while it was sampled (empty: one version made it all).
+    changed while it was sampled (empty: one version made it all). `problem`: why the engine gave no
+    answer to this request alone, such as `content_filter`; `errored`: by no fault of the model.
     """
 
     token_ids: tuple[int, ...]
@@ -173,6 +174,8 @@ class Completion:
     finish_reason: Literal["stop", "length"]
     policy_version: int
     spans: tuple[VersionSpan, ...] = ()
+    problem: str = ""
+    errored: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The tools of the agentic scaffold, as in CWM: bash, edit, create, submit (ssr.md section 8).
+"""The tools of the agentic scaffold, as in CWM: bash, edit, create, submit (docs/agentic.md).
 
 `ToolBox` performs calls in a session of the sandbox and answers with text for the model. An answer
 to a malformed call says how to do it right.

@@ -1,4 +1,4 @@
-"""Higher-order bugs: a failed repair that applies becomes a bug of its own (ssr.md section 6).
+"""Higher-order bugs: a failed repair that applies becomes a bug of its own (arXiv 2512.18552).
 
 The new buggy state is the bug with the failed fix above it. Its failing tests are found anew, the
 weakening hides those, and it enters by the same door as any bug: the whole validation. Never beyond

@@ -1,4 +1,4 @@
-"""The artifact directory: five files that define a bug (ssr.md section 2, interface.md)."""
+"""The artifact directory: five files that define a bug (docs/formats.md)."""
 
 from __future__ import annotations
 

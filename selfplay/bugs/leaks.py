@@ -2,7 +2,7 @@
 
 Everything that it can read is searched (files, byte code, installed packages, build folders, git
 objects) for left-overs, for the original content of changed files, and for the very lines that the
-bug removed (pitfalls, "Leaks").
+bug removed (docs/validation.md).
 """
 
 from __future__ import annotations

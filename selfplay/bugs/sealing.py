@@ -1,6 +1,6 @@
 """The solver's tree: bug and weakening applied, history and every copy of the original removed.
 
-Grading never reads it; it restores from the original tree (ssr.md section 5, pitfalls "Leaks").
+Grading never reads it; it restores from the original tree (docs/validation.md).
 """
 
 from __future__ import annotations

@@ -13,14 +13,20 @@ from selfplay.agent.loop import OnTurn
 from selfplay.bug_sources.commits import at_commit, commit_environment, read_commit, split_name
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.commands.output import say
-from selfplay.config import PolicyConfig, ReposConfig, SandboxConfig, ScaffoldConfig, TrainConfig
+from selfplay.config import (
+    LearnerConfig,
+    PolicyConfig,
+    ReposConfig,
+    SandboxConfig,
+    ScaffoldConfig,
+    TrainConfig,
+)
 from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import SuiteTask
 from selfplay.curriculum.agentic import AgenticScaffold
 from selfplay.curriculum.compact import CompactScaffold
 from selfplay.curriculum.scaffold import RepoContext, RolloutContext, Sampling, Scaffold
 from selfplay.errors import UserError
-from selfplay.learner_config import LearnerConfig
 from selfplay.repo.prepare import PreparedRepo, prepare
 from selfplay.repo.spec import find_repos_dir, load_spec, spec_from
 from selfplay.run_dir import RunDir

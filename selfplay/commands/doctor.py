@@ -9,8 +9,7 @@ import platform
 from collections.abc import Sequence
 
 from selfplay.commands.output import print_json, print_table
-from selfplay.config import DoctorConfig, load_config
-from selfplay.engine_config import OpenAIConfig
+from selfplay.config import DoctorConfig, OpenAIConfig, load_config
 from selfplay.errors import UserError
 from selfplay.sandbox.select import sandbox_report
 

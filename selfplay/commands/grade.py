@@ -24,7 +24,7 @@ Exit code 0 resolved, 1 not resolved (or the artifact is invalid), 3 undecided.
 
 
 def run(overrides: Sequence[str]) -> int:
-    """Validate, grade, print the report of `interface.md`."""
+    """Validate, grade, print the report (docs/formats.md)."""
     config = load_config(GradeConfig, "grade", overrides)
     artifact = read_artifact(Path(config.artifact))
     path = Path(config.patch)

@@ -17,7 +17,7 @@ FIRST = ("num_first_resolved", "num_first_attempts")
 def summarise(
     config: TrainConfig, run_dir: RunDir, corpus: Corpus, *, wall_s: float
 ) -> dict[str, Any]:
-    """Write and return `summary.json` (keys of interface.md; the rest under `details`)."""
+    """Write and return `summary.json` (keys: docs/formats.md; the rest under `details`)."""
     rows = run_dir.read_metrics()
     quarter = max(1, len(rows) // 4)
     before, after = run_dir.read_json("eval_before.json"), run_dir.read_json("eval_after.json")

@@ -43,7 +43,7 @@ def open_repo(config: ValidateConfig, pool: SandboxPool) -> PreparedRepo:
 
 
 def run(overrides: Sequence[str]) -> int:
-    """Validate and print the report of `interface.md`."""
+    """Validate and print the report (docs/formats.md)."""
     config = load_config(ValidateConfig, "validate", overrides)
     artifact = read_artifact(Path(config.artifact))
     with sandbox_pool(config.sandbox) as pool:

@@ -20,12 +20,11 @@ from selfplay.commands.compose import (
     sandbox_pool,
 )
 from selfplay.commands.output import print_json, say
-from selfplay.config import WarmstartConfig, load_config
+from selfplay.config import LearnerConfig, WarmstartConfig, load_config
 from selfplay.corpus.corpus import Corpus
 from selfplay.curriculum.compact import CompactRoles
 from selfplay.errors import UserError
 from selfplay.files import append_json_lines, read_json_lines, write_atomic
-from selfplay.learner_config import LearnerConfig
 from selfplay.roles.compact.injector import CompactInjector
 from selfplay.sampling import Tokenizer
 from selfplay.sandbox.pool import SandboxPool

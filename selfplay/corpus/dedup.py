@@ -1,6 +1,6 @@
 """When two bugs are the same: change up to layout, buggy tree up to layout, failing tests.
 
-What makes a corpus varied is measured on code, not on text (ssr.md section 10): comments,
+What makes a corpus varied is measured on code, not on text (arXiv 2512.18552): comments,
 docstrings, blanks and line breaks never make a bug new.
 """
 

@@ -200,4 +200,6 @@ def _nothing_handed_in(rollout: Rollout) -> InfrastructureError | Rejected:
     if rollout.status == "errored":
         return InfrastructureError(rollout.info["error"])
     ending = rollout.info["ending"]
+    if ending == "no_answer":
+        return Rejected(str(rollout.info["error"]))
     return Rejected("bad_calls" if ending == "bad_calls" else f"not_submitted: {ending}")

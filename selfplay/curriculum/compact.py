@@ -12,6 +12,7 @@ from selfplay.config import PolicyConfig, ScaffoldConfig
 from selfplay.curriculum.scaffold import Answer, RepoContext, Rollout, RolloutContext
 from selfplay.roles.compact.injector import CompactInjector, InjectorPrompt
 from selfplay.roles.compact.solver import CompactSolver, SolverPrompt
+from selfplay.roles.rejected import Rejected
 from selfplay.sampling import Policy, SampleRequest, Tokenizer, logprob_temperature
 from selfplay.scripted.compact import ScriptedPolicy
 from selfplay.types import (
@@ -113,8 +114,8 @@ def _sampled(
         [
             Answer(
                 rollout=one_turn(request, completion),
-                read=functools.partial(reader, prompt, completion.text),
-                key=completion.text,
+                read=functools.partial(_read, reader, prompt, completion),
+                key=(completion.text, completion.problem, completion.errored),
             )
             for completion in completions
         ]
@@ -122,6 +123,12 @@ def _sampled(
             requests, prompts, readers, policy.sample(requests), strict=True
         )
     ]
+
+
+def _read(reader: Callable[[Prompt, str], T], prompt: Prompt, completion: Completion) -> T:
+    if completion.problem:
+        raise Rejected(completion.problem, errored=completion.errored)
+    return reader(prompt, completion.text)
 
 
 def one_turn(request: SampleRequest, completion: Completion) -> Rollout:

@@ -79,7 +79,7 @@ def judge_injection(
         artifact = answer.read()
         report = validate(artifact, repo.prepared.environment, repo.runner, task.limits)
     except Rejected as rejected:
-        return InjectionOutcome(reason=rejected.reason)
+        return InjectionOutcome(reason=rejected.reason, errored=rejected.errored)
     except InfrastructureError as error:
         return InjectionOutcome(reason=f"infrastructure: {error}", errored=True)
     valid = report.verdict == "valid"

@@ -73,7 +73,7 @@ def judge_attempt(context: RolloutContext, task: SolveTask, answer: Answer[str])
         patch = answer.read()
         report = grade(task, patch, context.repo_contexts[task.repo].runner)
     except Rejected as rejected:
-        return SolveOutcome(reason=rejected.reason)
+        return SolveOutcome(reason=rejected.reason, errored=rejected.errored)
     except InfrastructureError as error:
         return SolveOutcome(reason=f"infrastructure: {error}", patch=patch, errored=True)
     return SolveOutcome(

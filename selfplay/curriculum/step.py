@@ -2,7 +2,7 @@
 
 Each phase is one batch for the policy and one for the sandboxes. A valid bug that is found twice
 in a step is solved once and both finders get its reward; a bug that an earlier step found is a
-duplicate and counts as invalid (variety: arXiv 2512.18552, section 2).
+duplicate and counts as invalid (variety: docs/architecture.md).
 """
 
 from __future__ import annotations

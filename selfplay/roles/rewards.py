@@ -1,4 +1,4 @@
-"""Rewards of both roles (ssr.md section 7), as plain functions of what happened."""
+"""Rewards of both roles (arXiv 2512.18552), as plain functions of what happened."""
 
 from __future__ import annotations
 

@@ -10,12 +10,12 @@ import pytest
 from jinja2 import UndefinedError
 
 from selfplay.agent.fenced import write_call
-from selfplay.agent_config import AgentConfig
 from selfplay.bugs.artifact import solve_task
 from selfplay.bugs.patches.layers import reverse_patch
 from selfplay.chat import ToolCall
 from selfplay.commands.compose import make_rollout_context, prepare_repos, sandbox_pool
 from selfplay.config import (
+    AgentConfig,
     CurriculumConfig,
     InjectorConfig,
     ReposConfig,

@@ -1,4 +1,4 @@
-"""Grading: the pitfalls of other systems, and the ways in which a fix can cheat."""
+"""Grading: what other systems got wrong, and the ways in which a fix can cheat."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ GOLD = "the gold patch"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """What all cases have. `source` names the rule: a section of ssr.md, or pitfalls."""
+    """What all cases have. `source` names the rule that is tried (docs/conformance.md)."""
 
     kind: ClassVar[str]
     name: str

@@ -20,8 +20,9 @@ plays them repeatedly, without any cached run in common, on plain bubblewrap, fo
 Docker. This file is written by `python scripts/conformance.py --write-docs`.
 
 The rules are those of *Toward Training Superintelligent Software Agents through Self-Play SWE-RL*
-by section of our specification (`ssr`), and the defects of earlier systems (`pitfalls`). Reasons
-are explained in `docs/validation.md`.
+(arXiv 2512.18552): a check of the validation by its name, grading, injection and how injectors may
+cheat; "earlier systems" are defects that shipped elsewhere. Reasons are explained in
+`docs/validation.md`.
 """
 
 

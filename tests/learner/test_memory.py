@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from selfplay.commands.compose import check_weights, scaffold_class
-from selfplay.config import PolicyConfig, ScaffoldConfig
+from selfplay.config import LearnerConfig, PolicyConfig, ScaffoldConfig
 from selfplay.errors import UserError
 from selfplay.learner.memory import (
     MIB,
@@ -23,7 +23,6 @@ from selfplay.learner.memory import (
     estimate,
 )
 from selfplay.learner.trainer import TrainerConfig
-from selfplay.learner_config import LearnerConfig
 
 from .tiny import tiny_model
 

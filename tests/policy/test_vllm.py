@@ -18,7 +18,7 @@ import torch
 
 from selfplay.cache import cache_root
 from selfplay.chat import BadCall, ChatRenderer, ToolSpec
-from selfplay.engine_config import OpenAIConfig, VLLMConfig
+from selfplay.config import OpenAIConfig, VLLMConfig
 from selfplay.errors import PolicyError, UserError
 from selfplay.learner.mismatch import measure_mismatch
 from selfplay.learner.publish import save_hf

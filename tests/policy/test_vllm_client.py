@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from selfplay.engine_config import VLLMConfig
+from selfplay.config import VLLMConfig
 from selfplay.errors import PolicyError, UserError
 from selfplay.policy.vllm import VLLMPolicy, open_vllm
 from selfplay.policy.vllm_backend import Backend

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from selfplay.engine_config import VLLMConfig
+from selfplay.config import VLLMConfig
 from selfplay.errors import UserError
 from selfplay.policy.vllm_server import find_python
 

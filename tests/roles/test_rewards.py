@@ -1,4 +1,4 @@
-"""Rewards by hand (ssr.md section 7)."""
+"""Rewards by hand (arXiv 2512.18552)."""
 
 from __future__ import annotations
 

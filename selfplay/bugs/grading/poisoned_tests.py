@@ -1,7 +1,7 @@
 """Poisoned tests: the oracle tests made to fail, to see whether a fix still makes them "pass".
 
 Source code that disarms the test runner, even for chosen tests and from inside a call, makes a
-test pass that must fail; so does an answer that is equal to everything (ssr.md section 5, canary).
+test pass that must fail; so does an answer that is equal to everything (docs/validation.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Public and private oracle tests: show a part, grade on all (ssr.md section 10).
+"""Public and private oracle tests: show a part, grade on all (arXiv 2512.18552).
 
 A solver that fits the tests it sees and not the behaviour passes the public part and fails the
 private one; the share of such attempts is the overfit rate.

@@ -2,7 +2,7 @@
 
 A fix may change source files. Test files and their helpers, configuration that steers the test
 runner, start-up hooks of the interpreter and modules that would shadow the runner or the standard
-library are put back before grading (ssr.md section 5).
+library are put back before grading (docs/validation.md).
 """
 
 from __future__ import annotations

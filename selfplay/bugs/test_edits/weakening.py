@@ -1,4 +1,4 @@
-"""Weakens a test suite by removing test functions, so that a bug goes unnoticed (ssr.md sec. 2)."""
+"""Weakens a test suite: test functions go, so that a bug is unnoticed (docs/formats.md)."""
 
 from __future__ import annotations
 

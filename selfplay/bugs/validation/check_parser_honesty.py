@@ -1,4 +1,4 @@
-"""The `parser_honesty` check: a parser may only repeat what the output says (ssr.md section 4)."""
+"""The check `parser_honesty`: parsers only repeat what the output says (docs/validation.md)."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from selfplay.bugs.test_runs.scripts import parser_runner, script_runner
 from selfplay.bugs.validation.validation_state import CheckFailed, ValidationState
 
 
-def check_parser_honesty(subject: ValidationState) -> str:
+def check_parser_honesty(state: ValidationState) -> str:
     """Doctored output must give no new passes; an independent reading must agree."""
-    assert subject.original_run is not None and subject.bug_run is not None
-    full = subject.original_passes
-    text = subject.original_run.output
-    if _passes(subject, ""):
+    assert state.original_run is not None and state.bug_run is not None
+    full = state.original_passes
+    text = state.original_run.output
+    if _passes(state, ""):
         raise CheckFailed("passes_on_empty", "the parser reports passes on empty output")
     lines = text.splitlines(keepends=True)
     for share in (0.34, 0.67):
         cut = "".join(lines[: int(len(lines) * share)])
-        _only(subject, cut, full, "passes_on_truncated")
+        _only(state, cut, full, "passes_on_truncated")
     shuffled = list(lines)
     random.Random(0).shuffle(shuffled)
-    _only(subject, "".join(shuffled), full, "passes_on_shuffled")
-    if parser_runner(subject.artifact.test_parser) is None:
-        _check_erasure(subject, text, sorted(full))
-    second = _independent(subject, subject.original_run) + _independent(subject, subject.bug_run)
+    _only(state, "".join(shuffled), full, "passes_on_shuffled")
+    if parser_runner(state.artifact.test_parser) is None:
+        _check_erasure(state, text, sorted(full))
+    second = _independent(state, state.original_run) + _independent(state, state.bug_run)
     return second or "no independent reading"
 
 
-def _passes(subject: ValidationState, text: str) -> set[str]:
-    table, ok, _ = subject.runner.parse(subject.artifact.test_parser, text)
+def _passes(state: ValidationState, text: str) -> set[str]:
+    table, ok, _ = state.runner.parse(state.artifact.test_parser, text)
     return set(passed_tests(table)) if ok else set()
 
 
-def _only(subject: ValidationState, text: str, allowed: set[str], reason: str) -> None:
+def _only(state: ValidationState, text: str, allowed: set[str], reason: str) -> None:
     """Passes on doctored output must pass on the whole one, and be named in the doctored one."""
-    for test in _passes(subject, text):
+    for test in _passes(state, text):
         if test not in allowed or not _named(test, text):
             raise CheckFailed(reason, f"{test}: reported passed, the output does not say so")
 
 
-def _check_erasure(subject: ValidationState, text: str, passes: list[str]) -> None:
+def _check_erasure(state: ValidationState, text: str, passes: list[str]) -> None:
     """A test whose lines are taken out of the output must not pass any more."""
     for test in passes:
         if not _named(test, text):
@@ -52,7 +52,7 @@ def _check_erasure(subject: ValidationState, text: str, passes: list[str]) -> No
     word = _last_word(chosen)
     pattern = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)")
     rest = "".join(line for line in text.splitlines(keepends=True) if not pattern.search(line))
-    if chosen in _passes(subject, rest):
+    if chosen in _passes(state, rest):
         raise CheckFailed("unsupported_pass", f"{chosen}: passes without a line that names it")
 
 
@@ -65,9 +65,9 @@ def _last_word(test: str) -> str:
     return words[-1] if words else test
 
 
-def _independent(subject: ValidationState, run: TestRun) -> str:
+def _independent(state: ValidationState, run: TestRun) -> str:
     """Compare with JUnit XML and the exit status, where the script is the harness's own."""
-    runner = script_runner(subject.artifact.test_script)
+    runner = script_runner(state.artifact.test_script)
     if runner is None:
         return ""
     failing = any(status == "failed" for status in run.table.values())
@@ -78,7 +78,7 @@ def _independent(subject: ValidationState, run: TestRun) -> str:
     if runner != "pytest":
         return "exit status agrees; "
     passed = passed_tests(run.table)
-    if parser_runner(subject.artifact.test_parser) == "pytest":
+    if parser_runner(state.artifact.test_parser) == "pytest":
         wrong = unsupported_passes(passed, run.junit)
         if wrong:
             raise CheckFailed("junit_disagrees", f"not passed in JUnit XML: {wrong[:5]}")

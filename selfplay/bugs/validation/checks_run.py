@@ -1,81 +1,89 @@
-"""The consistency checks that run the oracle tests on states of the code (ssr.md section 4)."""
+"""The consistency checks that run the oracle tests on states of the code (docs/validation.md)."""
 
 from __future__ import annotations
 
 from selfplay.bugs.patches.diffs import parse_patch, reverse_hunks
 from selfplay.bugs.patches.layers import apply_patch
 from selfplay.bugs.test_runs.runner import TestRun, failed_tests, passed_tests
+from selfplay.bugs.validation.elsewhere import passing_elsewhere
 from selfplay.bugs.validation.validation_state import CheckFailed, ValidationState, without
 from selfplay.types import TestTable
 
 OTHER_SEED = 1
 
 
-def check_parser(subject: ValidationState) -> str:
+def check_parser(state: ValidationState) -> str:
     """The parser turns the real output of the original code into a non-empty table."""
-    run = subject.readable(subject.run({}), "original code")
-    subject.original_run = run
+    run = state.readable(state.run({}), "original code")
+    state.original_run = run
     return f"{len(run.table)} tests"
 
 
-def check_script(subject: ValidationState) -> str:
+def check_script(state: ValidationState) -> str:
     """On the original code enough tests pass and none fails."""
-    assert subject.original_run is not None
-    table = subject.original_run.table
+    assert state.original_run is not None
+    table = state.original_run.table
     failing = failed_tests(table)
     if failing:
         raise CheckFailed("tests_failing", f"{len(failing)} fail on the original: {failing[:5]}")
     passing = len(passed_tests(table))
-    if passing < subject.limits.min_passing_tests:
+    if passing < state.limits.min_passing_tests:
         raise CheckFailed(
-            "too_few_passing", f"{passing} pass, {subject.limits.min_passing_tests} wanted"
+            "too_few_passing", f"{passing} pass, {state.limits.min_passing_tests} wanted"
         )
     return f"{passing} pass"
 
 
-def check_bug(subject: ValidationState) -> str:
-    """Enough tests that pass on the original do not pass with the bug; at least one still does.
+def check_bug(state: ValidationState) -> str:
+    """Enough tests that pass on the original do not pass with the bug; at least one still does,
+    of the oracle's or of another file.
 
     A test that vanishes (its file cannot be imported any more) counts as failing, as it does in
     grading, but at least one failure must be reported by the run.
     """
-    run = subject.run(subject.bug)
-    if not run.timed_out and run.parser_ok and not passed_tests(run.table):
+    run = state.run(state.bug)
+    passes = state.original_passes
+    fails = any(run.table.get(test) == "failed" for test in passes)
+    if not run.timed_out and run.parser_ok and not passed_tests(run.table) and not fails:
         raise CheckFailed("nothing_passes", "no test passes with the bug; the suite is broken")
-    run = subject.readable(run, "with the bug")
-    subject.bug_run = run
-    passes = subject.original_passes
-    subject.pass_to_pass = [t for t in passes_in_order(subject) if run.table.get(t) == "passed"]
-    subject.fail_to_pass = [t for t in passes_in_order(subject) if run.table.get(t) != "passed"]
-    if not subject.pass_to_pass:
-        raise CheckFailed("nothing_passes", "no test of the original passes with the bug")
+    run = state.readable(run, "with the bug")
+    state.bug_run = run
+    state.pass_to_pass = [t for t in passes_in_order(state) if run.table.get(t) == "passed"]
+    state.fail_to_pass = [t for t in passes_in_order(state) if run.table.get(t) != "passed"]
+    if not state.pass_to_pass:
+        state.elsewhere = passing_elsewhere(state) if fails else []
+        if not state.elsewhere:
+            raise CheckFailed("nothing_passes", "no test passes with the bug, nor in other files")
     reported = failed_tests(run.table)
-    if len(subject.fail_to_pass) < subject.limits.min_failing_tests or not reported:
+    if len(state.fail_to_pass) < state.limits.min_failing_tests or not reported:
         raise CheckFailed(
             "too_few_failing",
-            f"{len(subject.fail_to_pass)} of {len(passes)} passing tests fail with the bug, "
-            f"{subject.limits.min_failing_tests} wanted",
+            f"{len(state.fail_to_pass)} of {len(passes)} passing tests fail with the bug, "
+            f"{state.limits.min_failing_tests} wanted",
         )
-    missing = sum(test not in run.table for test in subject.fail_to_pass)
-    return f"{len(subject.fail_to_pass)} fail ({missing} missing), {len(subject.pass_to_pass)} pass"
+    missing = sum(test not in run.table for test in state.fail_to_pass)
+    passing = f"{len(state.pass_to_pass)} pass"
+    if state.elsewhere:
+        passing += f", in other files {len(state.elsewhere)}"
+    return f"{len(state.fail_to_pass)} fail ({missing} missing), {passing}"
 
 
-def passes_in_order(subject: ValidationState) -> list[str]:
+def passes_in_order(state: ValidationState) -> list[str]:
     """Tests that pass on the original, in the parser's order."""
-    assert subject.original_run is not None
-    return passed_tests(subject.original_run.table)
+    assert state.original_run is not None
+    return passed_tests(state.original_run.table)
 
 
-def check_weakening(subject: ValidationState) -> str:
+def check_weakening(state: ValidationState) -> str:
     """Some failing tests pass again or are hidden once weakened, and no other test breaks."""
-    run = subject.readable(subject.run(subject.weakened_state), "weakened")
-    assert subject.bug_run is not None
-    table, buggy = run.table, subject.bug_run.table
-    again = [t for t in subject.fail_to_pass if table.get(t) == "passed"]
-    hidden = [t for t in subject.fail_to_pass if _hidden(t, table)]
-    failing = [t for t in subject.fail_to_pass if table.get(t) == "failed"]
+    run = state.readable(state.run(state.weakened_state), "weakened")
+    assert state.bug_run is not None
+    table, buggy = run.table, state.bug_run.table
+    again = [t for t in state.fail_to_pass if table.get(t) == "passed"]
+    hidden = [t for t in state.fail_to_pass if _hidden(t, table)]
+    failing = [t for t in state.fail_to_pass if table.get(t) == "failed"]
     broken = [t for t in failed_tests(table) if buggy.get(t) != "failed"]
-    lost = sum(test not in table for test in subject.pass_to_pass)
+    lost = sum(test not in table for test in state.pass_to_pass)
     detail = (
         f"{len(again)} pass again, {len(hidden)} hidden, {len(failing)} still fail, "
         f"{lost} passing tests removed"
@@ -92,37 +100,37 @@ def _hidden(test: str, table: TestTable) -> bool:
     return test not in table and table.get(test.partition("::")[0]) != "failed"
 
 
-def check_inverse_mutation(subject: ValidationState) -> str:
+def check_inverse_mutation(state: ValidationState) -> str:
     """With any one file of the bug back at its original, at least one failing test passes.
 
     Full buggy state, that file restored, un-weakened tests. A renamed file is one unit. A state
     that cannot be read does not count as a contribution.
     """
-    units = dict.fromkeys(file.paths for file in parse_patch(subject.artifact.bug_patch))
+    units = dict.fromkeys(file.paths for file in parse_patch(state.artifact.bug_patch))
     details: list[str] = []
     for paths in units:
         name = " -> ".join(paths)
-        if not any(path in subject.bug for path in paths):
+        if not any(path in state.bug for path in paths):
             raise CheckFailed("file_contributes_nothing", f"{name}: does not change in the end")
-        run = subject.run(without(subject.bug, paths))
-        repaired = _repaired(subject, run)
+        run = state.run(without(state.bug, paths))
+        repaired = _repaired(state, run)
         if not repaired:
             why = ": timed out" if run.timed_out else ""
             raise CheckFailed(
                 "file_contributes_nothing", f"{name}: no failing test passes without it{why}"
             )
         details.append(f"{name}: {repaired}")
-    if subject.limits.inverse_hunks:
-        details += _check_hunks(subject)
+    if state.limits.inverse_hunks:
+        details += _check_hunks(state)
     return "; ".join(details)
 
 
-def _check_hunks(subject: ValidationState) -> list[str]:
+def _check_hunks(state: ValidationState) -> list[str]:
     """The same for each hunk of files that have several, with all others in place."""
     details: list[str] = []
-    for name, patch in reverse_hunks(subject.artifact.bug_patch):
-        state = apply_patch(subject.environment.tree, subject.bug, patch)
-        repaired = _repaired(subject, subject.run(state))
+    for name, patch in reverse_hunks(state.artifact.bug_patch):
+        layer = apply_patch(state.environment.tree, state.bug, patch)
+        repaired = _repaired(state, state.run(layer))
         if not repaired:
             raise CheckFailed(
                 "hunk_contributes_nothing", f"{name}: no failing test passes without this hunk"
@@ -131,32 +139,32 @@ def _check_hunks(subject: ValidationState) -> list[str]:
     return details
 
 
-def _repaired(subject: ValidationState, run: TestRun) -> int:
+def _repaired(state: ValidationState, run: TestRun) -> int:
     if run.timed_out or not run.parser_ok or run.output_truncated:
         return 0
-    return sum(run.table.get(test) == "passed" for test in subject.fail_to_pass)
+    return sum(run.table.get(test) == "passed" for test in state.fail_to_pass)
 
 
-def check_determinism(subject: ValidationState) -> str:
+def check_determinism(state: ValidationState) -> str:
     """Original and buggy state again, under another hash seed; tests that disagree leave."""
-    assert subject.bug_run is not None and subject.original_run is not None
-    limits = subject.limits
-    again = subject.run(subject.bug, hash_seed=OTHER_SEED)
-    original = subject.run({}, hash_seed=OTHER_SEED)
+    assert state.bug_run is not None and state.original_run is not None
+    limits = state.limits
+    again = state.run(state.bug, hash_seed=OTHER_SEED)
+    original = state.run({}, hash_seed=OTHER_SEED)
     flaky = [
         test
-        for test in passes_in_order(subject)
+        for test in passes_in_order(state)
         if original.table.get(test) != "passed"
-        or (again.table.get(test) == "passed") != (subject.bug_run.table.get(test) == "passed")
+        or (again.table.get(test) == "passed") != (state.bug_run.table.get(test) == "passed")
     ]
-    subject.flaky = flaky
+    state.flaky = flaky
     out = set(flaky)
-    subject.fail_to_pass = [t for t in subject.fail_to_pass if t not in out]
-    subject.pass_to_pass = [t for t in subject.pass_to_pass if t not in out]
-    stable = len(subject.fail_to_pass) + len(subject.pass_to_pass)
+    state.fail_to_pass = [t for t in state.fail_to_pass if t not in out]
+    state.pass_to_pass = [t for t in state.pass_to_pass if t not in out]
+    stable = len(state.fail_to_pass) + len(state.pass_to_pass)
     if (
-        len(subject.fail_to_pass) < limits.min_failing_tests
-        or not subject.pass_to_pass
+        len(state.fail_to_pass) < limits.min_failing_tests
+        or not (state.pass_to_pass or state.elsewhere)
         or stable < limits.min_passing_tests
     ):
         raise CheckFailed("flaky", f"{len(flaky)} tests disagree with themselves: {flaky[:5]}")

@@ -1,4 +1,4 @@
-"""The consistency checks that need no run: test files, scope, forbidden content (ssr.md sec. 4)."""
+"""The checks that need no run: test files, scope, forbidden content (docs/validation.md)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from selfplay.errors import PatchError
 from selfplay.types import Layer
 
 
-def check_test_files(subject: ValidationState) -> str:
+def check_test_files(state: ValidationState) -> str:
     """Every listed file exists in the original; the weakening touches listed files alone."""
-    tree, artifact = subject.environment.tree, subject.artifact
+    tree, artifact = state.environment.tree, state.artifact
     if not artifact.test_files:
         raise CheckFailed("no_test_files", "test_files.txt lists no file")
     for path in artifact.test_files:
@@ -34,15 +34,15 @@ def check_test_files(subject: ValidationState) -> str:
         raise CheckFailed(
             "test_files_incomplete", f"test_weaken.diff touches unlisted files: {outside}"
         )
-    subject.weakening = _applied(tree, {}, artifact.weakening_patch, "weakening")
-    if not subject.weakening:
+    state.weakening = _applied(tree, {}, artifact.weakening_patch, "weakening")
+    if not state.weakening:
         raise CheckFailed("weakening_empty", "test_weaken.diff changes nothing")
     return f"{len(artifact.test_files)} test files, {len(touched)} weakened"
 
 
-def check_scope(subject: ValidationState) -> str:
+def check_scope(state: ValidationState) -> str:
     """The bug patch changes enough source files and no test or runner configuration."""
-    tree, artifact = subject.environment.tree, subject.artifact
+    tree, artifact = state.environment.tree, state.artifact
     if not artifact.bug_patch.strip():
         raise CheckFailed("bug_empty", "bug_inject.diff changes nothing")
     touched = _touched(artifact.bug_patch, "bug")
@@ -51,25 +51,23 @@ def check_scope(subject: ValidationState) -> str:
             raise CheckFailed("touches_oracle_test", f"{path}: an oracle test file")
         if is_hook_path(path):
             raise CheckFailed("touches_hook_file", f"{path}: steers the test runner")
-    subject.bug = _applied(tree, {}, artifact.bug_patch, "bug")
-    if not subject.bug:
+    state.bug = _applied(tree, {}, artifact.bug_patch, "bug")
+    if not state.bug:
         raise CheckFailed("bug_empty", "bug_inject.diff changes nothing")
-    subject.weakened_state = _applied(tree, subject.bug, artifact.weakening_patch, "weakening")
-    sources = [p for p in subject.bug if is_source_path(p, artifact.test_files)]
-    if len(sources) < subject.limits.min_changed_files:
+    state.weakened_state = _applied(tree, state.bug, artifact.weakening_patch, "weakening")
+    sources = [p for p in state.bug if is_source_path(p, artifact.test_files)]
+    if len(sources) < state.limits.min_changed_files:
         raise CheckFailed(
             "too_few_files",
-            f"{len(sources)} source files changed, {subject.limits.min_changed_files} wanted",
+            f"{len(sources)} source files changed, {state.limits.min_changed_files} wanted",
         )
-    _check_code(tree, subject.bug)
+    _check_code(tree, state.bug)
     return f"{len(sources)} source files changed"
 
 
-def check_forbidden_content(subject: ValidationState) -> str:
+def check_forbidden_content(state: ValidationState) -> str:
     """Nothing banned in script, parser, weakened tests and bug patch."""
-    found = forbidden_content(
-        subject.environment.tree, subject.artifact, subject.bug, subject.weakening
-    )
+    found = forbidden_content(state.environment.tree, state.artifact, state.bug, state.weakening)
     if found is not None:
         raise CheckFailed(*found)
     return ""

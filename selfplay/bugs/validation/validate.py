@@ -1,4 +1,4 @@
-"""Consistency validation of an artifact (ssr.md section 4): cheapest check first, three values.
+"""Consistency validation of an artifact (docs/validation.md): cheapest check first, three values.
 
 pass, fail, or undecided (the infrastructure failed: never a reward). The first check that does not
 pass ends the validation. Reason codes are listed in docs/validation.md.
@@ -55,7 +55,7 @@ def validate(
     limits: Limits | None = None,
 ) -> ValidationReport:
     """Validate one artifact on its repository's environment; never raises for a bad artifact."""
-    subject = ValidationState(
+    state = ValidationState(
         artifact=artifact, environment=environment, runner=runner, limits=limits or Limits()
     )
     checks: list[Check] = []
@@ -64,26 +64,26 @@ def validate(
         if verdict != "valid":
             checks.append(Check(name=name, status="not_run"))
             continue
-        check = _perform(name, function, subject)
+        check = _perform(name, function, state)
         checks.append(check)
         verdict = _VERDICTS.get(check.status, "valid")
     return ValidationReport(
         verdict=verdict,
         checks=tuple(checks),
-        fail_to_pass=tuple(subject.fail_to_pass),
-        pass_to_pass=tuple(subject.pass_to_pass),
-        flaky=tuple(subject.flaky),
-        num_runs=subject.num_runs,
-        failure_output=failure_excerpt(subject.bug_run.output) if subject.bug_run else "",
+        fail_to_pass=tuple(state.fail_to_pass),
+        pass_to_pass=tuple(state.pass_to_pass),
+        flaky=tuple(state.flaky),
+        num_runs=state.num_runs,
+        failure_output=failure_excerpt(state.bug_run.output) if state.bug_run else "",
     )
 
 
 def _perform(
-    name: str, function: Callable[[ValidationState], str], subject: ValidationState
+    name: str, function: Callable[[ValidationState], str], state: ValidationState
 ) -> Check:
     began = time.monotonic()
     try:
-        status, reason, detail = "pass", "", function(subject)
+        status, reason, detail = "pass", "", function(state)
     except CheckFailed as failure:
         status, reason, detail = "fail", failure.reason, failure.detail
     except UserError as error:

@@ -1,7 +1,7 @@
 """The agentic injector: it explores a repository with tools and writes all five files itself.
 
-Strategies of ssr.md section 3: direct, removal, history, each perhaps with a target (file, function
-or commit); feature_add; and combine, two valid bugs of one repository in one artifact.
+The strategies of arXiv 2512.18552: direct, removal, history, each perhaps with a target (file,
+function or commit); feature_add; and combine, two valid bugs of one repository in one artifact.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from selfplay.agent.loop import AgentTask
-from selfplay.agent_config import AgentConfig
 from selfplay.bugs.artifact import BUG, SCRIPT, WEAKENING
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.bugs.validation.validate import validate
+from selfplay.config import AgentConfig
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.agentic.submission import SUBMISSION, read_submission
 from selfplay.roles.agentic.workspace import open_injector

@@ -1,7 +1,7 @@
 """The agentic solver: it repairs a sealed tree with tools; its tree is the answer.
 
 The prompt is a function of `TaskView`: the oracle test patch, or an issue in plain words. The fix
-patch is what the tree differs by from the sealed one, whatever the model says (ssr.md section 5).
+patch is what the tree differs by from the sealed one, whatever the model says (docs/validation.md).
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from selfplay.agent.loop import AgentTask
-from selfplay.agent_config import AgentConfig
 from selfplay.bugs.grading.public_tests import public_patch, public_tests
 from selfplay.bugs.leaks import is_leaky
 from selfplay.bugs.patches.diffs import check_path
 from selfplay.bugs.patches.layers import make_patch
 from selfplay.bugs.sealing import sealed_environment, sealed_layer
+from selfplay.config import AgentConfig
 from selfplay.errors import PatchError
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.agentic.workspace import open_solver

@@ -1,4 +1,4 @@
-"""The injector's five files, taken from its sandbox and brought into one form (ssr.md section 2).
+"""The injector's five files, taken from its sandbox and brought into one form (docs/formats.md).
 
 Line ends and paths are normalised: carriage returns that an editor put everywhere go, `/testbed/x`,
 `./x` and diffs without prefixes become what `git diff` writes. What is no plain text file of a sane

@@ -1,7 +1,7 @@
 """What an agent finds in its sandbox: a tree that is a git repository, and files put beside it.
 
 The injector sees the repository's real history where there is one; the solver a fresh repository
-with one commit (ssr.md section 5). Git runs inside the sandbox, never on a tree of the model's.
+with one commit (docs/validation.md). Git runs inside the sandbox, never on a tree of the model's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The injector in one turn: a numbered function in the prompt, a short edit as the answer.
 
 The model plants the bug; the harness writes the rest of the artifact around it: oracle test files,
-script, parser, and the weakening patch that removes the tests that fail (ssr.md sections 2 and 3).
+script, parser, and the weakening patch that removes the tests that fail (docs/formats.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""ssr.md 4, check 5: tests that passed fail, and at least one still passes."""
+"""Tests that passed fail, and at least one still passes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .texts import FLOOD, HANG_LIMIT_S, OWN_SCRIPT, WAITS, parser
 
 FAMILY = Family(
     title="Bug",
-    source="ssr 4.5",
+    source="bug",
     cases=(
         ArtifactCase(
             name="no test notices",
@@ -24,7 +24,7 @@ FAMILY = Family(
             name="changes a file that no chosen test exercises",
             repo="timetable",
             want="bug/too_few_failing",
-            source="ssr 3",
+            source="injection",
             bug={
                 "lib/Timetable/Plan.pm": swap("package Timetable::Plan;", "package Timetable::Pl;")
             },
@@ -103,7 +103,7 @@ FAMILY = Family(
             name="a broken test is no bug: it failed before",
             repo="ledger",
             want="script/tests_failing",
-            source="pitfalls",
+            source="earlier systems",
             script="rm tests/conftest.py\n" + OWN_SCRIPT,
         ),
         ArtifactCase(

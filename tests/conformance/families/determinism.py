@@ -1,4 +1,4 @@
-"""ssr.md 4 and 10: tests that fail by the hash seed are no oracle."""
+"""Tests that fail by the hash seed are no oracle."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def seed_dependent() -> str:
 FLICKER = seed_dependent()
 FAMILY = Family(
     title="Determinism",
-    source="ssr 4, determinism",
+    source="determinism",
     cases=(
         ArtifactCase(
             name="the only failing test passes under another hash seed",
             repo="ledger",
             want="determinism/flaky",
-            source="ssr 10",
+            source="cheating injectors",
             bug={"ledger/money.py": swap("rest * 2 >= step", f"rest * 2 > step - ({FLICKER})")},
         ),
         ArtifactCase(
             name="fails or not by the hash of a text",
             repo="textkit",
             want="determinism/flaky",
-            source="ssr 10",
+            source="cheating injectors",
             bug={"textkit/words.py": swap("edits < fewest", f"edits < fewest + (not {FLICKER})")},
         ),
         ArtifactCase(

@@ -1,4 +1,4 @@
-"""ssr.md 3, 4 and 10: what an injector may not put into script, parser, tests and bug."""
+"""What an injector may not put into script, parser, tests and bug."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def perl(name: str, reason: str, old: str, new: str) -> Case:
 
 FAMILY = Family(
     title="Forbidden content",
-    source="ssr 4",
+    source="validation",
     cases=(
         script("asks git", "git", "git stash"),
         script("asks the network", "network", "curl -s http://localhost/ || true"),

@@ -1,4 +1,4 @@
-"""ssr.md 4, check 7: each changed file has a part in the failures."""
+"""Each changed file has a part in the failures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PREFIX_TESTS = tuple(
 )
 FAMILY = Family(
     title="Inverse mutation",
-    source="ssr 4.7",
+    source="inverse_mutation",
     cases=(
         ArtifactCase(
             name="a second hunk that no test notices, where each hunk must count",
@@ -49,7 +49,7 @@ FAMILY = Family(
             name="a passenger: a second file that no test notices",
             repo="ledger",
             want="inverse_mutation/file_contributes_nothing",
-            source="pitfalls",
+            source="earlier systems",
             bug={**LEDGER.planted, "ledger/report.py": swap("count=3", "count=4")},
         ),
         ArtifactCase(
@@ -71,7 +71,7 @@ FAMILY = Family(
             name="a partial state that cannot be read is no contribution",
             repo="ledger",
             want="inverse_mutation/file_contributes_nothing",
-            source="pitfalls",
+            source="earlier systems",
             bug=PAIR,
         ),
         ArtifactCase(

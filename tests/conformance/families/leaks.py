@@ -1,4 +1,4 @@
-"""pitfalls, leaks: a solver that looks for the answer in its sandbox does not find it."""
+"""Leaks: a solver that looks for the answer in its sandbox does not find it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def finds(name: str, path: str, text: str = "{original}", repo: str = "ledger") 
 
 FAMILY = Family(
     title="Looks for the answer",
-    source="pitfalls",
+    source="earlier systems",
     cases=(
         asks("the commit before", f"{GIT} show HEAD~1:ledger/money.py"),
         asks("every commit", f"{GIT} log -p --all"),

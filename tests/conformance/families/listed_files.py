@@ -1,4 +1,4 @@
-"""ssr.md 4, check 1: listed files exist, and the weakening touches nothing else."""
+"""Listed files exist, and the weakening touches nothing else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NOTHING = (
 )
 FAMILY = Family(
     title="Test files",
-    source="ssr 4.1",
+    source="test_files",
     cases=(
         ArtifactCase(
             name="lists no file",

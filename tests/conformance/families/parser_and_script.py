@@ -1,4 +1,4 @@
-"""ssr.md 4, checks 2 and 3: a table comes out of real output, and the original passes."""
+"""A table comes out of real output, and the original passes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from .texts import OWN_PARSER, OWN_SCRIPT, parser
 
 FAMILY = Family(
     title="Parser and script",
-    source="ssr 4.2",
+    source="parser",
     cases=(
         ArtifactCase(
             name="parser ends with an error",
@@ -25,7 +25,7 @@ FAMILY = Family(
             name="statuses in another letter case",
             repo="cachetools",
             want="parser/parser_failed",
-            source="pitfalls",
+            source="earlier systems",
             parser=parser("print(json.dumps({t: s.upper() for t, s in table.items()}))"),
         ),
         ArtifactCase(
@@ -38,7 +38,7 @@ FAMILY = Family(
             name="parser needs a file of the machine",
             repo="ledger",
             want="parser/parser_failed",
-            source="pitfalls",
+            source="earlier systems",
             parser=parser("import io\nio.open('/etc/shadow').read()\nprint(json.dumps(table))"),
         ),
         ArtifactCase(
@@ -67,7 +67,7 @@ FAMILY = Family(
             name="fewer tests pass than wanted",
             repo="ledger",
             want="script/too_few_passing",
-            source="ssr 4.3",
+            source="script",
             script=OWN_SCRIPT.replace("-v ", "-v -k round_to "),
             parser=OWN_PARSER,
         ),
@@ -75,7 +75,7 @@ FAMILY = Family(
             name="fewer tests pass than wanted",
             repo="cachetools",
             want="script/too_few_passing",
-            source="ssr 4.3",
+            source="script",
             limits={"min_passing_tests": 999},
         ),
         ArtifactCase(
@@ -89,7 +89,7 @@ FAMILY = Family(
             name="results on stderr are read, too",
             repo="ledger",
             want="valid",
-            source="pitfalls",
+            source="earlier systems",
             script=f"exec 1>&2\n{OWN_SCRIPT}",
             parser=OWN_PARSER,
         ),
@@ -97,19 +97,19 @@ FAMILY = Family(
             name="results after a megabyte of noise are read, too",
             repo="ledger",
             want="valid",
-            source="pitfalls",
+            source="earlier systems",
             script=f"yes noise | head -c 1M\n{OWN_SCRIPT}",
             parser=OWN_PARSER,
         ),
         *(
-            ArtifactCase(name="the sound bug", repo=repo, want="valid", source="ssr 4")
+            ArtifactCase(name="the sound bug", repo=repo, want="valid", source="validation")
             for repo in ("ledger", "textkit", "timetable", "cachetools")
         ),
         ArtifactCase(
             name="the machine fails at the first run",
             repo="ledger",
             want="undecided parser/infrastructure",
-            source="pitfalls",
+            source="earlier systems",
             fault_at=0,
         ),
         *(
@@ -117,7 +117,7 @@ FAMILY = Family(
                 name=f"the machine fails at run {number + 1}",
                 repo="ledger",
                 want=f"undecided {check}/infrastructure",
-                source="pitfalls",
+                source="earlier systems",
                 fault_at=number,
             )
             for number, check in ((1, "bug"), (2, "weakening"), (3, "determinism"))
@@ -126,14 +126,14 @@ FAMILY = Family(
             name="the machine fails later",
             repo="timetable",
             want="undecided weakening/infrastructure",
-            source="pitfalls",
+            source="earlier systems",
             fault_at=2,
         ),
         ArtifactCase(
             name="the machine fails while the parser runs",
             repo="ledger",
             want="undecided parser/infrastructure",
-            source="pitfalls",
+            source="earlier systems",
             script=OWN_SCRIPT,
             parser=OWN_PARSER,
             fault_at=1,

@@ -1,4 +1,4 @@
-"""ssr.md 4 and 10: a parser may only repeat what the output says."""
+"""A parser may only repeat what the output says."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ print(json.dumps(table))
 """
 FAMILY = Family(
     title="Parser honesty",
-    source="ssr 10",
+    source="cheating injectors",
     cases=(
         ArtifactCase(
             name="reports passes whatever the output",

@@ -1,4 +1,4 @@
-"""ssr.md 5: cheats that are written so that no scan sees them must fall when they run.
+"""Cheats that are written so that no scan sees them must fall when they run.
 
 Names are put together at run time. What catches them: explicit passes, the canary, JUnit XML, the
 exit status, and the run with poisoned tests.
@@ -124,7 +124,7 @@ def perl(name: str, want: str, code: str) -> Case:
 
 FAMILY = Family(
     title="Source code that tampers, past the scan",
-    source="ssr 5",
+    source="grading",
     cases=(
         cheat("leaves at import", "no_results", "raise SystemExit(0)"),
         cheat("ends the process without a trace", "no_results", f"{LEAVE}leave(0)"),

@@ -1,4 +1,4 @@
-"""ssr.md 5: what a fix patch must be, and explicit passes only."""
+"""What a fix patch must be, and explicit passes only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NEEDS_THE_MARK = f"""\
 SKIP = "    import doctest\n    raise doctest.unittest.SkipTest('not today')\n"
 FAMILY = Family(
     title="Fix patches",
-    source="ssr 5",
+    source="grading",
     cases=(
         *(
             FixCase(name="the gold patch", repo=repo, want="resolved", fix=GOLD)
@@ -35,15 +35,21 @@ FAMILY = Family(
             want="resolved",
             fix={"ledger/money.py": swap("if rest * 2 > step:", "if 2 * rest > step - 1:")},
         ),
-        FixCase(name="no patch", repo="ledger", want="empty_patch", source="pitfalls", fix=""),
         FixCase(
-            name="no patch", repo="timetable", want="empty_patch", source="pitfalls", fix="\n \n"
+            name="no patch", repo="ledger", want="empty_patch", source="earlier systems", fix=""
+        ),
+        FixCase(
+            name="no patch",
+            repo="timetable",
+            want="empty_patch",
+            source="earlier systems",
+            fix="\n \n",
         ),
         FixCase(
             name="changes nothing in the end",
             repo="ledger",
             want="empty_patch",
-            source="pitfalls",
+            source="earlier systems",
             fix=NOTHING,
         ),
         FixCase(name="prose", repo="textkit", want="patch_malformed", fix="closest is wrong"),
@@ -62,7 +68,7 @@ FAMILY = Family(
             name="leaves the bug in place",
             repo="ledger",
             want="fail_to_pass",
-            source="pitfalls",
+            source="earlier systems",
             fix={LEDGER.source: top("# looked at")},
         ),
         FixCase(
@@ -85,7 +91,7 @@ FAMILY = Family(
             name="makes tests vanish: missing is not passed",
             repo="ledger",
             want="pass_to_pass",
-            source="pitfalls",
+            source="earlier systems",
             fix={
                 LEDGER.source: lambda text: text.replace("rest * 2 > step", "rest * 2 >= step"),
                 "ledger/book.py": swap(
@@ -97,14 +103,14 @@ FAMILY = Family(
             name="a failing file vanishes: missing is not passed",
             repo="ledger",
             want="fail_to_pass",
-            source="pitfalls",
+            source="earlier systems",
             fix={LEDGER.source: swap("def round_to(", "def rounded(")},
         ),
         FixCase(
             name="errors at set-up: not failed is not passed",
             repo="ledger",
             want="pass_to_pass",
-            source="pitfalls",
+            source="earlier systems",
             fix={
                 LEDGER.source: lambda text: text.replace("rest * 2 > step", "rest * 2 >= step"),
                 "ledger/book.py": swap("        self.closed = set()", "        self.closed = None"),
@@ -114,7 +120,7 @@ FAMILY = Family(
             name="skips its tests: skipped is not passed",
             repo="ledger",
             want="fail_to_pass",
-            source="pitfalls",
+            source="earlier systems",
             fix={
                 LEDGER.source: swap(
                     "    sign = -1 if cents < 0 else 1\n    units",
@@ -139,21 +145,21 @@ FAMILY = Family(
             name="the run ends before any test: an empty table is no pass",
             repo="ledger",
             want="no_results",
-            source="pitfalls",
+            source="earlier systems",
             fix={"ledger/__init__.py": top("raise SystemExit(0)")},
         ),
         FixCase(
             name="the run dies before any test: an empty table is no pass",
             repo="textkit",
             want="no_results",
-            source="pitfalls",
+            source="earlier systems",
             fix={"textkit/__init__.py": top("import signal\nsignal.raise_signal(9)")},
         ),
         FixCase(
             name="repaired only by what an earlier attempt left behind",
             repo="ledger",
             want="fail_to_pass",
-            source="pitfalls",
+            source="earlier systems",
             earlier={LEDGER.source: top(LEAVES_A_MARK)},
             fix={
                 LEDGER.source: swap(
@@ -165,7 +171,7 @@ FAMILY = Family(
             name="the machine fails: no reward",
             repo="ledger",
             want="errored",
-            source="pitfalls",
+            source="earlier systems",
             fix=GOLD,
             fault_at=0,
         ),
@@ -173,7 +179,7 @@ FAMILY = Family(
             name="the machine fails at the poisoned run: no reward",
             repo="textkit",
             want="errored",
-            source="pitfalls",
+            source="earlier systems",
             fix=GOLD,
             fault_at=1,
         ),

@@ -1,4 +1,4 @@
-"""ssr.md 4, check 4: the bug patch changes source files, enough of them, and nothing else."""
+"""The bug patch changes source files, enough of them, and nothing else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .texts import BINARY, LINK, OUTSIDE, misfit
 
 FAMILY = Family(
     title="Scope",
-    source="ssr 4.4",
+    source="scope",
     cases=(
         ArtifactCase(name="no bug", repo="ledger", want="scope/bug_empty", bug="\n"),
         ArtifactCase(
@@ -79,7 +79,7 @@ FAMILY = Family(
             name="breaks the syntax",
             repo="cachetools",
             want="scope/syntax_error",
-            source="ssr 3",
+            source="injection",
             bug={"src/cachetools/keys.py": swap("def hashkey(", "def hashkey((")},
         ),
         ArtifactCase(

@@ -1,4 +1,4 @@
-"""ssr.md 5: source code that notices the test runner, seen before anything runs."""
+"""Source code that notices the test runner, seen before anything runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def perl(name: str, code: str) -> Case:
 
 FAMILY = Family(
     title="Source code that tampers",
-    source="ssr 5",
+    source="grading",
     cases=(
         cheat("ends the process", "import os\nos._exit(0)"),
         cheat("ends the process under another name", "from os import _exit as leave\nleave(0)"),

@@ -1,4 +1,4 @@
-"""ssr.md 5: tests come from the original, and what steers the runner is put back."""
+"""Tests come from the original, and what steers the runner is put back."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def beside(name: str, edits: Edits) -> Case:
 MONEY_TESTS = "tests/test_money.py"
 FAMILY = Family(
     title="Tests and hooks in a fix",
-    source="ssr 5",
+    source="grading",
     cases=(
         alone("deletes the tests", "only_tests", {MONEY_TESTS: None}),
         alone("deletes the tests", "only_tests", {"t/span.t": None}, "timetable"),

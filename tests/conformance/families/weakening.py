@@ -1,4 +1,4 @@
-"""ssr.md 4, check 6: the weakening hides failures and breaks nothing."""
+"""The weakening hides failures and breaks nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ END
 """
 FAMILY = Family(
     title="Weakening",
-    source="ssr 4.6",
+    source="weakening",
     cases=(
         ArtifactCase(
             name="weakens another test",
@@ -34,7 +34,7 @@ FAMILY = Family(
             name="the script looks at the code and not at the tests",
             repo="ledger",
             want="weakening/weakening_hides_nothing",
-            source="ssr 10",
+            source="cheating injectors",
             script=PROBE,
             parser=OWN_PARSER,
         ),

@@ -1,0 +1,64 @@
+"""Hydra configuration made into typed dataclasses, once, at the entry point.
+
+Every command composes `conf/<command>.yaml` with the overrides of the command line and merges the
+result into its dataclass strictly, so that a misspelt key is an error. Nothing past the entry
+point sees a DictConfig.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from selfplay.errors import UserError
+
+T = TypeVar("T")
+
+
+def find_conf_dir() -> Path:
+    """The `conf/` beside the package, or `$SELFPLAY_CONF`."""
+    chosen = os.environ.get("SELFPLAY_CONF")
+    conf = Path(chosen) if chosen else Path(__file__).resolve().parent.parent.parent / "conf"
+    if not conf.is_dir():
+        raise UserError(f"no configuration directory at {conf}; set SELFPLAY_CONF to a conf/")
+    return conf
+
+
+def load_config(schema: type[T], name: str, overrides: Sequence[str]) -> T:
+    """Compose `conf/<name>.yaml` with overrides into `schema`. Raises `UserError` with one line."""
+    try:
+        ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+        with initialize_config_dir(str(find_conf_dir().resolve()), version_base="1.3"):
+            composed = compose(config_name=name, overrides=list(overrides))
+        missing = sorted(OmegaConf.missing_keys(composed))
+        if missing:
+            raise UserError(f"{name}: missing {', '.join(f'{key}=...' for key in missing)}")
+        config = OmegaConf.to_object(composed)
+    except (HydraException, OmegaConfBaseException) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise UserError(f"{name}: {'; '.join(lines[:3])}") from None
+    assert isinstance(config, schema)
+    return config
+
+
+def read_config(schema: type[T], file: Path) -> T:
+    """What `to_yaml` has written. Raises `UserError` where it does not fit this version."""
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(schema, OmegaConf.load(file)))
+    except (OSError, OmegaConfBaseException) as error:
+        raise UserError(f"{file}: {str(error).splitlines()[0]}") from None
+    assert isinstance(config, schema)
+    return config
+
+
+def to_yaml(config: object) -> str:
+    """The resolved configuration as YAML, for `config.yaml` of the run directory."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
