@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from selfplay.repo.dependencies.install import GUARD
+from selfplay.repo.dependencies.venv import GUARD
 
 LENIENT = (
     *("filterwarnings=", "required_plugins=", "minversion="),
