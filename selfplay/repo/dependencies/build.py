@@ -70,6 +70,7 @@ def build(name: str, tree: Path, version: str, sandbox: Sandbox) -> Built:
         return Built()
     system = _build_system(tree)
     requires = [line for line in system["requires"] if not isinstance(parse(line), str)]
+    make_readable(tree)  # a backend writes into its tree
     with tempfile.TemporaryDirectory(dir=tree.parent, prefix="build.") as scratch:
         for _ in range(MAX_ROUNDS):
             tools = Path(tempfile.mkdtemp(dir=scratch))
