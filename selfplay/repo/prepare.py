@@ -24,6 +24,7 @@ from selfplay.repo.dependencies.project import Project, add_compiled
 from selfplay.repo.dependencies.venv import PACKAGES, steady_options
 from selfplay.repo.discovery.discover import discover
 from selfplay.repo.discovery.profile import RepoProfile
+from selfplay.repo.discovery.pytest_settings import moved_variables
 from selfplay.repo.languages.functions import SOURCE_SUFFIXES, FunctionInfo, list_functions
 from selfplay.repo.sources.docker_image import (
     BYTE_CODE,
@@ -34,13 +35,13 @@ from selfplay.repo.sources.docker_image import (
 )
 from selfplay.repo.sources.fetch import fetch, local_commit, plain_files
 from selfplay.repo.sources.git import described_version
-from selfplay.repo.spec import GitSource, LocalSource, RepoSpec
+from selfplay.repo.spec import LocalSource, RepoSpec
 from selfplay.sandbox.base import Environment, Sandbox
 from selfplay.sandbox.docker.image_store import ImageFacts
 from selfplay.sandbox.host import host_mounts, make_readable
 
-LAYOUT, BUILD_LAYOUT = 3, 1
-"""Raised when what is cached changes its form; the second counts for what is no archive."""
+LAYOUT = 4
+"""Raised when what is cached changes its form."""
 NOT_SOURCE = (
     *("test", "tests", "testing", "docs", "doc", "examples", "benchmarks", "bench"),
     *("site-packages", "blib"),
@@ -135,8 +136,6 @@ def spec_digest(spec: RepoSpec, image: ImageFacts | None = None) -> str:
         path = Path(spec.source.path)
         document["source"] = "local"  # wherever it lies
         content = [local_commit(path) or _tree_digest(path)]
-    if isinstance(spec.source, LocalSource | GitSource):
-        content.append(f"built {BUILD_LAYOUT}")
     parts = [str(LAYOUT), sys.version, json.dumps(document, sort_keys=True), *content]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
@@ -175,7 +174,7 @@ def prepare_tree(
 
 def environment_for(environment: Environment, tree: Path, digest: str) -> Environment:
     """The same packages and interpreter around another tree."""
-    variables = dict(environment.variables)
+    variables = moved_variables(environment.variables, environment.tree, tree)
     if environment.image is None:
         project = Project.read(environment.tree.parent)
         variables["PYTHONPATH"] = project.python_path(tree)

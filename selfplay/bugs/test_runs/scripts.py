@@ -25,8 +25,11 @@ _PYTEST = """\
 set -f
 exec python -m pytest -v -rpfE --tb=short --color=no -p no:cacheprovider -p no:randomly \\
   -o addopts= -o log_cli=false -o console_output_style=classic --continue-on-collection-errors \\
-  ${JUNIT_XML:+"--junitxml=$JUNIT_XML"} \\
+  --rootdir=. ${JUNIT_XML:+"--junitxml=$JUNIT_XML"} \\
   --"""
+"""What holds of a project's own addopts comes in PYTEST_ADDOPTS (docs/repositories.md)."""
+_PYTEST_HEADS = (_PYTEST, _PYTEST.replace("--rootdir=. ", ""))
+"""As it is written now, and as earlier versions wrote it: their artifacts stay what they were."""
 _UNITTEST = """\
 #!/bin/sh
 # Oracle tests with verbose output.
@@ -34,9 +37,12 @@ exec python -m unittest -v -b"""
 _HEADS = {"pytest": _PYTEST, "unittest": _UNITTEST, "tap": tap.SCRIPT}
 
 
-def pytest_script(test_files: Iterable[str]) -> str:
-    """Script that runs test files (or node ids) under pytest."""
-    return _script(_PYTEST, test_files)
+def pytest_script(test_files: Iterable[str], deselected: Iterable[str] = ()) -> str:
+    """Script that runs test files (or node ids) under pytest.
+
+    deselected    ids that are left out, with all that begin like them (pytest's `--deselect`)
+    """
+    return _script(_pytest_head(deselected), test_files)
 
 
 def unittest_script(test_files: Iterable[str]) -> str:
@@ -68,6 +74,23 @@ def script_targets(script: str) -> tuple[str, ...]:
     return ()
 
 
+def deselected_tests(script: str) -> tuple[str, ...]:
+    """What a shipped pytest script leaves out of its files."""
+    words = _pytest_words(script)
+    return words[0] if words is not None else ()
+
+
+def with_targets(script: str, more: Iterable[str]) -> str:
+    """A shipped script with further targets. Raises `ValueError` for any other text."""
+    runner = script_runner(script)
+    if runner is None:
+        raise ValueError("not a shipped script")
+    targets = [*script_targets(script), *more]
+    if runner == "pytest":
+        return pytest_script(targets, deselected_tests(script))
+    return runner_script(runner, targets)
+
+
 def script_module(script: str, junit_xml: str) -> tuple[str, ...]:
     """The words after `python -m` that do what a shipped script does; () for any other text.
 
@@ -90,7 +113,33 @@ def _script(head: str, targets: Iterable[str]) -> str:
     return " \\\n  ".join([head, *(shlex.quote(target) for target in targets)]) + "\n"
 
 
+def _pytest_head(deselected: Iterable[str], head: str = _PYTEST) -> str:
+    options = "".join(f"{shlex.quote(f'--deselect={test}')} \\\n  " for test in deselected)
+    return f"{head.removesuffix('--')}{options}--"
+
+
+def _pytest_words(script: str) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """(deselected ids, targets) of a shipped pytest script, None for any other text."""
+    for head in _PYTEST_HEADS:
+        begin = head.removesuffix("--")
+        if not script.startswith(begin):
+            continue
+        try:
+            words = shlex.split(script[len(begin) :].replace(" \\\n", " "))
+        except ValueError:
+            return None
+        end = words.index("--") if "--" in words else len(words)
+        deselected = tuple(word.removeprefix("--deselect=") for word in words[:end])
+        files = tuple(words[end + 1 :])
+        same = _script(_pytest_head(deselected, head), files) == script
+        return (deselected, files) if files and same else None
+    return None
+
+
 def _files_of(runner: str, script: str) -> tuple[str, ...] | None:
+    if runner == "pytest":
+        words = _pytest_words(script)
+        return words[1] if words is not None else None
     head = _HEADS[runner]
     if not script.startswith(head):
         return None
