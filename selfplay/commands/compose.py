@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfplay.agent.loop import AgentLimits, OnTurn
+from selfplay.agent.loop import OnTurn
 from selfplay.bug_sources.commits import at_commit, commit_environment, read_commit, split_name
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.commands.output import say
 from selfplay.config import (
-    LearnerConfig,
     PolicyConfig,
     ReposConfig,
     SandboxConfig,
@@ -47,8 +46,6 @@ ENGINES = ("transformers", "vllm", "openai", "scripted")
 def sandbox_pool(config: SandboxConfig) -> Iterator[SandboxPool]:
     """Open the configured sandbox; closed, with all it holds, at the end."""
     workers = config.num_workers or os.cpu_count() or 1
-    if workers < 1:
-        raise UserError(f"sandbox.num_workers={workers}: must be at least 1")
     options = Options(preload=config.preload, num_workers=workers, runtime=config.runtime)
     pool = SandboxPool(open_sandbox(config.name, options), num_workers=workers)
     try:
@@ -188,17 +185,8 @@ def make_rollout_context(
 def make_agents(policy: Policy, scaffold: ScaffoldConfig, on_turn: OnTurn | None) -> Agents:
     """How agentic episodes are played: in the chat template and call format of the model."""
     agent = scaffold.agent
-    limits = AgentLimits(
-        max_turns=agent.max_turns,
-        max_tokens=agent.max_tokens,
-        max_turn_tokens=agent.max_turn_tokens,
-        wall_s=agent.wall_s,
-        command_s=agent.command_s,
-        max_bad_calls=agent.max_bad_calls,
-        max_output=agent.max_output,
-    )
     return Agents(
-        renderer=policy.tokenizer.chat(), limits=limits, num_open=agent.num_open, on_turn=on_turn
+        renderer=policy.tokenizer.chat(), limits=agent, num_open=agent.num_open, on_turn=on_turn
     )
 
 
@@ -206,13 +194,6 @@ def check_scaffold(scaffold: ScaffoldConfig) -> None:
     """Raises `UserError` for what no episode can be played with."""
     if scaffold.kind not in ("compact", "agentic"):
         raise UserError(f"scaffold.kind={scaffold.kind!r}: must be compact or agentic")
-    agent = scaffold.agent
-    for name in ("max_turns", "max_tokens", "max_turn_tokens", "max_bad_calls", "num_open"):
-        if getattr(agent, name) < 1:
-            raise UserError(f"scaffold.agent.{name}={getattr(agent, name)}: must be at least 1")
-    for name in ("wall_s", "command_s", "max_output"):
-        if getattr(agent, name) <= 0:
-            raise UserError(f"scaffold.agent.{name}={getattr(agent, name)}: must be above 0")
 
 
 def open_policy(config: PolicyConfig, scaffold: ScaffoldConfig | None = None) -> Policy:
@@ -255,23 +236,11 @@ def longest_sequence(scaffold: ScaffoldConfig, policy: PolicyConfig) -> int:
     return scaffold.max_prompt_tokens + policy.max_new_tokens
 
 
-def check_weights(learner: LearnerConfig) -> None:
-    """Raises `UserError` for loss weights of roles that nothing can be learned with."""
-    for name in ("injector_weight", "solver_weight"):
-        if getattr(learner, name) < 0:
-            raise UserError(f"learner.{name}={getattr(learner, name)}: must be at least 0")
-    if learner.injector_weight == learner.solver_weight == 0:
-        raise UserError(
-            "learner.injector_weight and learner.solver_weight are both 0: no role would learn"
-        )
-
-
 def open_trained(config: TrainConfig, run_dir: RunDir, world: Any = None) -> Any:
     """The learner with the policy that it trains, on rank 0 of `world` (None: one process)."""
     engine = config.policy.engine
     if engine in ("scripted", "openai"):
         raise UserError(f"policy={engine} has no weights to train; add learner=none")
-    check_weights(config.learner)
     longest = longest_sequence(config.scaffold, config.policy)
     policy, learner, seed = config.policy, config.learner, config.seed
     worlds = () if world is None else (world,)

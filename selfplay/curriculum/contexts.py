@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from selfplay.agent.loop import AgentLimits, OnTurn
+from selfplay.agent.loop import OnTurn
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.chat import ChatRenderer
+from selfplay.config import AgentLimits
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.agentic.injector import AgenticInjector
 from selfplay.roles.agentic.solver import AgenticSolver
