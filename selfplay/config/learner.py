@@ -89,6 +89,8 @@ class LearnerConfig(TrainerConfig, RepetitionConfig):
 
     enabled: bool = True
     """False plays rounds without learning."""
+    device: str = "auto"
+    """Where it trains: auto (a GPU where there is one), cpu or cuda."""
     injector_weight: float = 1.0
     """Weight of the injector's groups in the loss."""
     solver_weight: float = 1.0

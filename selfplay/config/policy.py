@@ -81,6 +81,8 @@ class PolicyConfig:
 
     engine: str = "transformers"
     """transformers, vllm, openai or scripted."""
+    device: str = "auto"
+    """Where the engine transformers runs: auto (a GPU where there is one), cpu or cuda."""
     model: str = "smollm2-135m"
     """A name that is known, a model directory, or the name that a server knows."""
     adapter: str | None = "default"

@@ -15,12 +15,15 @@ from selfplay.bugs.test_runs.junit import junit_key, read_junit, unsupported_pas
 from selfplay.bugs.test_runs.parsers import pytest_verbose, unittest_verbose
 from selfplay.bugs.test_runs.runner import TestRun, TestRunner
 from selfplay.bugs.test_runs.scripts import (
+    deselected_tests,
     parser_runner,
     parser_source,
     pytest_script,
+    script_module,
     script_runner,
     script_targets,
     unittest_script,
+    with_targets,
 )
 
 from .shop import as_layer
@@ -290,12 +293,18 @@ def test_parsers_are_self_contained_programs(name: str, tmp_path: Path) -> None:
     assert parser_runner(parser_source(name) + "\n") is None
 
 
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1))
-def test_scripts_are_recognised_by_their_text(targets: list[str]) -> None:
+WORDS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1)
+
+
+@given(WORDS, WORDS)
+def test_scripts_are_recognised_by_their_text(targets: list[str], left_out: list[str]) -> None:
     targets = [target for target in targets if "\\\n" not in target] or ["a"]
-    script = pytest_script(targets)
+    left_out = [test for test in left_out if "\\\n" not in test]
+    script = with_targets(pytest_script(targets, left_out), ["b"])
     assert script_runner(script) == "pytest"
-    assert script_targets(script) == tuple(targets)
+    assert script_targets(script) == (*targets, "b")
+    assert deselected_tests(script) == tuple(left_out)
+    assert script_module(script, "x")[-len(targets) - 1 :] == (*targets, "b")
     assert script_runner(script + "true\n") is None
     assert script_runner(unittest_script(["a"])) == "unittest"
 

@@ -20,12 +20,7 @@ from selfplay.bugs.patches.layers import apply_patch, file_state, normal_layer, 
 from selfplay.bugs.patches.paths import is_hook_path, is_shadowing, is_test_path
 from selfplay.bugs.test_runs.junit import unsupported_passes
 from selfplay.bugs.test_runs.runner import TestRun, TestRunner
-from selfplay.bugs.test_runs.scripts import (
-    parser_runner,
-    runner_script,
-    script_runner,
-    script_targets,
-)
+from selfplay.bugs.test_runs.scripts import parser_runner, script_runner, with_targets
 from selfplay.errors import PatchError
 from selfplay.repo.languages.perl_functions import used_modules
 from selfplay.types import FileChange, GradeReport, Layer, SolveTask
@@ -127,7 +122,7 @@ def _run(task: SolveTask, fix_patch: str, layer: Layer, runner: TestRunner) -> t
     if kind in ("pytest", "tap"):
         canary, path, text = _canary(task, fix_patch, kind, runner.environment.tree)
         layer = {**layer, path: FileChange(content=text.encode())}
-        script = runner_script(kind, [*script_targets(script), path])
+        script = with_targets(script, [path])
     run = runner.run(script, artifact.test_parser, layer, timeout_s=task.limits.script_timeout_s)
     return run, _void(task, run, canary)
 

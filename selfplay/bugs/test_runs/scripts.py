@@ -34,9 +34,12 @@ exec python -m unittest -v -b"""
 _HEADS = {"pytest": _PYTEST, "unittest": _UNITTEST, "tap": tap.SCRIPT}
 
 
-def pytest_script(test_files: Iterable[str]) -> str:
-    """Script that runs test files (or node ids) under pytest."""
-    return _script(_PYTEST, test_files)
+def pytest_script(test_files: Iterable[str], deselected: Iterable[str] = ()) -> str:
+    """Script that runs test files (or node ids) under pytest.
+
+    deselected    ids that are left out, with all that begin like them (pytest's `--deselect`)
+    """
+    return _script(_pytest_head(deselected), test_files)
 
 
 def unittest_script(test_files: Iterable[str]) -> str:
@@ -68,6 +71,23 @@ def script_targets(script: str) -> tuple[str, ...]:
     return ()
 
 
+def deselected_tests(script: str) -> tuple[str, ...]:
+    """What a shipped pytest script leaves out of its files."""
+    words = _pytest_words(script)
+    return words[0] if words is not None else ()
+
+
+def with_targets(script: str, more: Iterable[str]) -> str:
+    """A shipped script with further targets. Raises `ValueError` for any other text."""
+    runner = script_runner(script)
+    if runner is None:
+        raise ValueError("not a shipped script")
+    targets = [*script_targets(script), *more]
+    if runner == "pytest":
+        return pytest_script(targets, deselected_tests(script))
+    return runner_script(runner, targets)
+
+
 def script_module(script: str, junit_xml: str) -> tuple[str, ...]:
     """The words after `python -m` that do what a shipped script does; () for any other text.
 
@@ -90,7 +110,30 @@ def _script(head: str, targets: Iterable[str]) -> str:
     return " \\\n  ".join([head, *(shlex.quote(target) for target in targets)]) + "\n"
 
 
+def _pytest_head(deselected: Iterable[str]) -> str:
+    options = "".join(f"{shlex.quote(f'--deselect={test}')} \\\n  " for test in deselected)
+    return f"{_PYTEST.removesuffix('--')}{options}--"
+
+
+def _pytest_words(script: str) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """(deselected ids, targets) of the shipped pytest script, None for any other text."""
+    head = _PYTEST.removesuffix("--")
+    if not script.startswith(head):
+        return None
+    try:
+        words = shlex.split(script[len(head) :].replace(" \\\n", " "))
+    except ValueError:
+        return None
+    end = words.index("--") if "--" in words else len(words)
+    deselected = tuple(word.removeprefix("--deselect=") for word in words[:end])
+    files = tuple(words[end + 1 :])
+    return (deselected, files) if files and pytest_script(files, deselected) == script else None
+
+
 def _files_of(runner: str, script: str) -> tuple[str, ...] | None:
+    if runner == "pytest":
+        words = _pytest_words(script)
+        return words[1] if words is not None else None
     head = _HEADS[runner]
     if not script.startswith(head):
         return None

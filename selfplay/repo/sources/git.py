@@ -29,7 +29,20 @@ def git(
     variables: Mapping[str, str] | None = None,
     config: Path | None = None,
 ) -> str:
-    """Output (surrogateescape) of a git command. Raises `RepoError` with git's own reason.
+    """Text (surrogateescape, lines ended by \\n) that a git command prints; see `git_bytes`."""
+    raw = git_bytes(*argv, cwd=cwd, variables=variables, config=config)
+    text = raw.decode("utf-8", "surrogateescape")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def git_bytes(
+    *argv: str,
+    cwd: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+    config: Path | None = None,
+    stdin: bytes = b"",
+) -> bytes:
+    """Output of a git command as it is. Raises `RepoError` with git's own reason.
 
     Nothing is taken from the environment's GIT_* (we may run inside a hook) but how to reach
     servers. `config` is a file read as the global configuration, by git's own children too.
@@ -55,15 +68,12 @@ def git(
             cwd=cwd,
             env={**environment, **(variables or {})},
             capture_output=True,
-            text=True,
-            encoding="utf-8",
-            errors="surrogateescape",
-            stdin=subprocess.DEVNULL,
+            input=stdin,
         )
     except FileNotFoundError as error:
         raise RepoError(f"git {argv[0]}: {error.filename}: not found; is git installed?") from error
     if done.returncode:
-        raise RepoError(f"git {argv[0]} failed: {_reason(done.stderr)}")
+        raise RepoError(f"git {argv[0]} failed: {_reason(done.stderr.decode(errors='replace'))}")
     return done.stdout
 
 
