@@ -165,7 +165,8 @@ class Completion:
 
     The end-of-turn token is part of `token_ids` when it was sampled (finish_reason "stop").
     `policy_version` is the oldest that had a part in it; `spans` tell them apart where weights
-    changed while it was sampled (empty: one version made it all).
+    changed while it was sampled (empty: one version made it all). `problem`: why the engine gave no
+    answer to this request alone, such as `content_filter`; `errored`: by no fault of the model.
     """
 
     token_ids: tuple[int, ...]
@@ -174,6 +175,8 @@ class Completion:
     finish_reason: Literal["stop", "length"]
     policy_version: int
     spans: tuple[VersionSpan, ...] = ()
+    problem: str = ""
+    errored: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,21 +114,29 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Any]) -> int:
         self_check(opened.context, trained[0])
         corpus = stack.enter_context(Corpus(run_dir.corpus))
         keep_originals(opened.context.repo_contexts.values(), corpus)
-        evaluated(config, run_dir, opened.context, tasks, "before", watcher)
+        spent = evaluated(config, run_dir, opened.context, tasks, ("before", 0), watcher)
         metrics = open_metrics(config, run_dir, opened)
         stack.callback(metrics.close)
         controller = make_controller(config, run_dir, corpus, opened, metrics, watcher)
-        controller.run(opened.first_step, config.steps)
+        deadline = step_deadline(config, began, spent)
+        done = controller.run(opened.first_step, config.steps, deadline)
         if opened.learner is not None:
-            opened.learner.export(run_dir, config.steps - 1)
+            opened.learner.export(run_dir, done - 1)
             opened.learner.team.dismiss()
-        evaluated(config, run_dir, opened.context, tasks, "after", watcher)
+        evaluated(config, run_dir, opened.context, tasks, ("after", done), watcher)
         summary = summarise(config, run_dir, corpus, wall_s=run_dir.add_wall(began))
     if config.json:
         print_json(summary)
     else:
         print_summary(summary, run_dir)
     return 0
+
+
+def step_deadline(config: TrainConfig, began: float, evaluation_s: float) -> float | None:
+    """When the last step must be over; the evaluation after them takes as long as that before."""
+    if config.max_minutes is None:
+        return None
+    return began + 60.0 * config.max_minutes - evaluation_s
 
 
 def load_tasks(config: TrainConfig) -> tuple[list[SolveTask], list[str]]:
@@ -239,14 +247,19 @@ def evaluated(
     run_dir: RunDir,
     context: RolloutContext,
     tasks: Sequence[SolveTask],
-    when: str,
+    moment: tuple[str, int],
     watcher: RunWatcher,
-) -> None:
-    """Evaluate once; a resumed run takes the stored result, unless it has more steps than then."""
-    step = 0 if when == "before" else config.steps
+) -> float:
+    """Evaluate once; seconds that it takes. `moment`: before or after, and steps played by then.
+
+    A resumed run takes the stored result, unless it has more steps than then.
+    """
+    (when, step), began = moment, time.monotonic()
     stored = run_dir.read_json(f"eval_{when}.json")
-    if not tasks or (stored is not None and stored.get("step") == step):
-        return
+    if not tasks:
+        return 0.0
+    if stored is not None and stored.get("step") == step:
+        return float(stored.get("seconds", 0.0))
     sampling = Sampling(
         temperature=config.evaluation.temperature,
         top_p=config.evaluation.top_p,
@@ -260,4 +273,6 @@ def evaluated(
         config.evaluation.num_samples,
         lambda done, total: watcher.evaluating(when, done, total),
     )
-    run_dir.write_json(f"eval_{when}.json", {"step": step, **result.to_json()})
+    spent = time.monotonic() - began
+    run_dir.write_json(f"eval_{when}.json", {"step": step, **result.to_json(), "seconds": spent})
+    return spent

@@ -64,6 +64,9 @@ class TrainConfig(PlayingCommand):
     """Folder of the runs; this one is written to runs_dir/name."""
     steps: int = 150
     """Steps of the run; one that is resumed may have more."""
+    max_minutes: float | None = None
+    """This start plays no step that would not be over by then, with time left for the evaluation
+    after training; the same command goes on for as long again. null: no bound."""
     resume: str = "auto"
     """auto goes on with a run that is there, never refuses."""
     injector: InjectorConfig = field(default_factory=InjectorConfig)

@@ -63,8 +63,14 @@ class OpenAIConfig:
     """Name of the bound on an answer's tokens in the request."""
     seeds: bool = True
     """Send a seed with each request."""
+    omit: list[str] = field(default_factory=list)
+    """Keys that no request has: temperature, top_p, seed, the one of `max_tokens_key`."""
+    rename: dict[str, str] = field(default_factory=dict)
+    """{our key: the server's}."""
+    system_role: str = "system"
+    """system, developer, or user: put before the first message of the user."""
     body: dict[str, Any] = field(default_factory=dict)
-    """Added to each request."""
+    """Added to each request, over what we send: {reasoning_effort: low}."""
     input_price: float | None = None
     """Dollars for a million tokens of prompts; null: not known."""
     output_price: float | None = None

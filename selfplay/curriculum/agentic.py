@@ -82,6 +82,8 @@ def to_rollout(episode: AgentEpisode, version: int) -> Rollout:
 def unsubmitted(rollout: Rollout) -> str:
     """The reason of an episode in which nothing was handed in."""
     ending = rollout.info["ending"]
+    if ending == "no_answer":
+        return str(rollout.info["error"])
     return "bad_calls" if ending == "bad_calls" else f"not_submitted: {ending}"
 
 

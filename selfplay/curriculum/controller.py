@@ -89,11 +89,19 @@ class Controller:
         self._replay = replay
         self._max_idle_steps = max_idle_steps
 
-    def run(self, start: int, stop: int) -> None:
-        """Raises `UserError` when nothing can be learned for `max_idle_steps` steps on end."""
-        idle = 0
+    def run(self, start: int, stop: int, deadline: float | None = None) -> int:
+        """Steps that are on disk in the end: `stop`, or fewer where one more, as long as the
+        longest so far, would end after `deadline` (of `time.monotonic`).
+
+        Raises `UserError` when nothing can be learned for `max_idle_steps` steps on end.
+        """
+        idle, longest = 0, 0.0
         for step in range(start, stop):
+            began = time.monotonic()
+            if deadline is not None and began + longest > deadline:
+                return step
             row = self.step(step)
+            longest = max(longest, time.monotonic() - began)
             idle = idle + 1 if row["groups_trained"] == 0 else 0
             if self._learner is not None and idle >= self._max_idle_steps:
                 raise UserError(
@@ -101,6 +109,7 @@ class Controller:
                     "nothing can be learned; start from a warm-started policy (policy.adapter) or "
                     "choose easier repositories (repos.train); resume continues from here"
                 )
+        return max(start, stop)
 
     def step(self, step: int) -> dict[str, float]:
         """Roll out and learn one step; returns its metrics row after everything is on disk."""

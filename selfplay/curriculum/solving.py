@@ -12,7 +12,7 @@ from selfplay.curriculum.contexts import Agents, Rollout, RolloutContext, one_tu
 from selfplay.errors import InfrastructureError
 from selfplay.roles.compact.solver import SolverPrompt
 from selfplay.roles.rejected import Rejected
-from selfplay.types import EpisodeStatus, GradeReport, SolveTask
+from selfplay.types import Completion, EpisodeStatus, GradeReport, SolveTask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,11 @@ def solve(
         for task, prompt in zip(tasks, prompts, strict=True)
     ]
     answers = context.policy.sample(requests)
-    distinct = list(dict.fromkeys((i, c.text) for i, group in enumerate(answers) for c in group))
+    distinct = list(
+        dict.fromkeys(
+            (i, c.text) for i, group in enumerate(answers) for c in group if not c.problem
+        )
+    )
     judged = context.pool.map(
         lambda key: judge_attempt(context, tasks[key[0]], prompts[key[0]], key[1]), distinct
     )
@@ -69,7 +73,7 @@ def solve(
             Attempt(
                 task=task,
                 rollout=one_turn(requests[i], c),
-                outcome=verdicts[(i, c.text)],
+                outcome=no_answer(c) if c.problem else verdicts[(i, c.text)],
             )
             for c in answers[i]
         ]
@@ -102,6 +106,11 @@ def _solve_with_tools(
             verdict = verdicts[(id(attempt.task), attempt.patch)]
         attempts.append(Attempt(task=attempt.task, rollout=play, outcome=verdict))
     return [attempts[i : i + group_size] for i in range(0, len(attempts), group_size)]
+
+
+def no_answer(completion: Completion) -> SolveOutcome:
+    """Of a request that the engine could not answer: its reason, errored by a fault of its own."""
+    return SolveOutcome(reason=completion.problem, errored=completion.errored)
 
 
 def judge_attempt(
