@@ -56,6 +56,7 @@ class MicroBatch:
     token_ids: torch.Tensor
     position_ids: torch.Tensor
     blocks: tuple[Block, ...]
+    stops: tuple[int, ...]
     num_context: int
     predictors: torch.Tensor
     targets: torch.Tensor
@@ -175,6 +176,7 @@ def _micro_batch(samples: Sequence[Sample], row: list[int], layout: _Layout) -> 
         token_ids=torch.tensor([tree.token_ids]),
         position_ids=torch.tensor([tree.position_ids]),
         blocks=tree.blocks,
+        stops=tree.stops,
         num_context=tree.num_context,
         predictors=torch.tensor(predictors, dtype=torch.long),
         targets=torch.tensor(targets, dtype=torch.long),

@@ -45,6 +45,8 @@ class PrefixTree:
     token_ids: tuple[int, ...]
     position_ids: tuple[int, ...]
     blocks: tuple[Block, ...]
+    stops: tuple[int, ...]
+    """The row after the last that sees each token, where no context came in."""
     paths: tuple[tuple[Span, ...], ...]
     num_context: int = 0
     """Leading rows that came in as contexts (`build_split_tree`)."""
@@ -127,6 +129,7 @@ class _Forest:
         self._block_tokens = block_tokens
         self.tokens: list[int] = []
         self._positions: list[int] = []
+        self._stops: list[int] = []
         self._blocks: list[Block] = []
 
     def add(
@@ -138,6 +141,7 @@ class _Forest:
         root = builder.build()
         self.tokens += builder.tokens
         self._positions += [depth + position for position in builder.positions]
+        self._stops += builder.stops
         _make_blocks([root], above, self._block_tokens, self._blocks)
         paths: list[tuple[Span, ...]] = [()] * len(sequences)
         for index, node in zip(order, builder.last_node, strict=True):
@@ -149,6 +153,7 @@ class _Forest:
             token_ids=tuple(self.tokens),
             position_ids=tuple(self._positions),
             blocks=tuple(self._blocks),
+            stops=tuple(self._stops),
             paths=tuple(paths),
             num_context=num_context,
         )
@@ -162,6 +167,7 @@ class _Builder:
         self._first_row = first_row
         self.tokens: list[int] = []
         self.positions: list[int] = []
+        self.stops: list[int] = []
         self.last_node: list[_Node] = [_Node(0)] * len(ordered)
 
     def build(self) -> _Node:
@@ -194,6 +200,8 @@ class _Builder:
             stack.extend(reversed(pending))
         for node in reversed(nodes):
             node.stop = node.children[-1].stop if node.children else node.end
+        for node in nodes:
+            self.stops.extend([node.stop] * (node.end - node.start))
         return root
 
 
