@@ -54,7 +54,8 @@ class PolicyConfig:
     """Which weights answer, and how they are sampled (temperature 1, top-p 1 while training).
 
     `engine`: transformers, vllm, openai or scripted. `device`: where the engine transformers runs
-    (auto: on a GPU where there is one, cpu, cuda).
+    (auto: on a GPU where there is one, cpu, cuda). `batch_tokens`: columns of keys and values
+    that it holds at a time (None: what suits the device).
     """
 
     engine: str = "transformers"
@@ -64,6 +65,6 @@ class PolicyConfig:
     temperature: float = 1.0
     top_p: float = 1.0
     max_new_tokens: int = 80
-    batch_tokens: int = 24_000
+    batch_tokens: int | None = None
     vllm: VLLMConfig = field(default_factory=VLLMConfig)
     openai: OpenAIConfig = field(default_factory=OpenAIConfig)
