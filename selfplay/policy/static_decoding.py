@@ -319,7 +319,7 @@ class _State:
 def _recorded(step: Any, state: _State) -> Any:
     """A CUDA graph of `step`, which leaves its traces in the state: it is loaded anew later."""
     state.load([], [], [], 0)
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(2):  # libraries allocate and choose kernels when they are first used

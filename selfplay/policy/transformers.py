@@ -242,7 +242,7 @@ def default_batch_tokens(model: Any) -> int:
     width = next(model.parameters()).element_size()
     column = 2 * config.num_hidden_layers * key_heads * size * width
     room = min(8 * 2**30, torch.cuda.mem_get_info(device)[0] // 4)
-    return max(24_000, room // column)
+    return max(24_000, int(room // column))
 
 
 def make_batches(requests: Sequence[SampleRequest], batch_tokens: int) -> Iterator[list[_Group]]:
