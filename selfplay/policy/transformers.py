@@ -20,6 +20,7 @@ from selfplay.policy.decoding import prefill
 from selfplay.policy.sampling import draw_tokens
 from selfplay.policy.static_decoding import StaticSampler
 from selfplay.sampling import SampleRequest, Tokenizer
+from selfplay.thinking import MARKS
 from selfplay.types import Completion
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class HFTokenizer:
         self._tokenizer = tokenizer
         self._encoder = TextEncoder(tokenizer)
         self._special = set(tokenizer.all_special_tokens)
+        self._keeps_marks = bool(self._special & MARKS)
         if not tokenizer.chat_template:
             raise UserError(
                 f"{tokenizer.name_or_path}: the tokenizer has no chat template; "
@@ -76,7 +78,12 @@ class HFTokenizer:
         return self._encoder.plain(text)
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of sampled ids without special tokens."""
+        """Text of sampled ids without special tokens, but for those that part thinking from it."""
+        if self._keeps_marks:
+            tokens = self._tokenizer.convert_ids_to_tokens(list(token_ids))
+            pairs = zip(token_ids, tokens, strict=True)
+            ids = [i for i, token in pairs if token in MARKS or token not in self._special]
+            return str(self._tokenizer.decode(ids, clean_up_tokenization_spaces=False))
         text = self._tokenizer.decode(
             list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
