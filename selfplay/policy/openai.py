@@ -73,6 +73,7 @@ class OpenAIPolicy:
             raise UserError("policy.openai.max_concurrency must be at least 1")
         _check_keys(config)
         self.version = 0
+        self.max_concurrency = config.max_concurrency
         self.tokenizer = MessageTokenizer()
         self._model = model
         self._config = config
