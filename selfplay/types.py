@@ -76,6 +76,11 @@ class InjectionTask:
     material: tuple[BugArtifact, ...] = ()
     kinds: tuple[str, ...] = ()
 
+    @property
+    def group_id(self) -> str:
+        """The peer group of its episodes: the id without its last part, which counts the tasks."""
+        return self.task_id.rpartition("/")[0]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BugArtifact:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from selfplay.curriculum.contexts import RolloutContext
+from selfplay.curriculum.scaffold import RolloutContext
 from selfplay.curriculum.solving import Attempt, solve
 from selfplay.errors import InfrastructureError, PolicyError, SelfplayError, UserError
 from selfplay.sampling import Policy, SampleRequest, ServedPolicy
@@ -189,11 +189,11 @@ class _Work:
 
     def _workers(self, num_missing: int) -> int:
         """Tasks that keep servers busy; 0 where the engine takes batches of one caller."""
-        policy, agents = self.context.policy, self.context.agents
+        policy = self.context.policy
         inner = policy.inner if isinstance(policy, _Kept) else policy
         if not isinstance(inner, ServedPolicy):
             return 0
-        width = inner.max_concurrency if agents is None else agents.num_open
+        width = self.context.scaffold.num_open or inner.max_concurrency
         return max(1, width // num_missing)
 
     def _missing(self, task: SolveTask) -> list[int]:
