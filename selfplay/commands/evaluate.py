@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -20,7 +20,7 @@ from selfplay.commands.output import print_json, print_table, say
 from selfplay.config import EvaluateConfig, load_config
 from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import SuiteTask, read_suite
-from selfplay.curriculum.evaluation import evaluate
+from selfplay.curriculum.evaluation import Evaluation, evaluate
 from selfplay.curriculum.scaffold import Sampling
 from selfplay.errors import UserError
 from selfplay.files import finite, write_atomic
@@ -87,20 +87,24 @@ def run(overrides: Sequence[str]) -> int:
     if config.json:
         print_json(document)
     else:
-        n = result.num_samples
-        rows = [(s.instance_id, s.repo, f"{s.num_resolved}/{s.num_judged}") for s in result.scores]
-        print_table(str(config.suite), ("task", "repo", "resolved"), rows)
-        print_table(
-            "summary",
-            ("metric", "value", "95 % interval"),
-            [
-                (name, f"{value.mean:.1%}", f"{value.low:.1%} to {value.high:.1%}")
-                for name, value in (("pass@1", result.pass_at_1), (f"pass@{n}", result.pass_at_n))
-            ],
-        )
-        if usage:
-            print_table("usage", ("what", "number"), [(k, str(v)) for k, v in usage.items()])
+        _print(str(config.suite), result, usage)
     return 0 if any(s.num_judged for s in result.scores) else 3
+
+
+def _print(suite: str, result: Evaluation, usage: Mapping[str, object] | None) -> None:
+    n = result.num_samples
+    rows = [(s.instance_id, s.repo, f"{s.num_resolved}/{s.num_judged}") for s in result.scores]
+    print_table(suite, ("task", "repo", "resolved"), rows)
+    print_table(
+        "summary",
+        ("metric", "value", "95 % interval"),
+        [
+            (name, f"{value.mean:.1%}", f"{value.low:.1%} to {value.high:.1%}")
+            for name, value in (("pass@1", result.pass_at_1), (f"pass@{n}", result.pass_at_n))
+        ],
+    )
+    if usage:
+        print_table("usage", ("what", "number"), [(k, str(v)) for k, v in usage.items()])
 
 
 def read_tasks(path: Path) -> list[SuiteTask]:
