@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -17,7 +18,7 @@ from selfplay.commands.compose import (
     usage_of,
 )
 from selfplay.commands.output import print_json, print_table, say
-from selfplay.config import EvaluateConfig, load_config
+from selfplay.config import EvaluateConfig, PolicyConfig, load_config
 from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import SuiteTask, read_suite
 from selfplay.curriculum.evaluation import Evaluation, evaluate
@@ -41,8 +42,9 @@ def run(overrides: Sequence[str]) -> int:
     tasks = read_tasks(Path(config.suite))[: config.num_tasks]
     if not tasks:
         raise UserError(f"suite={config.suite}: holds no task")
+    policy_config = config.policy
     if config.checkpoint:
-        use_checkpoint(config, Path(config.checkpoint))
+        policy_config = of_checkpoint(policy_config, Path(config.checkpoint))
     sampling = Sampling(
         temperature=config.policy.temperature,
         top_p=config.policy.top_p,
@@ -51,7 +53,7 @@ def run(overrides: Sequence[str]) -> int:
     )
     solve_tasks = [task.solve_task for task in tasks]
     summary, attempts = places(config.out) if config.out else (None, None)
-    key = (config.policy, config.scaffold, config.seed)
+    key = (policy_config, config.scaffold, config.seed)
     attempt_log = AttemptLog(attempts, *key) if attempts else None
     known = attempt_log.read(solve_tasks) if attempt_log else []
     if any(not judged.errored for judged in known):
@@ -61,7 +63,7 @@ def run(overrides: Sequence[str]) -> int:
         repos = prepare_suite(tasks, config.repos, pool, problems)
         if not repos:
             raise UserError(next(iter(problems.values())))
-        policy = open_policy(config.policy, config.scaffold)
+        policy = open_policy(policy_config, config.scaffold)
         context = make_rollout_context(policy, repos, pool, config.scaffold, sampling)
         with tqdm(total=len(tasks), unit="task", desc="evaluate") as bar:
 
@@ -121,16 +123,15 @@ def read_tasks(path: Path) -> list[SuiteTask]:
     return read_suite(path)
 
 
-def use_checkpoint(config: EvaluateConfig, path: Path) -> None:
-    """Evaluate the newest exported weights of a run directory, an adapter or a model directory."""
+def of_checkpoint(policy: PolicyConfig, path: Path) -> PolicyConfig:
+    """The newest exported weights of a run directory, an adapter or a model directory."""
     if (path / "weights").is_dir():
         exported = [p for p in (path / "weights").iterdir() if p.name.startswith("step_")]
         if not exported:
             raise UserError(f"checkpoint={path}: the run has exported no weights yet")
         path = max(exported, key=lambda p: int(p.name.removeprefix("step_")))
     if (path / "adapter_config.json").is_file():
-        config.policy.adapter = str(path)
-    elif (path / "config.json").is_file():
-        config.policy.model, config.policy.adapter = str(path), None
-    else:
-        raise UserError(f"checkpoint={path}: neither a run, an adapter nor a model directory")
+        return replace(policy, adapter=str(path))
+    if (path / "config.json").is_file():
+        return replace(policy, model=str(path), adapter=None)
+    raise UserError(f"checkpoint={path}: neither a run, an adapter nor a model directory")
