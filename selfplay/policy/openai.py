@@ -71,7 +71,6 @@ class OpenAIPolicy:
     ) -> None:
         if config.max_concurrency < 1:
             raise UserError("policy.openai.max_concurrency must be at least 1")
-        _check_keys(config)
         self.version = 0
         self.max_concurrency = config.max_concurrency
         self.tokenizer = MessageTokenizer()
@@ -267,19 +266,3 @@ def open_openai(config: PolicyConfig) -> OpenAIPolicy:
     if config.adapter is not None:
         raise UserError("policy=openai: the server has its own weights; set policy.adapter=null")
     return OpenAIPolicy(config.model, config.openai)
-
-
-def _check_keys(config: OpenAIConfig) -> None:
-    """`UserError` for a key that no request has: it would be left as it is in silence."""
-    known = {"model", config.max_tokens_key, "temperature", "top_p"}
-    known |= {"seed"} if config.seeds else set()
-    for name, keys in (("omit", config.omit), ("rename", config.rename)):
-        for key in keys:
-            if key not in known and (key, config.seeds) != ("seed", False):
-                raise UserError(
-                    f"policy.openai.{name}: no request has a key {key!r}; one of {sorted(known)}"
-                )
-    if config.system_role not in ("system", "developer", "user"):
-        raise UserError(
-            f"policy.openai.system_role={config.system_role}: one of system, developer, user"
-        )
