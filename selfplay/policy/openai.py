@@ -42,8 +42,6 @@ class Pace:
     """At most `per_minute` starts a minute, evenly spaced (None: no limit). Thread-safe."""
 
     def __init__(self, per_minute: float | None) -> None:
-        if per_minute is not None and per_minute <= 0:
-            raise UserError(f"policy.openai.requests_per_minute={per_minute}: must be positive")
         self._gap_s = 60.0 / per_minute if per_minute else 0.0
         self._next = 0.0
         self._lock = threading.Lock()
