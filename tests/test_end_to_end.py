@@ -54,6 +54,15 @@ def bug_ids(run: Path) -> set[str]:
         return {row[0] for row in db.execute("SELECT bug_id FROM bugs")}
 
 
+def test_max_minutes_ends_a_run_in_good_order_and_the_next_start_goes_on(tmp_path: Path) -> None:
+    words = (*SCRIPTED, "evaluation.suite=repos/suites/heldout.jsonl", "evaluation.num_tasks=0")
+    finish((*words, "max_minutes=0.0001"), tmp_path)
+    run = tmp_path / "samples"
+    assert json.loads((run / "summary.json").read_text())["steps"] == 0
+    finish((*words, "max_minutes=30"), tmp_path)
+    assert json.loads((run / "summary.json").read_text())["steps"] == 3
+
+
 def test_a_scripted_run_leaves_everything_behind(tmp_path: Path) -> None:
     stdout, _ = finish(SCRIPTED, tmp_path)
     run = tmp_path / "samples"
