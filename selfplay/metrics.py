@@ -10,9 +10,9 @@ import logging
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+from selfplay.config import MetricsConfig
 from selfplay.errors import UserError
 from selfplay.files import append_json_lines, encode_json, read_json_lines, write_atomic
 from selfplay.run_dir import RunDir
@@ -20,15 +20,6 @@ from selfplay.run_dir import RunDir
 log = logging.getLogger(__name__)
 
 _WANDB_FILE = "wandb.json"
-
-
-@dataclass(kw_only=True)
-class MetricsConfig:
-    """JSON Lines are always written; TensorBoard events unless switched off; W&B if switched on."""
-
-    tensorboard: bool = True
-    wandb: bool = False
-    wandb_project: str = "selfplay"
 
 
 class Sink(Protocol):

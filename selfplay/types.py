@@ -9,7 +9,7 @@ All records are frozen, slotted and keyword-only. Nothing here imports torch, vl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 Role = Literal["injector", "solver"]
@@ -50,16 +50,22 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Control parameters of one injection (arXiv 2512.18552); defaults are those of `validate`.
-
-    inverse_hunks    inverse mutation of each hunk of the bug patch, and not of each file alone
-    """
+    """Control parameters of one injection (arXiv 2512.18552); defaults are those of `validate`."""
 
     min_passing_tests: int = 5
+    """Tests that must pass on the original."""
     min_changed_files: int = 1
+    """Files that the bug patch must change."""
     min_failing_tests: int = 1
+    """Tests that must fail with the bug."""
     script_timeout_s: float = 90.0
+    """Seconds of one run of the test script."""
     inverse_hunks: bool = False
+    """Each hunk of the bug patch must have a part in the failures, not just each file."""
+
+    def limits(self) -> Limits:
+        """These alone, of a part of the configuration that holds more."""
+        return Limits(**{item.name: getattr(self, item.name) for item in fields(Limits)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +81,11 @@ class InjectionTask:
     limits: Limits = Limits()
     material: tuple[BugArtifact, ...] = ()
     kinds: tuple[str, ...] = ()
+
+    @property
+    def group_id(self) -> str:
+        """The peer group of its episodes: the id without its last part, which counts the tasks."""
+        return self.task_id.rpartition("/")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +170,8 @@ class Completion:
 
     The end-of-turn token is part of `token_ids` when it was sampled (finish_reason "stop").
     `policy_version` is the oldest that had a part in it; `spans` tell them apart where weights
-    changed while it was sampled (empty: one version made it all).
+    changed while it was sampled (empty: one version made it all). `problem`: why the engine gave no
+    answer to this request alone, such as `content_filter`; `errored`: by no fault of the model.
     """
 
     token_ids: tuple[int, ...]
@@ -168,6 +180,8 @@ class Completion:
     finish_reason: Literal["stop", "length"]
     policy_version: int
     spans: tuple[VersionSpan, ...] = ()
+    problem: str = ""
+    errored: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

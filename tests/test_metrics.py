@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from selfplay.config import MetricsConfig
 from selfplay.errors import UserError
-from selfplay.metrics import MetricsConfig, MetricsLog, check_metrics
+from selfplay.metrics import MetricsLog, check_metrics
 from selfplay.run_dir import RunDir
 
 PLAIN = MetricsConfig(tensorboard=False)

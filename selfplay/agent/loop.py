@@ -15,6 +15,7 @@ from typing import Literal
 
 from selfplay.agent.tools import TOOLS, BadArguments, ToolBox
 from selfplay.chat import BadCall, ChatRenderer, ToolCall
+from selfplay.config import AgentLimits
 from selfplay.errors import InfrastructureError, SandboxSpent
 from selfplay.sampling import SampleRequest, logprob_temperature
 from selfplay.sandbox.session.session import Session
@@ -23,11 +24,19 @@ from selfplay.types import Completion, EpisodeStatus, Trajectory, Turn
 
 log = logging.getLogger(__name__)
 Ending = Literal[
-    "submitted", "bad_calls", "turns", "tokens", "wall_time", "sandbox_spent", "errored"
+    "submitted",
+    "bad_calls",
+    "no_answer",
+    "turns",
+    "tokens",
+    "wall_time",
+    "sandbox_spent",
+    "errored",
 ]
 STATUS: dict[Ending, EpisodeStatus] = {
     "submitted": "completed",
     "bad_calls": "completed",  # an answer that cannot be used, as in the compact scaffold
+    "no_answer": "completed",  # the model was kept from answering (a filter): not solved
     "turns": "truncated",
     "tokens": "truncated",
     "wall_time": "truncated",
@@ -38,27 +47,6 @@ MIN_ANSWER = 16
 """Tokens that must be left for a turn to begin."""
 MIN_OBSERVATION = 64
 """Bytes below which an observation is not cut any further."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentLimits:
-    """Bounds of one episode; each has its own ending.
-
-    max_tokens       whole length of the trajectory: prompt, answers and observations
-    max_turn_tokens  one answer; a longer one is cut, which is a bad call
-    wall_s           seconds since the episode was opened, waiting for the policy included
-    command_s        seconds of one command
-    max_bad_calls    bad calls on end after which the episode is over
-    max_output       bytes of one observation
-    """
-
-    max_turns: int = 128
-    max_tokens: int = 131_072
-    max_turn_tokens: int = 4096
-    wall_s: float = 1800.0
-    command_s: float = 120.0
-    max_bad_calls: int = 4
-    max_output: int = 8000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +128,9 @@ class AgentEpisode:
     def take(self, completion: Completion) -> None:
         """Record a completion, perform its call, and make the next prompt or the ending."""
         assert self.ending is None and self._session is not None
+        if completion.problem:
+            self._no_answer(completion)
+            return
         self._record(completion)
         self._guarded(lambda: self._perform(completion))
         if self.ending is None and len(self.turns) >= self.limits.max_turns:
@@ -187,6 +178,14 @@ class AgentEpisode:
         except InfrastructureError as error:
             log.warning("%s: %s", self.task.name, error)
             self.ending, self.error = "errored", str(error)
+
+    def _no_answer(self, completion: Completion) -> None:
+        """The engine tells why it has no answer; what was played before stays."""
+        self.error = completion.problem
+        if completion.errored:
+            self.ending = "errored"
+        else:
+            self.ending = "tokens" if completion.problem == "context_length" else "no_answer"
 
     def _record(self, completion: Completion) -> None:
         """Append prompt and completion to the aligned lists."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from selfplay.commands.compose import (
@@ -18,9 +19,10 @@ from selfplay.commands.output import print_json, print_table, say
 from selfplay.commands.transcript import show_turn
 from selfplay.config import InjectConfig, load_config
 from selfplay.corpus.corpus import Corpus
-from selfplay.curriculum.contexts import RepoContext, RolloutContext, Sampling
+from selfplay.curriculum.compact import CompactRoles
 from selfplay.curriculum.injecting import Injection, inject
-from selfplay.curriculum.sampler import SeedSampler
+from selfplay.curriculum.scaffold import RolloutContext, Sampling
+from selfplay.curriculum.targets import RepoTargets, TaskSampler
 from selfplay.episodes import episode_to_dict
 from selfplay.errors import UserError
 from selfplay.files import append_json_lines
@@ -44,9 +46,9 @@ Exit code 0 when at least one bug is valid, else 1.
 def run(overrides: Sequence[str]) -> int:
     """Inject, validate, keep; print one line an episode."""
     config = load_config(InjectConfig, "inject", overrides)
-    names = repo_names(config)
-    if config.source == "procedural":
-        config.policy.engine = "scripted"
+    names = config.names
+    procedural = config.source == "procedural"
+    policy_config = replace(config.policy, engine="scripted") if procedural else config.policy
     sampling = Sampling(
         temperature=config.policy.temperature,
         injector_temperature=config.injector.temperature,
@@ -61,13 +63,17 @@ def run(overrides: Sequence[str]) -> int:
         raise UserError(f"out={out}: cannot be written ({error.strerror})") from None
     with sandbox_pool(config.sandbox) as pool, Corpus(out / "corpus.sqlite") as corpus:
         repos = prepare_repos(names, config.repos, pool)
-        policy = open_policy(config.policy, config.scaffold)
+        policy = open_policy(policy_config, config.scaffold)
         context = make_rollout_context(policy, repos, pool, config.scaffold, sampling, show_turn)
         keep_originals(context.repo_contexts.values(), corpus)
         if config.source == "policy":
             rows = by_policy(config, context, corpus, out)
         else:
-            rows = harvest(config, list(context.repo_contexts.values()), pool, corpus, out)
+            injectors = [
+                CompactRoles.on(repo_context, policy.tokenizer, config.scaffold).injector
+                for repo_context in context.repo_contexts.values()
+            ]
+            rows = harvest(config, injectors, pool, corpus, out)
         say(f"{corpus.num_bugs()} bugs in {out / 'corpus.sqlite'}")
     if config.json:
         print_json(rows)
@@ -81,55 +87,38 @@ def run(overrides: Sequence[str]) -> int:
     return 0 if any(row["bug_id"] for row in rows) else 1
 
 
-def repo_names(config: InjectConfig) -> list[str]:
-    """The repositories that are meant. Raises `UserError` for keys that do not go together."""
-    if config.source not in ("policy", "procedural"):
-        raise UserError(f"source={config.source!r}: must be policy or procedural")
-    for key in ("n", "num_bugs"):
-        number = getattr(config, key)
-        if number is not None and number < 1:
-            raise UserError(f"{key}={number}: must be at least 1")
-    names = [config.repo] if isinstance(config.repo, str) else [str(name) for name in config.repo]
-    if config.source == "policy" and (len(names) != 1 or config.num_bugs):
-        raise UserError("several repositories and num_bugs= need source=procedural")
-    if not names:
-        raise UserError("repo=[]: name at least one repository")
-    return names
-
-
 def by_policy(
     config: InjectConfig, context: RolloutContext, corpus: Corpus, out: Path
 ) -> list[Row]:
     """One episode for each of `n` seeds, stored in `episodes.jsonl`."""
     assert config.num_tries is not None, "num_bugs has no part in what a policy is asked"
-    config.curriculum.num_groups, config.curriculum.seeds_per_group = 1, config.num_tries
-    sampler = SeedSampler(
-        context.repo_contexts,
-        curriculum=config.curriculum,
+    shape = replace(config.curriculum, num_groups=1, seeds_per_group=config.num_tries)
+    sampler = TaskSampler(
+        {n: RepoTargets(c.prepared, config.scaffold) for n, c in context.repo_contexts.items()},
+        context.scaffold,
+        curriculum=shape,
         injector=config.injector,
         seed=config.seed,
     )
-    planned = sampler.draw(0, {}, lambda repo: [bug.task.artifact for bug in corpus.bugs(repo)])
-    if not planned:
+    tasks = sampler.draw(0, {}, lambda repo: [bug.task.artifact for bug in corpus.bugs(repo)])
+    if not tasks:
         raise UserError(f"repo={config.repo}: no function is short enough and reached by a test")
-    injections = inject(context, [p.task for p in planned], 1)
+    injections = inject(context, tasks, 1)
     started = time.strftime("%Y%m%d-%H%M%S")
     lines = [
         episode_to_dict(episode(f"inject-{started}/{number}", injection))
         for number, injection in enumerate(injections)
     ]
     append_json_lines(out / "episodes.jsonl", lines)
-    return [
-        row_of(injection, context.repo_contexts[injection.task.repo], corpus, out)
-        for injection in injections
-    ]
+    tree_of = {n: c.prepared.environment.tree for n, c in context.repo_contexts.items()}
+    return [row_of(i, tree_of[i.task.repo], corpus, out) for i in injections]
 
 
-def row_of(injection: Injection, repo_context: RepoContext, corpus: Corpus, out: Path) -> Row:
+def row_of(injection: Injection, tree: Path, corpus: Corpus, out: Path) -> Row:
     """One line of the table; a valid bug is kept unless it is a duplicate."""
     task, outcome = injection.task, injection.outcome
     solve, report = outcome.solve_task, outcome.report
-    new = solve is not None and keep_bug(corpus, out, repo_context, solve, task, "model")
+    new = solve is not None and keep_bug(corpus, out, tree, solve, task, "model")
     return {
         "repo": task.repo,
         "function": f"{task.seed.path}::{task.seed.function}" if task.seed.path else "",

@@ -9,16 +9,15 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from selfplay.commands.compose import (
-    check_scaffold,
     keep_originals,
     make_rollout_context,
     open_policy,
     open_trained,
     prepare_repos,
     sandbox_pool,
+    scaffold_class,
 )
 from selfplay.commands.output import print_json, say
 from selfplay.commands.selfcheck import self_check
@@ -27,18 +26,18 @@ from selfplay.commands.watch import RunWatcher
 from selfplay.config import TrainConfig, load_config, to_yaml
 from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import read_suite
-from selfplay.curriculum.contexts import RolloutContext, Sampling
-from selfplay.curriculum.controller import Controller, ReplayRule, keep_attempts, keep_bug
+from selfplay.curriculum.controller import Controller
+from selfplay.curriculum.curriculum import Curriculum, ReplayRule
 from selfplay.curriculum.evaluation import evaluate
-from selfplay.curriculum.growing import grow_bugs
-from selfplay.curriculum.round import RoundPlayer
-from selfplay.curriculum.sampler import SeedSampler
+from selfplay.curriculum.scaffold import RolloutContext, Sampling
+from selfplay.curriculum.step import StepRules
+from selfplay.curriculum.targets import RepoTargets, TaskSampler
 from selfplay.errors import UserError
+from selfplay.learning import Learner, Restored
 from selfplay.metrics import MetricsLog, check_metrics
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.rewards import make_injector_reward, make_solver_reward
 from selfplay.run_dir import RunDir
-from selfplay.sampling import Policy
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.seeds import derive_rng
 from selfplay.types import SolveTask
@@ -58,18 +57,16 @@ class Opened:
     """The pieces of a run, once everything could be opened; `trained` names its repositories."""
 
     context: RolloutContext
-    learner: Any | None
+    learner: Learner | None
     first_step: int
-    restored: dict[str, Any] | None
+    restored: Restored | None
     trained: tuple[str, ...]
 
 
 def run(overrides: Sequence[str]) -> int:
     """Train to the last step; exit code 0 and a `summary.json` at the end."""
     config = load_config(TrainConfig, "train", overrides)
-    if config.resume not in ("auto", "never"):
-        raise UserError(f"resume={config.resume!r}: must be auto or never")
-    check_scaffold(config.scaffold)
+    scaffold_class(config.scaffold)
     check_metrics(config.metrics)
     if not is_launched():
         return train(config, functools.partial(open_trained, config))
@@ -91,14 +88,14 @@ def is_launched() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
-def train(config: TrainConfig, open_learner: Callable[[RunDir], Any]) -> int:
+def train(config: TrainConfig, open_learner: Callable[[RunDir], Learner]) -> int:
     """The whole loop in this process; what `open_learner` opens may reach into others."""
     began = time.monotonic()
     with ExitStack() as stack:
         run_dir = stack.enter_context(
             RunDir(Path(config.runs_dir) / config.name, resume=config.resume == "auto")
         )
-        run_dir.write_config(to_yaml(config))
+        run_dir.write_config(to_yaml(config), defaults=to_yaml(TrainConfig()))
         watcher = stack.enter_context(RunWatcher(config.name, config.steps))
         pool = stack.enter_context(sandbox_pool(config.sandbox))
         tasks, held_out = load_tasks(config)
@@ -113,7 +110,7 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Any]) -> int:
         repos |= prepare_repos(held_out, config.repos, pool) if held_out else {}
         opened = open_run(config, run_dir, repos, trained, pool, open_learner)
         say("self-check: one generation, one sandbox command, one bug graded both ways")
-        self_check(opened.context, trained[0])
+        self_check(opened.context, trained[0], config.scaffold)
         corpus = stack.enter_context(Corpus(run_dir.corpus))
         keep_originals(opened.context.repo_contexts.values(), corpus)
         spent = evaluated(config, run_dir, opened.context, tasks, ("before", 0), watcher)
@@ -125,7 +122,7 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Any]) -> int:
         if opened.learner is not None:
             if done:
                 opened.learner.export(run_dir, done - 1)
-            opened.learner.team.dismiss()
+            opened.learner.dismiss()
         evaluated(config, run_dir, opened.context, tasks, ("after", done), watcher)
         summary = summarise(config, run_dir, corpus, wall_s=run_dir.add_wall(began))
     if config.json:
@@ -157,16 +154,14 @@ def open_run(
     repos: dict[str, PreparedRepo],
     trained: tuple[str, ...],
     pool: SandboxPool,
-    open_learner: Callable[[RunDir], Any],
+    open_learner: Callable[[RunDir], Learner],
 ) -> Opened:
     """Policy, learner and context, restored from the newest whole checkpoint."""
-    learner: Any | None = None
-    first_step = 0
+    learner: Learner | None = None
     if config.learner.enabled:
         learner = open_learner(run_dir)
-        policy: Policy = learner.policy
-        restored = learner.restore(run_dir)
-        first_step = int(restored["step"]) + 1 if restored else 0
+        policy, restored = learner.policy, learner.restore(run_dir)
+        first_step = restored.step + 1 if restored else 0
     else:
         policy, restored = open_policy(config.policy, config.scaffold), None
         first_step = run_dir.next_step()
@@ -190,7 +185,7 @@ def open_metrics(config: TrainConfig, run_dir: RunDir, opened: Opened) -> Metric
     metrics = MetricsLog(run_dir, config.metrics)
     metrics.truncate_after(opened.first_step - 1)
     if opened.restored:
-        metrics.ensure(opened.first_step - 1, opened.restored["metrics"])
+        metrics.ensure(opened.first_step - 1, opened.restored.metrics)
     return metrics
 
 
@@ -202,45 +197,46 @@ def make_controller(
     metrics: MetricsLog,
     watcher: RunWatcher,
 ) -> Controller:
-    """Sampler, rounds and controller over the training repositories."""
+    """Curriculum and controller over the training repositories."""
     context, shape = opened.context, config.curriculum
-    repo_contexts = {name: context.repo_contexts[name] for name in opened.trained}
-    sampler = SeedSampler(
-        repo_contexts,
-        curriculum=shape,
-        injector=config.injector,
-        seed=config.seed,
+    targets = {
+        name: RepoTargets(context.repo_contexts[name].prepared, config.scaffold)
+        for name in opened.trained
+    }
+    curriculum = Curriculum(
+        corpus=corpus,
+        folder=run_dir.path,
+        sampler=TaskSampler(
+            targets,
+            context.scaffold,
+            curriculum=shape,
+            injector=config.injector,
+            seed=config.seed,
+        ),
+        repo_contexts=context.repo_contexts,
+        replay=ReplayRule(
+            min_groups=shape.min_solve_groups, low=shape.replay_low, high=shape.replay_high
+        ),
+        higher_order=shape.higher_order,
     )
-    player = RoundPlayer(
-        context,
+    rules = StepRules(
+        samples_per_task=shape.samples_per_seed,
+        group_size=shape.group_size,
         injector_reward=make_injector_reward(config.reward),
         solver_reward=make_solver_reward(config.reward),
-        samples_per_seed=shape.samples_per_seed,
-        group_size=shape.group_size,
         role_weights={
             "injector": config.learner.injector_weight,
             "solver": config.learner.solver_weight,
         },
-        keep_bug=functools.partial(
-            keep_bug,
-            corpus,
-            run_dir,
-            {name: a.prepared.environment.tree for name, a in repo_contexts.items()},
-        ),
-        keep_attempts=functools.partial(keep_attempts, corpus),
-        grow=functools.partial(grow_bugs, context, corpus, run_dir, shape.higher_order),
     )
     return Controller(
         run_dir=run_dir,
-        corpus=corpus,
-        sampler=sampler,
-        player=player,
+        curriculum=curriculum,
+        context=context,
+        rules=rules,
         learner=opened.learner,
         metrics=metrics,
         watcher=watcher,
-        replay=ReplayRule(
-            min_groups=shape.min_solve_groups, low=shape.replay_low, high=shape.replay_high
-        ),
         max_idle_steps=shape.max_idle_steps,
     )
 
@@ -276,6 +272,8 @@ def evaluated(
         config.evaluation.num_samples,
         lambda done, total: watcher.evaluating(when, done, total),
     )
+    if result.stopped is not None:
+        raise result.stopped
     spent = time.monotonic() - began
     run_dir.write_json(f"eval_{when}.json", {"step": step, **result.to_json(), "seconds": spent})
     return spent
