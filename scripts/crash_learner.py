@@ -38,11 +38,11 @@ from safetensors.torch import load_file
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from selfplay.commands.train import train
-from selfplay.config import LearnerConfig, TrainConfig, load_config
-from selfplay.learner.grpo import GrpoLearner, trainer_config
+from selfplay.config import LearnerConfig, MetricsConfig, TrainConfig, load_config
+from selfplay.learner.grpo import GrpoLearner
 from selfplay.learner.packing import pack
 from selfplay.learner.trainer import Trainer
-from selfplay.metrics import MetricsConfig, MetricsLog, within
+from selfplay.metrics import MetricsLog, within
 from selfplay.policy.transformers import TransformersPolicy
 from selfplay.run_dir import RunDir
 from selfplay.sampling import SampleRequest
@@ -323,7 +323,7 @@ def tiny_trainer(settings: LearnerConfig) -> Trainer:
         num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=16_384,
     )  # fmt: skip
     model: Any = transformers.LlamaForCausalLM(shape)
-    return Trainer(model.eval(), trainer_config(settings))
+    return Trainer(model.eval(), settings)
 
 
 def no_tokenizer() -> Path:

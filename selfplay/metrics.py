@@ -10,9 +10,9 @@ import logging
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+from selfplay.config import MetricsConfig
 from selfplay.errors import UserError
 from selfplay.files import append_json_lines, encode_json, read_json_lines, write_atomic
 from selfplay.run_dir import RunDir
@@ -37,15 +37,6 @@ _OLD_NAMES = {
     "step_s": "curriculum/step_s",
 }
 """Names of rows that were written before there were namespaces; all others were the learner's."""
-
-
-@dataclass(kw_only=True)
-class MetricsConfig:
-    """JSON Lines are always written; TensorBoard events unless switched off; W&B if switched on."""
-
-    tensorboard: bool = True
-    wandb: bool = False
-    wandb_project: str = "selfplay"
 
 
 def within(space: str, row: Mapping[str, float]) -> dict[str, float]:

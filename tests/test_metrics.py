@@ -10,15 +10,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from selfplay.commands.watch import RunWatcher
+from selfplay.config import MetricsConfig
 from selfplay.errors import UserError
-from selfplay.metrics import (
-    MetricsConfig,
-    MetricsLog,
-    check_metrics,
-    current_names,
-    joined,
-    within,
-)
+from selfplay.metrics import MetricsLog, check_metrics, current_names, joined, within
 from selfplay.run_dir import RunDir
 
 PLAIN = MetricsConfig(tensorboard=False)

@@ -26,8 +26,6 @@ def run(overrides: Sequence[str]) -> int:
     path = Path(config.run)
     if not (path / "episodes.jsonl").is_file():
         raise UserError(f"run={path}: has no episodes.jsonl; name a run or an inject directory")
-    if config.max_lines < 2:
-        raise UserError(f"max_lines={config.max_lines}: must be at least 2")
     found = [
         episode_to_dict(episode)
         for episode in read_episodes(path)

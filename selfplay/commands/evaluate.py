@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -16,7 +17,7 @@ from selfplay.commands.compose import (
     usage_of,
 )
 from selfplay.commands.output import print_json, print_table
-from selfplay.config import EvaluateConfig, load_config
+from selfplay.config import EvaluateConfig, PolicyConfig, load_config
 from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import SuiteTask, read_suite
 from selfplay.curriculum.evaluation import evaluate
@@ -37,8 +38,9 @@ def run(overrides: Sequence[str]) -> int:
     tasks = read_tasks(Path(config.suite))[: config.num_tasks]
     if not tasks:
         raise UserError(f"suite={config.suite}: holds no task")
+    policy_config = config.policy
     if config.checkpoint:
-        use_checkpoint(config, Path(config.checkpoint))
+        policy_config = of_checkpoint(policy_config, Path(config.checkpoint))
     sampling = Sampling(
         temperature=config.policy.temperature,
         top_p=config.policy.top_p,
@@ -47,7 +49,7 @@ def run(overrides: Sequence[str]) -> int:
     )
     with sandbox_pool(config.sandbox) as pool:
         repos = prepare_suite(tasks, config.repos, pool)
-        policy = open_policy(config.policy, config.scaffold)
+        policy = open_policy(policy_config, config.scaffold)
         context = make_rollout_context(policy, repos, pool, config.scaffold, sampling)
         with tqdm(total=len(tasks), unit="task", desc="evaluate") as bar:
 
@@ -94,16 +96,15 @@ def read_tasks(path: Path) -> list[SuiteTask]:
     return read_suite(path)
 
 
-def use_checkpoint(config: EvaluateConfig, path: Path) -> None:
-    """Evaluate the newest exported weights of a run directory, an adapter or a model directory."""
+def of_checkpoint(policy: PolicyConfig, path: Path) -> PolicyConfig:
+    """The newest exported weights of a run directory, an adapter or a model directory."""
     if (path / "weights").is_dir():
         exported = [p for p in (path / "weights").iterdir() if p.name.startswith("step_")]
         if not exported:
             raise UserError(f"checkpoint={path}: the run has exported no weights yet")
         path = max(exported, key=lambda p: int(p.name.removeprefix("step_")))
     if (path / "adapter_config.json").is_file():
-        config.policy.adapter = str(path)
-    elif (path / "config.json").is_file():
-        config.policy.model, config.policy.adapter = str(path), None
-    else:
-        raise UserError(f"checkpoint={path}: neither a run, an adapter nor a model directory")
+        return replace(policy, adapter=str(path))
+    if (path / "config.json").is_file():
+        return replace(policy, model=str(path), adapter=None)
+    raise UserError(f"checkpoint={path}: neither a run, an adapter nor a model directory")

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from selfplay.commands.compose import (
-    check_scaffold,
     keep_originals,
     make_rollout_context,
     open_policy,
     open_trained,
     prepare_repos,
     sandbox_pool,
+    scaffold_class,
 )
 from selfplay.commands.output import print_json, say
 from selfplay.commands.selfcheck import self_check
@@ -67,9 +67,7 @@ class Opened:
 def run(overrides: Sequence[str]) -> int:
     """Train to the last step; exit code 0 and a `summary.json` at the end."""
     config = load_config(TrainConfig, "train", overrides)
-    if config.resume not in ("auto", "never"):
-        raise UserError(f"resume={config.resume!r}: must be auto or never")
-    check_scaffold(config.scaffold)
+    scaffold_class(config.scaffold)
     check_metrics(config.metrics)
     if not is_launched():
         return train(config, functools.partial(open_trained, config))
@@ -98,7 +96,7 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Any]) -> int:
         run_dir = stack.enter_context(
             RunDir(Path(config.runs_dir) / config.name, resume=config.resume == "auto")
         )
-        run_dir.write_config(to_yaml(config))
+        run_dir.write_config(to_yaml(config), defaults=to_yaml(TrainConfig()))
         watcher = stack.enter_context(RunWatcher(config.name, config.steps))
         pool = stack.enter_context(sandbox_pool(config.sandbox))
         tasks, held_out = load_tasks(config)

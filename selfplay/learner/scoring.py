@@ -25,18 +25,10 @@ class TokenScorer(nn.Module):
     def forward(self, batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
         states = row_states(self.model, batch)
         head = self.model.get_output_embeddings().weight  # type: ignore[operator]
-        predictors = batch.predictors - batch.num_context
-        return token_scores(states[predictors], head, batch.targets, batch.temperatures)
+        return token_scores(states[batch.predictors], head, batch.targets, batch.temperatures)
 
 
 def row_states(model: Any, batch: MicroBatch) -> torch.Tensor:
-    """Last states of the row's tokens after its context, [tokens, size]."""
-    num, context = batch.num_context, []
-    if num:
-        before = tuple(block for block in batch.blocks if block.end <= num)
-        with torch.no_grad():
-            plan = TreePlan(before, lambda _, key, value: context.append((key, value)))
-            hidden_states(model, batch.token_ids[:, :num], batch.position_ids[:, :num], plan)
-    after = tuple(block for block in batch.blocks if block.start >= num)
-    plan = TreePlan(after, context=context)
-    return hidden_states(model, batch.token_ids[:, num:], batch.position_ids[:, num:], plan)[0]
+    """Last states of the row's tokens, [tokens, size]."""
+    plan = TreePlan(batch.blocks)
+    return hidden_states(model, batch.token_ids, batch.position_ids, plan)[0]
