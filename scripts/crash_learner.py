@@ -228,16 +228,16 @@ def play_bytes(runs: Path, steps: int) -> None:
     )
     with RunDir(runs / NAME) as run_dir:
         restored = learner.restore(run_dir)
-        first = int(restored["step"]) + 1 if restored else 0
+        first = restored.step + 1 if restored else 0
         metrics = MetricsLog(run_dir, MetricsConfig(tensorboard=False))
         metrics.truncate_after(first - 1)
         if restored:
-            metrics.ensure(first - 1, restored["metrics"])
+            metrics.ensure(first - 1, restored.metrics)
         sys.stderr.write(READY.decode() + "\n")
         sys.stderr.flush()
         for step in range(first, steps):
             row = within("learner", learner.step(byte_groups(learner.policy, step)))
-            learner.save(run_dir, step, {"metrics": row})
+            learner.save(run_dir, step, row)
             metrics.log(step, row)
         learner.export(run_dir, steps - 1)
 

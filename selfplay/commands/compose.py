@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selfplay.agent.loop import OnTurn
 from selfplay.bug_sources.commits import at_commit, commit_environment, read_commit, split_name
@@ -26,6 +26,7 @@ from selfplay.curriculum.agentic import AgenticScaffold
 from selfplay.curriculum.compact import CompactScaffold
 from selfplay.curriculum.scaffold import RepoContext, RolloutContext, Sampling, Scaffold
 from selfplay.errors import UserError
+from selfplay.learning import Learner
 from selfplay.repo.prepare import PreparedRepo, prepare
 from selfplay.repo.spec import find_repos_dir, load_spec, spec_from
 from selfplay.run_dir import RunDir
@@ -33,6 +34,9 @@ from selfplay.sampling import Policy
 from selfplay.sandbox.base import Environment
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.sandbox.select import Options, open_sandbox
+
+if TYPE_CHECKING:
+    from selfplay.learner.distributed import World
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +192,7 @@ def usage_of(policy: Policy) -> dict[str, float | None] | None:
     return policy.usage() if isinstance(policy, OpenAIPolicy) else None
 
 
-def open_trained(config: TrainConfig, run_dir: RunDir, world: Any = None) -> Any:
+def open_trained(config: TrainConfig, run_dir: RunDir, world: World | None = None) -> Learner:
     """The learner with the policy that it trains, on rank 0 of `world` (None: one process)."""
     engine = config.policy.engine
     if engine in ("scripted", "openai"):

@@ -99,8 +99,8 @@ class PolicyConfig:
     """Part of the probability that is sampled from."""
     max_new_tokens: int = 80
     """Longest answer of the compact scaffold."""
-    batch_tokens: int = 24_000
-    """Tokens that the engine transformers decodes at once."""
+    batch_tokens: int | None = None
+    """Columns of keys and values that the engine transformers holds; null: by the device."""
     vllm: VLLMConfig = field(default_factory=VLLMConfig)
     """vLLM servers."""
     openai: OpenAIConfig = field(default_factory=OpenAIConfig)

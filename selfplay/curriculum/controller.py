@@ -15,31 +15,16 @@ stay in the log under the same ids with a lower `try`.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Protocol
 
 from selfplay.curriculum.curriculum import Curriculum
 from selfplay.curriculum.scaffold import RolloutContext
 from selfplay.curriculum.step import StepRules, play_step, step_metrics
 from selfplay.errors import UserError
+from selfplay.learning import Learner
 from selfplay.metrics import MetricsLog, joined, within
 from selfplay.run_dir import RunDir
-from selfplay.types import PeerGroup
-
-
-class Learner(Protocol):
-    """What the controller asks of the learner (`learner/grpo.py`)."""
-
-    def step(self, groups: Sequence[PeerGroup]) -> dict[str, float]:
-        """One optimizer step on the groups that have variance, then publish; metrics.
-
-        `groups_trained` is in the result: 0.0 when no group has any variance, and nothing moves.
-        """
-        ...
-
-    def save(self, run_dir: RunDir, step: int, extra: Mapping[str, Any]) -> None:
-        """Checkpoint of everything that `step` changes, atomically, under `checkpoints/`."""
-        ...
 
 
 class Watcher(Protocol):
@@ -114,7 +99,7 @@ class Controller:
         row = joined(step_metrics(result), within("learner", learned), times)
         if self._learner is not None:
             report("save")
-            self._learner.save(self._run_dir, step, {"metrics": row})
+            self._learner.save(self._run_dir, step, row)
         self._metrics.log(step, row)
         self._watcher.step_done(step, row)
         return row

@@ -26,6 +26,7 @@ from selfplay.learner.memory import check_model
 from selfplay.learner.publish import Publisher, save_hf
 from selfplay.learner.rank_group import RankGroup
 from selfplay.learner.trainer import Trainer
+from selfplay.learning import Restored
 from selfplay.metrics import joined
 from selfplay.modeling.devices import choose_device
 from selfplay.modeling.model_files import load_model, resolve_adapter, resolve_model
@@ -74,20 +75,25 @@ class GrpoLearner:
         version = float(self.policy.version)
         return joined(told, stats, {"groups_trained": moved, "policy_version": version})
 
-    def save(self, run_dir: RunDir, step: int, extra: Mapping[str, Any]) -> None:
+    def save(self, run_dir: RunDir, step: int, metrics: Mapping[str, float]) -> None:
         """Checkpoint of `step` under `checkpoints/`."""
-        extra = {**extra, "step": step, "policy_version": self.policy.version}
+        version = self.policy.version
+        extra = {"metrics": metrics, "step": step, "policy_version": version}
         directory = run_dir.path / "checkpoints"
         self.team.save(directory, step, extra, keep_last=self._config.keep_last)
 
-    def restore(self, run_dir: RunDir) -> dict[str, Any] | None:
-        """Load the newest whole checkpoint; what was saved with it, or None when there is none."""
+    def restore(self, run_dir: RunDir) -> Restored | None:
+        """Load the newest whole checkpoint; None when there is none."""
         newest = checkpoint.latest(run_dir.path / "checkpoints")
         if newest is None:
             return None
         extra = self.team.load(newest)
         self.policy.version = int(extra["policy_version"])
-        return extra
+        return Restored(step=int(extra["step"]), metrics=extra["metrics"])
+
+    def dismiss(self) -> None:
+        """The other ranks end."""
+        self.team.dismiss()
 
     def export(self, run_dir: RunDir, step: int) -> Path:
         """The weights after `step` as `weights/step_N`: an adapter, or a whole model directory."""
