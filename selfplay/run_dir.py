@@ -238,11 +238,11 @@ class RunDir:
 
 
 def read_episodes(path: Path) -> Iterator[Episode]:
-    """Episodes of a run directory; needs no lock.
+    """Episodes of a run directory, or of a file of them; needs no lock.
 
     A step that was cut off and repeated is in the log twice, with another `try`: the last counts.
     """
-    file = path / "episodes.jsonl"
+    file = path if path.is_file() else path / "episodes.jsonl"
     last: dict[Any, int] = {}
     for _, line in read_json_lines(file):
         key = _repeats_of(line)

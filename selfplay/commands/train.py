@@ -271,6 +271,8 @@ def evaluated(
         config.evaluation.num_samples,
         lambda done, total: watcher.evaluating(when, done, total),
     )
+    if result.stopped is not None:
+        raise result.stopped
     spent = time.monotonic() - began
     run_dir.write_json(f"eval_{when}.json", {"step": step, **result.to_json(), "seconds": spent})
     return spent
