@@ -140,9 +140,9 @@ def test_the_real_model_plays_and_learns(tmp_path: Path) -> None:
     finish(MODEL, tmp_path, timeout=900)
     run = tmp_path / "samples"
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert len(rows) == 2 and sum(row["groups_trained"] for row in rows) > 0
-    assert rows[-1]["policy_version"] >= 1
-    assert max(abs(row.get("mismatch_kl", 0.0)) for row in rows) < 0.05
+    assert len(rows) == 2 and sum(row["learner/groups_trained"] for row in rows) > 0
+    assert rows[-1]["learner/policy_version"] >= 1
+    assert max(abs(row.get("learner/mismatch_kl", 0.0)) for row in rows) < 0.05
     assert any(e["reason"] == "valid" for e in episodes(run) if e["role"] == "injector")
     assert list((run / "checkpoints").glob("step_*"))
     assert (run / "weights" / "step_1" / "adapter_config.json").is_file()
