@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from selfplay.bug_sources.commits import commit_environment, list_commits, read_commit
-from selfplay.bug_sources.mining import Mined, MiningLimits, mine_commit
+from selfplay.bug_sources.mining import Mined, mine_commit
 from selfplay.bugs.grading.grade import grade
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.commands.compose import repos_dir, sandbox_pool
@@ -84,18 +84,13 @@ def judged(
     prepared: PreparedRepo, commits: Sequence[str], config: MineConfig, pool: SandboxPool
 ) -> Iterator[Mined]:
     """Outcomes in the order of the commits; a fault of the machine is "undecided"."""
-    limits = MiningLimits(
-        max_files=config.max_files,
-        max_lines=config.max_lines,
-        script_timeout_s=config.script_timeout_s,
-    )
 
     def make_runner(environment: Environment) -> TestRunner:
         return TestRunner(pool.sandbox, environment)
 
     def one(sha: str) -> Mined:
         try:
-            return proven(prepared, mine_commit(prepared, sha, limits, make_runner), make_runner)
+            return proven(prepared, mine_commit(prepared, sha, config, make_runner), make_runner)
         except InfrastructureError as error:
             return Mined(commit=sha, subject="", outcome="undecided", detail=str(error))
 
