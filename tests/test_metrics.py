@@ -11,8 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from selfplay.config import MetricsConfig
 from selfplay.errors import UserError
-from selfplay.metrics import MetricsLog, check_metrics
 from selfplay.run_dir import RunDir
+from selfplay.run_dir.metrics import MetricsLog, check_metrics
 
 PLAIN = MetricsConfig(tensorboard=False)
 

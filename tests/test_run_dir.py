@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfplay import __version__
-from selfplay.episodes import episode_from_dict, episode_to_dict
 from selfplay.errors import UserError
-from selfplay.run_dir import SUMMARY_KEYS, RunDir, code_state, read_episodes
+from selfplay.run_dir import SUMMARY_KEYS, RunDir
+from selfplay.run_dir.episodes import episode_from_dict, episode_to_dict, read_episodes
+from selfplay.run_dir.provenance import code_state
 from selfplay.types import Episode, Trajectory, Turn
 
 CONFIG = "seed: 3\nsteps: 4\nlearner:\n  learning_rate: 0.1\n"
@@ -227,7 +228,7 @@ def test_a_repeated_step_is_read_once_and_both_tries_stay(tmp_path: Path) -> Non
         run.append_episodes([make_episode(f"step1/solver/b/{i}", step=1) for i in range(3)])
     with RunDir(tmp_path / "a") as run:
         run.append_episodes([make_episode("step1/solver/c/0", step=1, reward=-1.0)])
-    found = [episode.episode_id for episode in read_episodes(tmp_path / "a")]
+    found = [episode.episode_id for episode in read_episodes(tmp_path / "a" / "episodes.jsonl")]
     assert found == ["step0/solver/b/0", "step1/solver/c/0"]
     lines = (tmp_path / "a" / "episodes.jsonl").read_text().splitlines()
     assert [json.loads(line)["try"] for line in lines] == [1, 1, 1, 1, 2]

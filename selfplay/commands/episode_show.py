@@ -9,9 +9,8 @@ from pathlib import Path
 from selfplay.commands.output import print_json
 from selfplay.commands.transcript import episode_text
 from selfplay.config import EpisodeConfig, load_config
-from selfplay.episodes import episode_to_dict
 from selfplay.errors import UserError
-from selfplay.run_dir import read_episodes
+from selfplay.run_dir.episodes import episode_to_dict, read_episodes
 
 HELP = """
 keys: run=DIR (holds episodes.jsonl), id=EPISODE_ID (or a part of it; default: all of them),
@@ -23,12 +22,14 @@ Prints each episode with its task, its turns and its verdict. Exit code 1 when n
 def run(overrides: Sequence[str]) -> int:
     """Print the episodes whose id holds `id`."""
     config = load_config(EpisodeConfig, "episode_show", overrides)
-    path = Path(config.run)
-    if not (path / "episodes.jsonl").is_file():
-        raise UserError(f"run={path}: has no episodes.jsonl; name a run or an inject directory")
+    file = Path(config.run) / "episodes.jsonl"
+    if not file.is_file():
+        raise UserError(
+            f"run={config.run}: has no episodes.jsonl; name a run or an inject directory"
+        )
     found = [
         episode_to_dict(episode)
-        for episode in read_episodes(path)
+        for episode in read_episodes(file)
         if config.id is None or config.id in episode.episode_id
     ]
     if config.json:
