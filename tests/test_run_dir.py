@@ -228,7 +228,7 @@ def test_a_repeated_step_is_read_once_and_both_tries_stay(tmp_path: Path) -> Non
         run.append_episodes([make_episode(f"step1/solver/b/{i}", step=1) for i in range(3)])
     with RunDir(tmp_path / "a") as run:
         run.append_episodes([make_episode("step1/solver/c/0", step=1, reward=-1.0)])
-    found = [episode.episode_id for episode in read_episodes(tmp_path / "a" / "episodes.jsonl")]
+    found = [episode.episode_id for episode in read_episodes(tmp_path / "a")]
     assert found == ["step0/solver/b/0", "step1/solver/c/0"]
     lines = (tmp_path / "a" / "episodes.jsonl").read_text().splitlines()
     assert [json.loads(line)["try"] for line in lines] == [1, 1, 1, 1, 2]

@@ -19,6 +19,7 @@ import git as gitpython
 
 from selfplay.bugs.patches.paths import is_source_path, is_test_path
 from selfplay.errors import RepoError, UserError
+from selfplay.repo.dependencies.project import add_generated
 from selfplay.repo.prepare import PreparedRepo, environment_for, prepare_tree
 from selfplay.repo.sources.archives import drop_outward_links
 from selfplay.repo.sources.git import CONFIG, git
@@ -154,6 +155,7 @@ def _write_tree(prepared: PreparedRepo, commit: Commit, folder: Path) -> None:
             (tree / path).parent.mkdir(parents=True, exist_ok=True)
             (tree / path).write_bytes(content)
     drop_outward_links(tree)
+    add_generated(prepared.environment.tree.parent, tree)
     make_readable(partial)
     try:
         partial.rename(folder)

@@ -25,7 +25,7 @@ from selfplay.corpus.suite import SuiteTask
 from selfplay.curriculum.agentic import AgenticScaffold
 from selfplay.curriculum.compact import CompactScaffold
 from selfplay.curriculum.scaffold import RepoContext, RolloutContext, Sampling, Scaffold
-from selfplay.errors import UserError
+from selfplay.errors import InfrastructureError, UserError
 from selfplay.learning import Learner
 from selfplay.repo.prepare import PreparedRepo, prepare
 from selfplay.repo.spec import find_repos_dir, load_spec, spec_from
@@ -94,16 +94,25 @@ def suite_environments(
 
 
 def prepare_suite(
-    tasks: Sequence[SuiteTask], config: ReposConfig, pool: SandboxPool
+    tasks: Sequence[SuiteTask],
+    config: ReposConfig,
+    pool: SandboxPool,
+    problems: dict[str, str] | None = None,
 ) -> dict[str, PreparedRepo]:
-    """{task.repo: repository} of a suite's tasks, with what solvers need to be shown."""
-    bases = _bases(tasks, config, pool)
+    """{task.repo: repository} of a suite's tasks, with what solvers need to be shown. With
+    `problems`, one that cannot be had is told there ({task.repo: why}) and left out."""
     found: dict[str, PreparedRepo] = {}
     for name in dict.fromkeys(task.solve_task.repo for task in tasks):
         base, commit = split_name(name)
-        if commit:
-            say(f"preparing {name}")
-        found[name] = at_commit(bases[base], commit, pool.sandbox) if commit else bases[base]
+        try:
+            own = [task for task in tasks if split_name(task.solve_task.repo)[0] == base]
+            (prepared,) = _bases(own[:1], config, pool).values()
+            found[name] = at_commit(prepared, commit, pool.sandbox) if commit else prepared
+        except (InfrastructureError, UserError) as error:
+            if problems is None:
+                raise
+            problems[name] = str(error)
+            say(f"{name}: {error}")
     return found
 
 

@@ -13,8 +13,9 @@ from selfplay.errors import UserError
 from selfplay.run_dir.episodes import episode_to_dict, read_episodes
 
 HELP = """
-keys: run=DIR (holds episodes.jsonl), id=EPISODE_ID (or a part of it; default: all of them),
-      max_lines=N of an argument or observation, json=true (the stored lines)
+keys: run=DIR (holds episodes.jsonl) or run=FILE (the attempts of an evaluation),
+      id=EPISODE_ID (or a part of it; default: all of them), max_lines=N of an argument or
+      observation, json=true (the stored lines)
 Prints each episode with its task, its turns and its verdict. Exit code 1 when none matches.
 """
 
@@ -22,10 +23,12 @@ Prints each episode with its task, its turns and its verdict. Exit code 1 when n
 def run(overrides: Sequence[str]) -> int:
     """Print the episodes whose id holds `id`."""
     config = load_config(EpisodeConfig, "episode_show", overrides)
-    file = Path(config.run) / "episodes.jsonl"
+    path = Path(config.run)
+    file = path if path.is_file() else path / "episodes.jsonl"
     if not file.is_file():
         raise UserError(
-            f"run={config.run}: has no episodes.jsonl; name a run or an inject directory"
+            f"run={path}: has no episodes.jsonl; name a run or an inject directory, or the "
+            "attempts of an evaluation"
         )
     found = [
         episode_to_dict(episode)

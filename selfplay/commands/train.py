@@ -120,7 +120,8 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Learner]) -> int
         deadline = step_deadline(config, began, spent)
         done = controller.run(opened.first_step, config.steps, deadline)
         if opened.learner is not None:
-            opened.learner.export(run_dir, done - 1)
+            if done:
+                opened.learner.export(run_dir, done - 1)
             opened.learner.dismiss()
         evaluated(config, run_dir, opened.context, tasks, ("after", done), watcher)
         summary = summarise(config, run_dir, corpus, wall_s=run_dir.add_wall(began))
@@ -271,6 +272,8 @@ def evaluated(
         config.evaluation.num_samples,
         lambda done, total: watcher.evaluating(when, done, total),
     )
+    if result.stopped is not None:
+        raise result.stopped
     spent = time.monotonic() - began
     run_dir.write_json(f"eval_{when}.json", {"step": step, **result.to_json(), "seconds": spent})
     return spent

@@ -25,7 +25,7 @@ def export_traces(run: Path, out: Path, tokenizer: Tokenizer | None = None) -> i
     assistant), and the aligned token_ids and loss_mask. The tokenizer is the run's own unless one
     is given. Returns the number of lines.
     """
-    good = [episode for episode in read_episodes(run / "episodes.jsonl") if is_good(episode)]
+    good = [episode for episode in read_episodes(run) if is_good(episode)]
     if good and tokenizer is None:
         tokenizer = tokenizer_of(run)
     lines = [encode_json(trace(episode, tokenizer)) for episode in good if tokenizer]

@@ -53,6 +53,7 @@ class MicroBatch:
     token_ids: torch.Tensor
     position_ids: torch.Tensor
     blocks: tuple[Block, ...]
+    stops: tuple[int, ...]
     predictors: torch.Tensor
     targets: torch.Tensor
     rollout_logprobs: torch.Tensor
@@ -144,6 +145,7 @@ def _micro_batch(
         token_ids=torch.tensor([tree.token_ids]),
         position_ids=torch.tensor([tree.position_ids]),
         blocks=tree.blocks,
+        stops=tree.stops,
         predictors=torch.tensor(predictors, dtype=torch.long),
         targets=torch.tensor(targets, dtype=torch.long),
         rollout_logprobs=torch.tensor(logprobs, dtype=torch.float32),

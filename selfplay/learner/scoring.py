@@ -9,7 +9,8 @@ from torch import nn
 
 from selfplay.learner.loss import token_scores
 from selfplay.learner.packing import MicroBatch
-from selfplay.modeling.attention import TreePlan, hidden_states
+from selfplay.modeling.attention import hidden_states
+from selfplay.modeling.row_attention import make_plan
 
 
 class TokenScorer(nn.Module):
@@ -30,5 +31,5 @@ class TokenScorer(nn.Module):
 
 def row_states(model: Any, batch: MicroBatch) -> torch.Tensor:
     """Last states of the row's tokens, [tokens, size]."""
-    plan = TreePlan(batch.blocks)
+    plan = make_plan(batch, batch.token_ids.device)
     return hidden_states(model, batch.token_ids, batch.position_ids, plan)[0]

@@ -45,6 +45,8 @@ class PrefixTree:
     token_ids: tuple[int, ...]
     position_ids: tuple[int, ...]
     blocks: tuple[Block, ...]
+    stops: tuple[int, ...]
+    """The row after the last that sees each token."""
     paths: tuple[tuple[Span, ...], ...]
 
     def rows(self, index: int) -> list[int]:
@@ -97,6 +99,7 @@ class _Forest:
         self._block_tokens = block_tokens
         self.tokens: list[int] = []
         self._positions: list[int] = []
+        self._stops: list[int] = []
         self._blocks: list[Block] = []
 
     def add(self, sequences: Sequence[Sequence[int]]) -> list[tuple[Span, ...]]:
@@ -106,6 +109,7 @@ class _Forest:
         root = builder.build()
         self.tokens += builder.tokens
         self._positions += builder.positions
+        self._stops += builder.stops
         _make_blocks([root], (), self._block_tokens, self._blocks)
         paths: list[tuple[Span, ...]] = [()] * len(sequences)
         for index, node in zip(order, builder.last_node, strict=True):
@@ -117,6 +121,7 @@ class _Forest:
             token_ids=tuple(self.tokens),
             position_ids=tuple(self._positions),
             blocks=tuple(self._blocks),
+            stops=tuple(self._stops),
             paths=tuple(paths),
         )
 
@@ -129,6 +134,7 @@ class _Builder:
         self._first_row = first_row
         self.tokens: list[int] = []
         self.positions: list[int] = []
+        self.stops: list[int] = []
         self.last_node: list[_Node] = [_Node(0)] * len(ordered)
 
     def build(self) -> _Node:
@@ -161,6 +167,8 @@ class _Builder:
             stack.extend(reversed(pending))
         for node in reversed(nodes):
             node.stop = node.children[-1].stop if node.children else node.end
+        for node in nodes:
+            self.stops.extend([node.stop] * (node.end - node.start))
         return root
 
 

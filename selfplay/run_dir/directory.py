@@ -180,7 +180,7 @@ class RunDir:
 
     def read_episodes(self) -> Iterator[Episode]:
         """Episodes that count: those of the last try of each step."""
-        return read_episodes(self.episodes)
+        return read_episodes(self.path)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Rows of `metrics.jsonl` in order."""

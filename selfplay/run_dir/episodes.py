@@ -61,11 +61,12 @@ def episode_from_dict(data: Mapping[str, Any]) -> Episode:
         raise UserError(f"episode {data.get('episode_id')!r}: {error or 'lists differ'}") from None
 
 
-def read_episodes(file: Path) -> Iterator[Episode]:
-    """Episodes of an `episodes.jsonl`; needs no lock.
+def read_episodes(path: Path) -> Iterator[Episode]:
+    """Episodes of a run directory, or of a file of them; needs no lock.
 
     A step that was cut off and repeated is in the log twice, with another `try`: the last counts.
     """
+    file = path if path.is_file() else path / "episodes.jsonl"
     last: dict[Any, int] = {}
     for _, line in read_json_lines(file):
         key = _repeats_of(line)

@@ -19,6 +19,7 @@ def batch_of(rollout: list[float], advantages: list[float]) -> MicroBatch:
     return MicroBatch(
         token_ids=torch.zeros(1, num, dtype=torch.long),
         position_ids=torch.zeros(1, num, dtype=torch.long),
+        stops=(),
         blocks=(),
         predictors=torch.zeros(num, dtype=torch.long),
         targets=torch.zeros(num, dtype=torch.long),
