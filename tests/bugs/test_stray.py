@@ -1,4 +1,4 @@
-"""Stray parts of a fix patch: what an agent leaves in its tree costs it nothing, and gains nothing."""
+"""Stray parts of a fix patch: what an agent leaves in its tree costs and gains it nothing."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def part(path: str, *lines: str) -> str:
 
 
 STRAY = {
-    "byte code": part("pkg/a.pyc", "new file mode 100644", "GIT binary patch", "literal 1", "IcX", ""),
-    "binary, told alone": part("a.bin", "index 1..2 100644", "Binary files a/a.bin and b/a.bin differ"),
+    "byte code": part("a.pyc", "new file mode 100644", "GIT binary patch", "literal 1", "IcX", ""),
+    "binary, told alone": part("a.z", "index 1..2 100644", "Binary files a/a.z and b/a.z differ"),
     "a deleted binary": part(
-        "a.png", "deleted file mode 100644", "index 1..0", "Binary files a/a.png and /dev/null differ"
+        "a.z", "deleted file mode 100644", "index 1..0", "Binary files a/a.z and /dev/null differ"
     ),
     "a link": part(
         "l", "new file mode 120000", "--- /dev/null", "+++ b/l", "@@ -0,0 +1 @@", "+/etc/passwd",

@@ -138,7 +138,7 @@ def functions_of_tests(data: Any) -> dict[str, list[str]]:
         if not path.is_relative_to(ROOT) or not path.is_file():
             continue
         relative = path.relative_to(ROOT).as_posix()
-        source = path.read_text(encoding="utf-8", errors="replace")
+        source = path.read_bytes().decode("utf-8", "surrogateescape")
         functions = list_python_functions(source, relative)
         contexts = data.contexts_by_lineno(name)
         for function in functions:
