@@ -11,14 +11,12 @@ from tqdm import tqdm
 from selfplay.commands.compose import (
     make_rollout_context,
     open_policy,
-    prepare_suite,
     sandbox_pool,
     usage_of,
 )
 from selfplay.commands.output import print_json, print_table
+from selfplay.commands.suites import prepare_suite, read_tasks
 from selfplay.config import EvaluateConfig, load_config
-from selfplay.corpus.corpus import Corpus
-from selfplay.corpus.suite import SuiteTask, read_suite
 from selfplay.curriculum.contexts import Sampling
 from selfplay.curriculum.evaluation import evaluate
 from selfplay.errors import UserError
@@ -78,20 +76,6 @@ def run(overrides: Sequence[str]) -> int:
         if usage:
             print_table("usage", ("what", "number"), [(k, str(v)) for k, v in usage.items()])
     return 0 if any(s.num_judged for s in result.scores) else 3
-
-
-def read_tasks(path: Path) -> list[SuiteTask]:
-    """Tasks of a suite file, or of the corpus of a run directory."""
-    if path.is_dir():
-        file = path / "corpus.sqlite"
-        if not file.is_file():
-            raise UserError(f"suite={path}: a directory without corpus.sqlite is no run directory")
-        with Corpus(file, read_only=True) as corpus:
-            return [
-                SuiteTask(solve_task=bug.task, base_commit="", environment={})
-                for bug in corpus.bugs()
-            ]
-    return read_suite(path)
 
 
 def use_checkpoint(config: EvaluateConfig, path: Path) -> None:
