@@ -54,7 +54,8 @@ NOISE: tuple[Files, Files] = (
 def cases(name: str, values: list[Any]) -> Files:
     """A test module whose data lies in another folder."""
     text = (
-        f"import json\nfrom pathlib import Path\n\nimport pytest\nfrom programs.{name} import {name}\n\n"
+        "import json\nfrom pathlib import Path\n\nimport pytest\n"
+        f"from programs.{name} import {name}\n\n"
         f"CASES = json.loads((Path(__file__).parent.parent / 'data/{name}.json').read_text())\n\n\n"
         '@pytest.mark.parametrize(("given", "want"), CASES)\n'
         f"def test_{name}(given, want):\n    assert {name}(*given) == want\n"

@@ -238,7 +238,7 @@ class _Trial:
         if failed.reason == "file_contributes_nothing" and idle and len(bug) > 1:
             rest = {path: change for path, change in bug.items() if path not in idle}
             return replace(candidate, bug=rest, repaired=(*candidate.repaired, *idle))
-        if failed.reason == "nothing_passes":
+        if failed.reason == "nothing_passes" or (report.fail_to_pass and not report.pass_to_pass):
             known = [*candidate.oracle.files, *candidate.weakening]
             file = neighbour(candidate.oracle, known, runner, bug, self.limits.script_timeout_s)
             if file is not None:

@@ -17,8 +17,8 @@ from selfplay.commands.compose import (
 from selfplay.commands.output import print_json, print_table
 from selfplay.commands.suites import prepare_suite, read_tasks
 from selfplay.config import EvaluateConfig, load_config
-from selfplay.curriculum.contexts import Sampling
 from selfplay.curriculum.evaluation import evaluate
+from selfplay.curriculum.scaffold import Sampling
 from selfplay.errors import UserError
 
 HELP = """

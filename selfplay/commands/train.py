@@ -27,12 +27,12 @@ from selfplay.commands.watch import RunWatcher
 from selfplay.config import TrainConfig, load_config, to_yaml
 from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import read_suite
-from selfplay.curriculum.contexts import RolloutContext, Sampling
-from selfplay.curriculum.controller import Controller, ReplayRule, keep_attempts, keep_bug
+from selfplay.curriculum.controller import Controller
+from selfplay.curriculum.curriculum import Curriculum, ReplayRule
 from selfplay.curriculum.evaluation import evaluate
-from selfplay.curriculum.growing import grow_bugs
-from selfplay.curriculum.round import RoundPlayer
-from selfplay.curriculum.sampler import SeedSampler
+from selfplay.curriculum.scaffold import RolloutContext, Sampling
+from selfplay.curriculum.step import StepRules
+from selfplay.curriculum.targets import RepoTargets, TaskSampler
 from selfplay.errors import UserError
 from selfplay.export.sources import keep_sources
 from selfplay.metrics import MetricsLog, check_metrics
@@ -115,7 +115,7 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Any]) -> int:
         keep_sources(run_dir.path, (repos[name].spec for name in trained))
         opened = open_run(config, run_dir, repos, trained, pool, open_learner)
         say("self-check: one generation, one sandbox command, one bug graded both ways")
-        self_check(opened.context, trained[0])
+        self_check(opened.context, trained[0], config.scaffold)
         corpus = stack.enter_context(Corpus(run_dir.corpus))
         keep_originals(opened.context.repo_contexts.values(), corpus)
         spent = evaluated(config, run_dir, opened.context, tasks, ("before", 0), watcher)
@@ -203,45 +203,46 @@ def make_controller(
     metrics: MetricsLog,
     watcher: RunWatcher,
 ) -> Controller:
-    """Sampler, rounds and controller over the training repositories."""
+    """Curriculum and controller over the training repositories."""
     context, shape = opened.context, config.curriculum
-    repo_contexts = {name: context.repo_contexts[name] for name in opened.trained}
-    sampler = SeedSampler(
-        repo_contexts,
-        curriculum=shape,
-        injector=config.injector,
-        seed=config.seed,
+    targets = {
+        name: RepoTargets(context.repo_contexts[name].prepared, config.scaffold)
+        for name in opened.trained
+    }
+    curriculum = Curriculum(
+        corpus=corpus,
+        folder=run_dir.path,
+        sampler=TaskSampler(
+            targets,
+            context.scaffold,
+            curriculum=shape,
+            injector=config.injector,
+            seed=config.seed,
+        ),
+        repo_contexts=context.repo_contexts,
+        replay=ReplayRule(
+            min_groups=shape.min_solve_groups, low=shape.replay_low, high=shape.replay_high
+        ),
+        higher_order=shape.higher_order,
     )
-    player = RoundPlayer(
-        context,
+    rules = StepRules(
+        samples_per_task=shape.samples_per_seed,
+        group_size=shape.group_size,
         injector_reward=make_injector_reward(config.reward),
         solver_reward=make_solver_reward(config.reward),
-        samples_per_seed=shape.samples_per_seed,
-        group_size=shape.group_size,
         role_weights={
             "injector": config.learner.injector_weight,
             "solver": config.learner.solver_weight,
         },
-        keep_bug=functools.partial(
-            keep_bug,
-            corpus,
-            run_dir,
-            {name: a.prepared.environment.tree for name, a in repo_contexts.items()},
-        ),
-        keep_attempts=functools.partial(keep_attempts, corpus),
-        grow=functools.partial(grow_bugs, context, corpus, run_dir, shape.higher_order),
     )
     return Controller(
         run_dir=run_dir,
-        corpus=corpus,
-        sampler=sampler,
-        player=player,
+        curriculum=curriculum,
+        context=context,
+        rules=rules,
         learner=opened.learner,
         metrics=metrics,
         watcher=watcher,
-        replay=ReplayRule(
-            min_groups=shape.min_solve_groups, low=shape.replay_low, high=shape.replay_high
-        ),
         max_idle_steps=shape.max_idle_steps,
     )
 
