@@ -238,7 +238,11 @@ class _Trial:
         if failed.reason == "file_contributes_nothing" and idle and len(bug) > 1:
             rest = {path: change for path, change in bug.items() if path not in idle}
             return replace(candidate, bug=rest, repaired=(*candidate.repaired, *idle))
-        if failed.reason == "nothing_passes" or (report.fail_to_pass and not report.pass_to_pass):
+        none_left = failed.name == "weakening" and (
+            failed.reason == "parser_empty" or not report.pass_to_pass
+        )
+        alone = set(candidate.oracle.files) <= set(test_modules(self.commit))
+        if alone and (none_left or failed.reason == "nothing_passes"):
             known = [*candidate.oracle.files, *candidate.weakening]
             file = neighbour(candidate.oracle, known, runner, bug, self.limits.script_timeout_s)
             if file is not None:
