@@ -28,6 +28,7 @@ from typing import Any
 import yaml
 
 from selfplay import __version__
+from selfplay.config import GONE
 from selfplay.episodes import episode_from_dict, episode_to_dict
 from selfplay.errors import UserError
 from selfplay.files import (
@@ -149,15 +150,16 @@ class RunDir:
         files = (self.episodes, self.metrics, self.path / "eval_before.json")
         return any(file.exists() for file in files) or any(self.checkpoints.iterdir())
 
-    def write_config(self, text: str) -> None:
+    def write_config(self, text: str, defaults: str = "{}") -> None:
         """Write `config.yaml`; a run that has results may change `FREE_KEYS` alone.
 
-        The former text of a permitted change is kept under `logs/`. Raises `UserError` otherwise.
+        A key that the version before did not know had the value that it has in `defaults`. The
+        former text of a permitted change is kept under `logs/`. Raises `UserError` otherwise.
         """
         data = yaml.safe_load(text)
         former = self.config.read_text(encoding="utf-8") if self.config.exists() else None
         if former is not None and former != text:
-            changed = _changed_keys(yaml.safe_load(former), data)
+            changed = _changed_keys(yaml.safe_load(former), data, yaml.safe_load(defaults))
             if changed and self.has_results():
                 raise UserError(
                     f"{self.config}: the run was started with other values of "
@@ -236,11 +238,11 @@ class RunDir:
 
 
 def read_episodes(path: Path) -> Iterator[Episode]:
-    """Episodes of a run directory; needs no lock.
+    """Episodes of a run directory, or of a file of them; needs no lock.
 
     A step that was cut off and repeated is in the log twice, with another `try`: the last counts.
     """
-    file = path / "episodes.jsonl"
+    file = path if path.is_file() else path / "episodes.jsonl"
     last: dict[Any, int] = {}
     for _, line in read_json_lines(file):
         key = _repeats_of(line)
@@ -323,14 +325,16 @@ def _repeats_of(line: Mapping[str, Any]) -> Any:
     return line.get("episode_id") if step is None else int(step)
 
 
-def _changed_keys(former: Any, data: Any, prefix: str = "") -> list[str]:
-    """Dotted names of the values that differ, `FREE_KEYS` left out."""
+def _changed_keys(former: Any, data: Any, defaults: Any, prefix: str = "") -> list[str]:
+    """Dotted names of the values that differ, `FREE_KEYS` and `GONE` left out."""
     if not isinstance(former, dict) or not isinstance(data, dict):
         return [] if former == data else [prefix or "the configuration"]
     absent = object()
     changed: list[str] = []
     for key in sorted({*former, *data}, key=str):
-        if prefix or key not in FREE_KEYS:
-            name = f"{prefix}.{key}" if prefix else str(key)
-            changed += _changed_keys(former.get(key, absent), data.get(key, absent), name)
+        name = f"{prefix}.{key}" if prefix else str(key)
+        if name not in FREE_KEYS and name not in GONE:
+            default = defaults.get(key, absent) if isinstance(defaults, dict) else absent
+            old, new = former.get(key, default), data.get(key, absent)
+            changed += _changed_keys(old, new, default, name)
     return changed

@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "selfplay"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 VOCABULARY = {
-    "selfplay", "cache", "chat", "config", "episodes", "errors",
-    "files", "metrics", "run_dir", "sampling", "seeds", "statistics", "thinking", "types",
+    "selfplay", "cache", "chat", "config", "episodes", "errors", "files", "learning",
+    "metrics", "run_dir", "sampling", "seeds", "statistics", "thinking", "types",
 }  # fmt: skip
 LAYERS: tuple[tuple[str, set[str]], ...] = (  # each room and the rooms that it may use
     ("sandbox", set()),

@@ -42,7 +42,9 @@ def test_any_text(text: str) -> None:
 @pytest.mark.parametrize("text", ["/na me (é) x", "toolz", "/a(b)"])
 def test_one_repository_or_several(text: str) -> None:
     assert load_config(InjectConfig, "inject", [f"repo={text}"]).repo == text
-    several = load_config(InjectConfig, "inject", [f"repo=[toolz, {text}]"]).repo
+    several = load_config(
+        InjectConfig, "inject", [f"repo=[toolz, {text}]", "source=procedural"]
+    ).repo
     assert list(several) == ["toolz", text]
     train = load_config(TrainConfig, "train", [f'repos.train=[{text},"a, b"]'])
     assert train.repos.train == [text, "a, b"]

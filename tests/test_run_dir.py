@@ -193,6 +193,20 @@ def test_a_resumed_run_keeps_its_configuration(tmp_path: Path) -> None:
         assert kept == ["config-before-try1.yaml", "config-before-try2.yaml"]
 
 
+def test_a_run_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    """Its configuration lacks the keys that came later, and holds one that is gone."""
+    old = CONFIG + "  save_every: 1\n"
+    new = CONFIG + "  device: auto\n"
+    with RunDir(tmp_path / "a") as run:
+        run.write_config(old)
+        run.append_episodes([make_episode()])
+    with RunDir(tmp_path / "a") as run:
+        with pytest.raises(UserError, match=r"learner\.device;"):
+            run.write_config(new.replace("auto", "cuda"), defaults=new)
+        run.write_config(new, defaults=new)
+        assert run.config.read_text() == new
+
+
 def test_a_torn_last_line_is_moved_away_at_open(tmp_path: Path) -> None:
     with RunDir(tmp_path / "a") as run:
         run.append_episodes([make_episode(f"step0/solver/b/{i}") for i in range(3)])

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfplay.bug_sources.commits import Commit, history_of, read_commit
+from selfplay.repo.dependencies.project import add_generated
 from selfplay.repo.prepare import PreparedRepo, environment_for, prepare_tree
 from selfplay.repo.sources.archives import drop_outward_links
 from selfplay.repo.sources.git import git
@@ -112,6 +113,7 @@ def _write_tree(
             (tree / path).write_bytes(change.content)
             (tree / path).chmod(0o755 if change.executable else 0o644)
     drop_outward_links(tree)
+    add_generated(prepared.environment.tree.parent, tree)
     make_readable(partial)
     try:
         partial.rename(folder)

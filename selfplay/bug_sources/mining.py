@@ -21,6 +21,7 @@ from selfplay.bugs.test_edits.weakening import weakening_layer
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.bugs.test_runs.scripts import parser_source
 from selfplay.bugs.validation.validate import validate
+from selfplay.config import MiningLimits
 from selfplay.errors import PatchError, RepoError
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.sandbox.base import Environment
@@ -28,31 +29,12 @@ from selfplay.types import (
     BugArtifact,
     Check,
     Layer,
-    Limits,
     SolveTask,
     ValidationReport,
 )
 
 _TRAILER = re.compile(r"^(signed-off-by|co-authored-by|reviewed-by|change-id|cc)\s*:.*$", re.I)
 MakeRunner = Callable[[Environment], TestRunner]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MiningLimits:
-    """What a commit may change at most, and how long its tests may run."""
-
-    max_files: int = 6
-    max_lines: int = 300
-    script_timeout_s: float = 60.0
-
-    def of_validation(self) -> Limits:
-        """One changed file, one test that fails, one that passes."""
-        return Limits(
-            min_passing_tests=1,
-            min_changed_files=1,
-            min_failing_tests=1,
-            script_timeout_s=self.script_timeout_s,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from selfplay.bug_sources.commit_trees import place_environment, place_of
 from selfplay.bug_sources.commits import CommitId, branch_of, list_commits, with_neighbours
-from selfplay.bug_sources.mining import Mined, MiningLimits, mine_commit
+from selfplay.bug_sources.mining import Mined, mine_commit
 from selfplay.bugs.grading.grade import grade
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.commands.compose import repos_dir, sandbox_pool
@@ -97,11 +97,6 @@ def judged(
 
     outcomes    of all commits, as far as they are known; read again before the merges
     """
-    limits = MiningLimits(
-        max_files=config.max_files,
-        max_lines=config.max_lines,
-        script_timeout_s=config.script_timeout_s,
-    )
     neighbours = with_neighbours(commits)
 
     def make_runner(environment: Environment) -> TestRunner:
@@ -114,7 +109,7 @@ def judged(
             if covered:
                 detail = f"its commit {covered[:12]} is kept"
                 return Mined(commit=sha, subject="", outcome="in_branch", detail=detail)
-            mined = mine_commit(prepared, sha, limits, make_runner, neighbours[sha])
+            mined = mine_commit(prepared, sha, config, make_runner, neighbours[sha])
             return proven(prepared, mined, make_runner)
         except InfrastructureError as error:
             return Mined(commit=sha, subject="", outcome="undecided", detail=str(error))

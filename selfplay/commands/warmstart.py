@@ -66,8 +66,6 @@ def run(overrides: Sequence[str]) -> int:
     config = load_config(WarmstartConfig, "warmstart", overrides)
     began = time.monotonic()
     sources = [code_source(name) for name in config.sources]
-    if bool(sources) != (config.num_bare > 0):
-        raise UserError("sources=[...] and num_bare=N belong together: give both or neither")
     out = Path(config.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -224,7 +222,7 @@ def fit(
     config: WarmstartConfig, trainer: Any, train: Sequence[Lesson], held_out: Sequence[Lesson]
 ) -> list[Any]:
     """Supervised steps with a progress bar."""
-    from selfplay.learner.supervised import SupervisedConfig, SupervisedStep, train_supervised
+    from selfplay.learner.supervised import SupervisedStep, train_supervised
 
     bar = tqdm(unit="step", desc="supervised")
 
@@ -234,14 +232,6 @@ def fit(
         tail = "" if step.held_out_loss is None else f", held out {step.held_out_loss:.3f}"
         bar.set_postfix_str(f"loss {step.loss:.3f}, {step.tokens_per_s:.0f} tok/s{tail}")
 
-    settings = SupervisedConfig(
-        learning_rate=config.learning_rate,
-        epochs=config.epochs,
-        batch_tokens=config.batch_tokens,
-        max_seconds=config.max_minutes * 60,
-        eval_every=40,
-        seed=config.seed,
-    )
-    history = train_supervised(trainer, train, settings, held_out=held_out, progress=show)
+    history = train_supervised(trainer, train, config, held_out=held_out, progress=show)
     bar.close()
     return history
