@@ -23,10 +23,10 @@ from selfplay.curriculum.compact import CompactRoles
 from selfplay.curriculum.injecting import Injection, inject
 from selfplay.curriculum.scaffold import RolloutContext, Sampling
 from selfplay.curriculum.targets import RepoTargets, TaskSampler
-from selfplay.episodes import episode_to_dict
 from selfplay.errors import UserError
 from selfplay.export.sources import keep_sources
 from selfplay.files import append_json_lines
+from selfplay.run_dir.episodes import episode_to_dict
 from selfplay.types import Episode
 
 MAX_SHOWN = 50

@@ -21,10 +21,9 @@ from selfplay.corpus.suite import SuiteTask, to_line
 from selfplay.errors import InfrastructureError, UserError
 from selfplay.export.sources import environment_of
 from selfplay.export.verify import verify_task
-from selfplay.files import append_json_lines, read_json_lines, repair_json_lines
+from selfplay.files import append_json_lines, read_json_lines, repair_json_lines, take_lock
 from selfplay.repo.prepare import PreparedRepo, prepare
 from selfplay.repo.spec import load_spec
-from selfplay.run_dir import take_lock
 from selfplay.sandbox.base import Environment
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.types import GradeReport, SolveTask

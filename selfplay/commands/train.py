@@ -35,10 +35,10 @@ from selfplay.curriculum.targets import RepoTargets, TaskSampler
 from selfplay.errors import UserError
 from selfplay.export.sources import keep_sources
 from selfplay.learning import Learner, Restored
-from selfplay.metrics import MetricsLog, check_metrics
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.rewards import make_injector_reward, make_solver_reward
 from selfplay.run_dir import RunDir
+from selfplay.run_dir.metrics import MetricsLog, check_metrics
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.seeds import derive_rng
 from selfplay.types import SolveTask

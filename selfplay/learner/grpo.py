@@ -27,11 +27,11 @@ from selfplay.learner.publish import Publisher, save_hf
 from selfplay.learner.rank_group import RankGroup
 from selfplay.learner.trainer import Trainer
 from selfplay.learning import Restored
-from selfplay.metrics import joined
 from selfplay.modeling.devices import choose_device
 from selfplay.modeling.model_files import load_model, resolve_adapter, resolve_model
 from selfplay.policy.transformers import HFTokenizer, TransformersPolicy
 from selfplay.run_dir import RunDir
+from selfplay.run_dir.metrics import joined
 from selfplay.types import PeerGroup
 
 log = logging.getLogger(__name__)

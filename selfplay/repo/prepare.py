@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from selfplay.cache import cache_root
 from selfplay.errors import RepoError
-from selfplay.files import write_atomic
+from selfplay.files import waiting_lock, write_atomic
 from selfplay.repo.dependencies.install import install
 from selfplay.repo.dependencies.project import Project, add_compiled
 from selfplay.repo.dependencies.venv import PACKAGES, steady_options
@@ -83,7 +80,7 @@ def prepare(
         root = (cache_dir or cache_root()) / "repos"
         root.mkdir(parents=True, exist_ok=True)
         target = root / f"{spec.name}-{key[:16]}"
-        with _locked(root / f"{target.name}.lock"):
+        with waiting_lock(root / f"{target.name}.lock"):
             if refresh or not (target / "done.json").is_file():
                 _build(spec, target, sandbox, key, image)
         return _open(spec, target, key)
@@ -236,13 +233,3 @@ def _functions(tree: Path) -> tuple[FunctionInfo, ...]:
         source = file.read_bytes().decode("utf-8", "surrogateescape")
         found += list_functions(source, relative.as_posix())
     return tuple(found)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)
