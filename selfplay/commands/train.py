@@ -33,11 +33,12 @@ from selfplay.curriculum.scaffold import RolloutContext, Sampling
 from selfplay.curriculum.step import StepRules
 from selfplay.curriculum.targets import RepoTargets, TaskSampler
 from selfplay.errors import UserError
+from selfplay.export.sources import keep_sources
 from selfplay.learning import Learner, Restored
-from selfplay.metrics import MetricsLog, check_metrics
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.rewards import make_injector_reward, make_solver_reward
 from selfplay.run_dir import RunDir
+from selfplay.run_dir.metrics import MetricsLog, check_metrics
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.seeds import derive_rng
 from selfplay.types import SolveTask
@@ -108,6 +109,7 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Learner]) -> int
             )
         trained = tuple(repos)
         repos |= prepare_repos(held_out, config.repos, pool) if held_out else {}
+        keep_sources(run_dir.path, (repos[name].spec for name in trained))
         opened = open_run(config, run_dir, repos, trained, pool, open_learner)
         say("self-check: one generation, one sandbox command, one bug graded both ways")
         self_check(opened.context, trained[0], config.scaffold)
@@ -120,7 +122,8 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Learner]) -> int
         deadline = step_deadline(config, began, spent)
         done = controller.run(opened.first_step, config.steps, deadline)
         if opened.learner is not None:
-            opened.learner.export(run_dir, done - 1)
+            if done:
+                opened.learner.export(run_dir, done - 1)
             opened.learner.dismiss()
         evaluated(config, run_dir, opened.context, tasks, ("after", done), watcher)
         summary = summarise(config, run_dir, corpus, wall_s=run_dir.add_wall(began))
@@ -271,6 +274,8 @@ def evaluated(
         config.evaluation.num_samples,
         lambda done, total: watcher.evaluating(when, done, total),
     )
+    if result.stopped is not None:
+        raise result.stopped
     spent = time.monotonic() - began
     run_dir.write_json(f"eval_{when}.json", {"step": step, **result.to_json(), "seconds": spent})
     return spent

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from selfplay.config.checks import above, at_least
+from selfplay.config.checks import above, at_least, one_of
+from selfplay.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +80,13 @@ class OpenAIConfig:
     def __post_init__(self) -> None:
         at_least(self, "policy.openai.", 1, "max_concurrency")
         above(self, "policy.openai.", 0, "requests_per_minute")
+        known = {"model", "messages", self.max_tokens_key, "temperature", "top_p", "seed"}
+        for name, keys in (("omit", self.omit), ("rename", self.rename)):
+            for key in sorted({*keys} - known):
+                raise UserError(
+                    f"policy.openai.{name}: no request has a key {key!r}; one of {sorted(known)}"
+                )
+        one_of(self, "policy.openai.", "system_role", ("system", "developer", "user"))
 
 
 @dataclass(frozen=True, kw_only=True)
