@@ -136,6 +136,7 @@ def run_as_artifact(environment: Environment, sandbox: Sandbox, found: RepoProfi
 
 
 INI = "[pytest]\naddopts = {}\n"
+CACHE = "def pytest_configure(config):\n    config.cache.set('a/b', 1)\n"
 PROJECTS: dict[str, tuple[dict[str, str], set[str], str]] = {
     "pytest.ini in the folder of the tests": (
         {"tests/pytest.ini": INI.format("-ra"), "tests/test_calc.py": TEST},
@@ -159,6 +160,16 @@ PROJECTS: dict[str, tuple[dict[str, str], set[str], str]] = {
         },
         {"tests/unit/test_calc.py::test_add", "tests/web/test_calc.py::test_add"},
         "--import-mode=importlib",
+    ),
+    "two test files of one name, without a word on it": (
+        {"tests/unit/test_calc.py": TEST, "tests/web/test_calc.py": TEST},
+        {"tests/unit/test_calc.py::test_add", "tests/web/test_calc.py::test_add"},
+        "--import-mode=importlib",
+    ),
+    "a conftest that uses pytest's cache": (
+        {"tests/test_calc.py": TEST, "conftest.py": CACHE},
+        {"tests/test_calc.py::test_add"},
+        "",
     ),
     "a plugin by -p, an option of the project's own, one of a plugin that is not there": (
         {
