@@ -35,6 +35,7 @@ from selfplay.curriculum.scaffold import RolloutContext, Sampling
 from selfplay.curriculum.step import StepRules
 from selfplay.curriculum.targets import RepoTargets, TaskSampler
 from selfplay.errors import UserError
+from selfplay.export.sources import keep_sources
 from selfplay.learning import Learner, Restored
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.rewards import make_injector_reward, make_solver_reward
@@ -113,6 +114,7 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Learner]) -> int
             )
         trained = tuple(repos)
         repos |= prepare_repos(held_out, config.repos, pool) if held_out else {}
+        keep_sources(run_dir.path, (repos[name].spec for name in trained))
         opened = open_run(config, run_dir, repos, trained, pool, open_learner)
         say("self-check: one generation, one sandbox command, one bug graded both ways")
         self_check(opened.context, trained[0], config.scaffold)
