@@ -85,24 +85,25 @@ def _shape(config: TrainConfig) -> tuple[Any, str]:
     return ModelShape.of(empty_model(path)), ""
 
 
-def _needed(config: TrainConfig, shape: Any) -> Any:
-    from selfplay.learner.memory import StepShape, estimate
+def _needed(config: TrainConfig, shape: Any, on_gpu: bool) -> Any:
+    from selfplay.learner.memory import CPU_ROW_TOKENS, GPU_ROW_TOKENS, StepShape, estimate
 
     learner, longest = config.learner, longest_sequence(config)
-    row = max(longest, learner.micro_batch_tokens)
+    derived = GPU_ROW_TOKENS if on_gpu else CPU_ROW_TOKENS
+    row = max(longest, learner.micro_batch_tokens or derived)
     step = StepShape(
         row_tokens=row,
         trained_tokens=row,
         chain_tokens=longest,
         lora_rank=learner.lora_rank,
         checkpointing=learner.activation_checkpointing,
+        on_gpu=on_gpu,
     )
     return estimate(shape, step)
 
 
-def _per_rank(config: TrainConfig, shape: Any, ranks: int) -> int:
+def _per_rank(needed: Any, ranks: int) -> int:
     """Bytes on one GPU: gradients and optimizer state are spread over the ranks."""
-    needed = _needed(config, shape)
     spread = needed.training_state - needed.training_state // ranks
     return int(needed.total - spread)
 
@@ -110,12 +111,12 @@ def _per_rank(config: TrainConfig, shape: Any, ranks: int) -> int:
 def _fits(config: TrainConfig, shape: Any, ranks: int) -> bool:
     gpus = split_of(config, learner=1).gpus
     smallest = min((gpu.memory for gpu in gpus), default=0)
-    return shape is None or _per_rank(config, shape, ranks) <= smallest
+    return shape is None or _per_rank(_needed(config, shape, True), ranks) <= smallest
 
 
 def _memory(config: TrainConfig, shape: Any, placement: Placement) -> dict[str, Any]:
-    needed = _needed(config, shape)
-    per_rank = _per_rank(config, shape, placement.num_ranks)
+    needed = _needed(config, shape, bool(placement.gpus))
+    per_rank = _per_rank(needed, placement.num_ranks)
     available = min((placement.gpus[g].memory for g in placement.learner), default=None)
     return {
         "parameters": shape.linear_parameters + shape.other_parameters,
