@@ -42,9 +42,9 @@ from selfplay.config import LearnerConfig, MetricsConfig, TrainConfig, load_conf
 from selfplay.learner.grpo import GrpoLearner
 from selfplay.learner.packing import pack
 from selfplay.learner.trainer import Trainer
-from selfplay.metrics import MetricsLog, within
 from selfplay.policy.transformers import TransformersPolicy
 from selfplay.run_dir import RunDir
+from selfplay.run_dir.metrics import MetricsLog, within
 from selfplay.sampling import SampleRequest
 from selfplay.scripted.compact import ByteTokenizer, ScriptedPolicy
 from selfplay.seeds import derive_seed

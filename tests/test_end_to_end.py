@@ -55,11 +55,10 @@ def bug_ids(run: Path) -> set[str]:
 
 
 def test_max_minutes_ends_a_run_in_good_order_and_the_next_start_goes_on(tmp_path: Path) -> None:
-    words = (*SCRIPTED, "evaluation.suite=repos/suites/heldout.jsonl", "evaluation.num_tasks=0")
-    finish((*words, "max_minutes=0.0001"), tmp_path)
+    finish((*SCRIPTED, "max_minutes=0.0001"), tmp_path)
     run = tmp_path / "samples"
     assert json.loads((run / "summary.json").read_text())["steps"] == 0
-    finish((*words, "max_minutes=30"), tmp_path)
+    finish((*SCRIPTED, "max_minutes=30"), tmp_path)
     assert json.loads((run / "summary.json").read_text())["steps"] == 3
 
 

@@ -12,8 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from selfplay.commands.watch import RunWatcher
 from selfplay.config import MetricsConfig
 from selfplay.errors import UserError
-from selfplay.metrics import MetricsLog, check_metrics, current_names, joined, within
 from selfplay.run_dir import RunDir
+from selfplay.run_dir.metrics import MetricsLog, check_metrics, current_names, joined, within
 
 PLAIN = MetricsConfig(tensorboard=False)
 

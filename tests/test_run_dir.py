@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfplay import __version__
-from selfplay.episodes import episode_from_dict, episode_to_dict
 from selfplay.errors import UserError
-from selfplay.run_dir import SUMMARY_KEYS, RunDir, code_state, read_episodes
+from selfplay.run_dir import SUMMARY_KEYS, RunDir
+from selfplay.run_dir.episodes import episode_from_dict, episode_to_dict, read_episodes
+from selfplay.run_dir.provenance import code_state
 from selfplay.types import Episode, Trajectory, Turn
 
 CONFIG = "seed: 3\nsteps: 4\nlearner:\n  learning_rate: 0.1\n"

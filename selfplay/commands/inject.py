@@ -23,9 +23,10 @@ from selfplay.curriculum.compact import CompactRoles
 from selfplay.curriculum.injecting import Injection, inject
 from selfplay.curriculum.scaffold import RolloutContext, Sampling
 from selfplay.curriculum.targets import RepoTargets, TaskSampler
-from selfplay.episodes import episode_to_dict
 from selfplay.errors import UserError
+from selfplay.export.sources import keep_sources
 from selfplay.files import append_json_lines
+from selfplay.run_dir.episodes import episode_to_dict
 from selfplay.types import Episode
 
 MAX_SHOWN = 50
@@ -63,6 +64,7 @@ def run(overrides: Sequence[str]) -> int:
         raise UserError(f"out={out}: cannot be written ({error.strerror})") from None
     with sandbox_pool(config.sandbox) as pool, Corpus(out / "corpus.sqlite") as corpus:
         repos = prepare_repos(names, config.repos, pool)
+        keep_sources(out, (prepared.spec for prepared in repos.values()))
         policy = open_policy(policy_config, config.scaffold)
         context = make_rollout_context(policy, repos, pool, config.scaffold, sampling, show_turn)
         keep_originals(context.repo_contexts.values(), corpus)

@@ -7,8 +7,8 @@ from typing import Any
 from selfplay.commands.output import print_table
 from selfplay.config import TrainConfig
 from selfplay.corpus.corpus import Corpus
-from selfplay.metrics import current_names
 from selfplay.run_dir import RunDir
+from selfplay.run_dir.metrics import current_names
 from selfplay.statistics import paired_difference
 
 VALID = ("injector/num_valid", "injector/num_injections")

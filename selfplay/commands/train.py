@@ -33,11 +33,12 @@ from selfplay.curriculum.scaffold import RolloutContext, Sampling
 from selfplay.curriculum.step import StepRules
 from selfplay.curriculum.targets import RepoTargets, TaskSampler
 from selfplay.errors import UserError
+from selfplay.export.sources import keep_sources
 from selfplay.learning import Learner, Restored
-from selfplay.metrics import MetricsLog, check_metrics
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.rewards import make_injector_reward, make_solver_reward
 from selfplay.run_dir import RunDir
+from selfplay.run_dir.metrics import MetricsLog, check_metrics
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.seeds import derive_rng
 from selfplay.types import SolveTask
@@ -108,6 +109,7 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Learner]) -> int
             )
         trained = tuple(repos)
         repos |= prepare_repos(held_out, config.repos, pool) if held_out else {}
+        keep_sources(run_dir.path, (repos[name].spec for name in trained))
         opened = open_run(config, run_dir, repos, trained, pool, open_learner)
         say("self-check: one generation, one sandbox command, one bug graded both ways")
         self_check(opened.context, trained[0], config.scaffold)

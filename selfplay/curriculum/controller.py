@@ -23,8 +23,8 @@ from selfplay.curriculum.scaffold import RolloutContext
 from selfplay.curriculum.step import StepRules, play_step, step_metrics
 from selfplay.errors import UserError
 from selfplay.learning import Learner
-from selfplay.metrics import MetricsLog, joined, within
 from selfplay.run_dir import RunDir
+from selfplay.run_dir.metrics import MetricsLog, joined, within
 
 
 class Watcher(Protocol):

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from selfplay.cache import cache_root
 from selfplay.errors import RepoError
-from selfplay.files import write_atomic
+from selfplay.files import waiting_lock, write_atomic
 from selfplay.repo.dependencies.install import install
 from selfplay.repo.dependencies.project import Project, add_compiled
 from selfplay.repo.dependencies.venv import PACKAGES, steady_options
 from selfplay.repo.discovery.discover import discover
 from selfplay.repo.discovery.profile import RepoProfile
 from selfplay.repo.discovery.pytest_settings import moved_variables
+from selfplay.repo.discovery.test_names import test_names
 from selfplay.repo.languages.functions import SOURCE_SUFFIXES, FunctionInfo, list_functions
 from selfplay.repo.sources.docker_image import (
     BYTE_CODE,
@@ -83,7 +81,7 @@ def prepare(
         root = (cache_dir or cache_root()) / "repos"
         root.mkdir(parents=True, exist_ok=True)
         target = root / f"{spec.name}-{key[:16]}"
-        with _locked(root / f"{target.name}.lock"):
+        with waiting_lock(root / f"{target.name}.lock"):
             if refresh or not (target / "done.json").is_file():
                 _build(spec, target, sandbox, key, image)
         return _open(spec, target, key)
@@ -168,7 +166,7 @@ def prepare_tree(
         environment=_as_discovered(environment, known),
         history=None,
         profile=known,
-        functions=_functions(environment.tree),
+        functions=_functions(environment.tree, frozenset(known.test_files)),
     )
 
 
@@ -217,13 +215,15 @@ def _open(spec: RepoSpec, target: Path, key: str) -> PreparedRepo:
         environment=_as_discovered(_environment(target, key), profile),
         history=history if history.is_dir() else None,
         profile=profile,
-        functions=_functions(target / "tree"),
+        functions=_functions(target / "tree", frozenset(profile.test_files)),
     )
 
 
 @cache
-def _functions(tree: Path) -> tuple[FunctionInfo, ...]:
+def _functions(tree: Path, test_files: frozenset[str]) -> tuple[FunctionInfo, ...]:
+    """Functions of source files: of no test, no helper of one, and no file that builds or runs."""
     found: list[FunctionInfo] = []
+    is_test = test_names(tree)
     files = (file for file in tree.rglob("*") if file.name.endswith(SOURCE_SUFFIXES))
     for file in sorted(file for file in files if file.is_file()):
         relative = file.relative_to(tree)
@@ -233,16 +233,8 @@ def _functions(tree: Path) -> tuple[FunctionInfo, ...]:
             continue
         if name.startswith("test_") or name.endswith(("_test.py", ".t")) or name in BUILD_FILES:
             continue
+        if relative.as_posix() in test_files or is_test(relative.as_posix()):
+            continue
         source = file.read_bytes().decode("utf-8", "surrogateescape")
         found += list_functions(source, relative.as_posix())
     return tuple(found)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)

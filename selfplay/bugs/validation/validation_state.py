@@ -40,11 +40,11 @@ class ValidationState:
     num_runs: int = 0
     seconds_in_runs: float = 0.0
 
-    def run(self, layer: Layer, *, hash_seed: int = 0) -> TestRun:
-        """Run the artifact's script on original + `layer`. Raises `SandboxError`."""
+    def run(self, layer: Layer, *, hash_seed: int = 0, script: str | None = None) -> TestRun:
+        """Run the artifact's script (or another) on original + `layer`. Raises `SandboxError`."""
         began = time.monotonic()
         run = self.runner.run(
-            self.artifact.test_script,
+            script or self.artifact.test_script,
             self.artifact.test_parser,
             layer,
             timeout_s=self.limits.script_timeout_s,

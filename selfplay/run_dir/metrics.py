@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from selfplay.config import MetricsConfig
 from selfplay.errors import UserError
 from selfplay.files import append_json_lines, encode_json, read_json_lines, write_atomic
-from selfplay.run_dir import RunDir
+from selfplay.run_dir.directory import RunDir
 
 log = logging.getLogger(__name__)
 
