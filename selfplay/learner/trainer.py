@@ -34,6 +34,7 @@ from selfplay.learner.sharding import shard
 from selfplay.modeling.attention import use_plans
 from selfplay.modeling.compiled import compile_layers
 from selfplay.modeling.devices import memory_boundary
+from selfplay.modeling.row_attention import prepare_kernels
 from selfplay.types import TrainingSample
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class Trainer:
         if config.lora_rank and not any(True for _ in lora_layers(model)):
             add_lora(model, config.lora_rank, alpha=2.0 * config.lora_rank)
         use_plans(model)
+        prepare_kernels(model)
         self.model = model
         self.config = config
         self.world = world
