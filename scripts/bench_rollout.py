@@ -31,7 +31,7 @@ import urllib3
 
 from selfplay.cache import cache_root
 from selfplay.config import VLLMConfig
-from selfplay.curriculum.contexts import trajectory
+from selfplay.curriculum.compact import trajectory
 from selfplay.errors import SelfplayError, UserError
 from selfplay.learner.mismatch import Mismatch, measure_mismatch
 from selfplay.learner.publish import save_hf

@@ -32,12 +32,11 @@ from tqdm import tqdm
 
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.bugs.validation.validate import validate
-from selfplay.commands.compose import ArenaParts, make_repo_context
 from selfplay.config import ScaffoldConfig
-from selfplay.curriculum.contexts import RepoContext
 from selfplay.errors import SelfplayError, UserError
 from selfplay.repo.prepare import PreparedRepo, prepare
 from selfplay.repo.spec import find_repos_dir, load_spec
+from selfplay.roles.compact.injector import CompactInjector
 from selfplay.sandbox.base import Job, Quota, RunResult, Sandbox
 from selfplay.sandbox.bubblewrap.sandbox import BubblewrapSandbox
 from selfplay.sandbox.pool import SandboxPool
@@ -163,13 +162,13 @@ def answer(report: ValidationReport) -> tuple[Any, ...]:
     return report.verdict, report.reason, report.fail_to_pass, report.pass_to_pass, report.flaky
 
 
-def make_bugs(repo_context: RepoContext, number: int, bar: tqdm[Any]) -> Iterator[TimedBug]:
+def make_bugs(injector: CompactInjector, number: int, bar: tqdm[Any]) -> Iterator[TimedBug]:
     """Procedural bugs of one repository that at least one test notices."""
-    for found in itertools.islice(procedural_answers(repo_context.injector, seed=11), 40 * number):
-        artifact = procedural_artifact(repo_context.injector, found)
+    for found in itertools.islice(procedural_answers(injector, seed=11), 40 * number):
+        artifact = procedural_artifact(injector, found)
         if artifact is not None:
             bar.update(1)
-            yield TimedBug(repo=repo_context.prepared.name, artifact=artifact)
+            yield TimedBug(repo=injector.prepared.name, artifact=artifact)
             number -= 1
             if number == 0:
                 return
@@ -272,13 +271,14 @@ def main() -> int:
         forking = stack.enter_context(closing(BubblewrapSandbox(preload=True)))
         pool = SandboxPool(forking, 1)
         repos = {n: prepare(load_spec(n, find_repos_dir()), plain) for n in names}
-        parts = ArenaParts(tokenizer=ScriptedPolicy().tokenizer, scaffold=ScaffoldConfig())
+        tokenizer = ScriptedPolicy().tokenizer
         bugs: list[TimedBug] = []
         with tqdm(total=number * len(names), unit="bug", desc="validating") as bar:
             for prepared in repos.values():
-                repo_context = make_repo_context(prepared, pool, parts)
                 runner = TestRunner(forking, prepared.environment)
-                for bug in make_bugs(repo_context, number, bar):
+                looked = TestRunner(pool.sandbox, prepared.environment)
+                injector = CompactInjector(prepared, tokenizer, looked, ScaffoldConfig())
+                for bug in make_bugs(injector, number, bar):
                     measure(bug, prepared, plain, runner)
                     bugs.append(bug)
         first = repos[names[0]]

@@ -52,7 +52,7 @@ SUMMARY_KEYS = (
     "num_valid_bugs",
     "wall_s",
 )
-FREE_KEYS = frozenset({"steps", "resume", "json", "runs_dir", "sandbox", "metrics"})
+FREE_KEYS = frozenset({"steps", "max_minutes", "resume", "json", "runs_dir", "sandbox", "metrics"})
 """Top-level keys of the configuration that a resumed run may change."""
 
 _FOLDERS = ("artifacts", "checkpoints", "weights", "logs")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from selfplay.errors import SelfplayError
 from selfplay.types import Completion
 
 if TYPE_CHECKING:
@@ -67,4 +68,19 @@ class Policy(Protocol):
 
     def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         """Answers in the order of `requests`; `len(result[i]) == requests[i].num_samples`."""
+        ...
+
+
+@runtime_checkable
+class ServedPolicy(Policy, Protocol):
+    """A policy behind servers. May be asked by several threads at once."""
+
+    def try_sample(
+        self, requests: Sequence[SampleRequest]
+    ) -> tuple[list[list[Completion]], SelfplayError | None]:
+        """As `sample`, but what is there is never lost.
+
+        A request that cannot be answered has a completion with a `problem`. Where the server will
+        answer nothing more, groups are shorter and the error is told.
+        """
         ...

@@ -76,6 +76,11 @@ class InjectionTask:
     material: tuple[BugArtifact, ...] = ()
     kinds: tuple[str, ...] = ()
 
+    @property
+    def group_id(self) -> str:
+        """The peer group of its episodes: the id without its last part, which counts the tasks."""
+        return self.task_id.rpartition("/")[0]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BugArtifact:
@@ -159,7 +164,8 @@ class Completion:
 
     The end-of-turn token is part of `token_ids` when it was sampled (finish_reason "stop").
     `policy_version` is the oldest that had a part in it; `spans` tell them apart where weights
-    changed while it was sampled (empty: one version made it all).
+    changed while it was sampled (empty: one version made it all). `problem`: why the engine gave no
+    answer to this request alone, such as `content_filter`; `errored`: by no fault of the model.
     """
 
     token_ids: tuple[int, ...]
@@ -168,6 +174,8 @@ class Completion:
     finish_reason: Literal["stop", "length"]
     policy_version: int
     spans: tuple[VersionSpan, ...] = ()
+    problem: str = ""
+    errored: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 VOCABULARY = {
     "selfplay", "cache", "chat", "config", "episodes", "errors",
-    "files", "metrics", "run_dir", "sampling", "seeds", "statistics", "types",
+    "files", "metrics", "run_dir", "sampling", "seeds", "statistics", "thinking", "types",
 }  # fmt: skip
 LAYERS: tuple[tuple[str, set[str]], ...] = (  # each room and the rooms that it may use
     ("sandbox", set()),
@@ -29,7 +29,20 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (  # each room and the rooms that it 
     ("policy", {"agent", "modeling"}),
     ("scripted", {"agent", "compact", "bug_sources", "bugs", "repo"}),
     ("roles", {"agent", "compact", "bug_sources", "bugs", "repo", "sandbox"}),
-    ("curriculum", {"roles", "agent", "bug_sources", "corpus", "bugs", "repo", "sandbox"}),
+    (
+        "curriculum",
+        {
+            "roles",
+            "scripted",
+            "agent",
+            "compact",
+            "bug_sources",
+            "corpus",
+            "bugs",
+            "repo",
+            "sandbox",
+        },
+    ),
     ("learner", {"modeling", "policy"}),  # nothing of roles, bugs or repositories
     ("warmstart", {"curriculum", "roles", "compact", "bug_sources", "bugs", "repo", "sandbox"}),
     ("export", {"scripted", "policy", "modeling", "corpus", "bugs", "repo"}),

@@ -1,19 +1,22 @@
 """Tool calls as models write them: Hermes and Qwen tags, Llama JSON, fenced text.
 
-A call is taken only when it is whole and alone: exactly one, well-formed, nothing after it. All
-else is a `BadCall` that says what to mend; nothing is guessed or repaired.
+A call in the model's own format is taken only when it is whole and alone: exactly one, well-formed,
+nothing after it. Where there is none, one call in any other style is taken (`call_styles.py`). All
+else is a `BadCall` that says what to mend; nothing is guessed or repaired. Nothing counts that was
+only thought; `opened`: the prompt has begun the thinking.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
+from selfplay import thinking
+from selfplay.agent.call_json import MAX_DEPTH, depth, read_json
+from selfplay.agent.call_styles import ONLY_ONE, only_call
 from selfplay.chat import BadCall, ToolCall, ToolSpec
-
-_END_OF_THINKING = "</think>"
-_MAX_DEPTH = 50
 
 
 class CallFormat(Protocol):
@@ -23,7 +26,7 @@ class CallFormat(Protocol):
         """What the system message says of the tools; "" where the chat template does."""
         ...
 
-    def parse(self, text: str) -> ToolCall | BadCall:
+    def parse(self, text: str, *, opened: bool = False) -> ToolCall | BadCall:
         """The call of a message without its end-of-turn token."""
         ...
 
@@ -37,20 +40,18 @@ class TaggedCalls:
     def instructions(self, tools: Sequence[ToolSpec]) -> str:
         return ""
 
-    def parse(self, text: str) -> ToolCall | BadCall:
-        thinking, spoken = _after_thinking(text)
+    def parse(self, text: str, *, opened: bool = False) -> ToolCall | BadCall:
+        thought_of, spoken = thinking.split(text, opened=opened)
         before, found, rest = spoken.partition(self.opening)
-        thought = (thinking + before).strip()
+        thought = (thought_of + before).strip()
         if not found:
-            return BadCall(problem=f"There is no tool call. Write {self.shape}", thought=text)
+            return other_style(thought_of, spoken, f"Write {self.shape}")
         body, closed, after = rest.partition(self.closing)
         if not closed:
             problem = f"The tool call is not closed. End it with {self.closing}"
             return BadCall(problem=problem, thought=thought)
         if self.opening in after:
-            return BadCall(
-                problem="Only one tool call a turn is taken. Write one.", thought=thought
-            )
+            return BadCall(problem=ONLY_ONE, thought=thought)
         if after.strip():
             problem = f"Nothing may follow {self.closing}. Write your thoughts before the call."
             return BadCall(problem=problem, thought=thought)
@@ -66,18 +67,17 @@ class LlamaCalls:
     def instructions(self, tools: Sequence[ToolSpec]) -> str:
         return ""
 
-    def parse(self, text: str) -> ToolCall | BadCall:
-        before, tagged, body = text.partition(self.tag)
+    def parse(self, text: str, *, opened: bool = False) -> ToolCall | BadCall:
+        thought_of, spoken = thinking.split(text, opened=opened)
+        before, tagged, body = spoken.partition(self.tag)
         if not tagged:
-            before, body = "", text
-        thought = before.strip()
+            before, body = "", spoken
+        thought = (thought_of + before).strip()
         if self.tag in body:
-            return BadCall(
-                problem="Only one tool call a turn is taken. Write one.", thought=thought
-            )
+            return BadCall(problem=ONLY_ONE, thought=thought)
         if not body.lstrip().startswith("{"):
-            problem = f"There is no tool call. The message must be {self.shape} and nothing else."
-            return BadCall(problem=problem, thought=text)
+            problem = f"The message must be {self.shape} and nothing else."
+            return other_style(thought_of, spoken, problem)
         return read_call(body, self.shape, thought)
 
 
@@ -106,17 +106,15 @@ class FencedCalls:
             + f"\nEnd each message with one call, written like this:\n{self.shape}"
         )
 
-    def parse(self, text: str) -> ToolCall | BadCall:
-        thinking, spoken = _after_thinking(text)
+    def parse(self, text: str, *, opened: bool = False) -> ToolCall | BadCall:
+        thought_of, spoken = thinking.split(text, opened=opened)
         lines = spoken.splitlines()
         starts = [i for i, line in enumerate(lines) if line.strip() == self.opening]
         if not starts:
-            return BadCall(problem=f"There is no tool call. Write\n{self.shape}", thought=text)
-        thought = (thinking + "\n".join(lines[: starts[0]])).strip()
+            return other_style(thought_of, spoken, f"Write\n{self.shape}")
+        thought = (thought_of + "\n".join(lines[: starts[0]])).strip()
         if len(starts) > 1:
-            return BadCall(
-                problem="Only one tool call a turn is taken. Write one.", thought=thought
-            )
+            return BadCall(problem=ONLY_ONE, thought=thought)
         rest = lines[starts[0] + 1 :]
         end = next((i for i, line in enumerate(rest) if line.strip() == self.fence), None)
         if end is None:
@@ -128,6 +126,30 @@ class FencedCalls:
         return read_call("\n".join(rest[:end]), self.shape, thought)
 
 
+@dataclass(frozen=True, slots=True)
+class OwnCalls:
+    """The style in which a chat template writes calls; `shape` is one that it has written."""
+
+    shape: str
+
+    def instructions(self, tools: Sequence[ToolSpec]) -> str:
+        return ""
+
+    def parse(self, text: str, *, opened: bool = False) -> ToolCall | BadCall:
+        thought_of, spoken = thinking.split(text, opened=opened)
+        return other_style(thought_of, spoken, f"Write\n{self.shape}")
+
+
+def other_style(thought_of: str, spoken: str, hint: str) -> ToolCall | BadCall:
+    """The one call of a message that has none in the format that was asked for."""
+    call = only_call(spoken)
+    if isinstance(call, ToolCall):
+        thought = (thought_of + call.thought).strip()
+        return ToolCall(name=call.name, arguments=call.arguments, thought=thought)
+    problem = call.problem if call else f"There is no tool call. {hint}"
+    return BadCall(problem=problem, thought=(thought_of + spoken).strip())
+
+
 def read_call(text: str, shape: str, thought: str) -> ToolCall | BadCall:
     """The call in a JSON object with `name` and `arguments` (or `parameters`), and no other key."""
 
@@ -135,8 +157,7 @@ def read_call(text: str, shape: str, thought: str) -> ToolCall | BadCall:
         return BadCall(problem=f"{problem} Write {shape}", thought=thought)
 
     try:
-        call = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse)
-        json.dumps(call, ensure_ascii=False).encode("utf-8")
+        call = read_json(text)
     except UnicodeEncodeError:
         return bad("The tool call holds half a character (a lone surrogate).")
     except RecursionError:
@@ -155,32 +176,6 @@ def read_call(text: str, shape: str, thought: str) -> ToolCall | BadCall:
         return bad("The name of the tool must be a text.")
     if not isinstance(arguments, dict):
         return bad("The arguments must be a JSON object.")
-    if _depth(arguments) > _MAX_DEPTH:
+    if depth(arguments) > MAX_DEPTH:
         return bad("The tool call is nested too deeply.")
     return ToolCall(name=name, arguments=arguments, thought=thought)
-
-
-def _after_thinking(text: str) -> tuple[str, str]:
-    """Reasoning up to its closing tag, and the message proper; calls in the former do not count."""
-    before, closed, after = text.rpartition(_END_OF_THINKING)
-    return (before + closed, after)
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key stands twice")
-    return found
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is not a number")
-
-
-def _depth(value: Any) -> int:
-    """Levels of nesting; shallow recursion is safe, because the JSON reader went as deep."""
-    if isinstance(value, dict):
-        return 1 + max(map(_depth, value.values()), default=0)
-    if isinstance(value, list):
-        return 1 + max(map(_depth, value), default=0)
-    return 0

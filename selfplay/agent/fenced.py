@@ -15,17 +15,20 @@ hold backticks of their own.
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
+from selfplay import thinking
+from selfplay.agent.blocks import Block, blocks
+from selfplay.agent.call_formats import other_style
+from selfplay.agent.call_styles import SHELLS
 from selfplay.agent.tools import TOOLS
 from selfplay.chat import BadCall, ToolCall, ToolSpec
 from selfplay.errors import UserError
 from selfplay.sampling import Tokenizer
 
 SEPARATOR = "======="
-_OPENING = re.compile(r"(`{3,})[ \t]*([^`\s]*)[ \t]*([^`]*)$")
 FORMAT = """\
 Every answer holds exactly one tool call and ends with it. A tool call is a block between lines of \
 three backticks; the first of them names the tool. Write what you think before the block.
@@ -33,17 +36,6 @@ three backticks; the first of them names the tool. Write what you think before t
 {tools}
 
 If the lines of a block hold backticks, use four or more around it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Block:
-    """A fenced block; `before` is the text above it, `closed` whether its fence ends."""
-
-    word: str
-    rest: str
-    lines: tuple[str, ...]
-    before: str
-    closed: bool
 
 
 class FencedRenderer:
@@ -105,17 +97,19 @@ def write_call(call: ToolCall) -> str:
 
 
 def parse_call(text: str) -> ToolCall | BadCall:
-    """The call of an answer; blocks that name no tool are part of the thought."""
+    """The call of an answer; what was only thought and blocks that name no tool do not count."""
+    thought_of, spoken = thinking.split(text)
     names = {tool.name: tool for tool in TOOLS}
-    calls = [block for block in _blocks(text) if block.word in names]
-    if not calls:
-        return BadCall(
-            problem="There was no tool call. End your answer with one block such as:\n"
-            "```bash\nls\n```",
-            thought=text.strip(),
+    shells = dict.fromkeys(SHELLS, names["bash"])
+    found = [block for block in blocks(spoken) if block.word in names] or [
+        block for block in blocks(spoken) if block.word in shells
+    ]
+    if not found:
+        return other_style(
+            thought_of, spoken, "End your answer with one block such as:\n```bash\nls\n```"
         )
-    block = calls[0]
-    if len(calls) > 1:
+    block = dataclasses.replace(found[0], before=(thought_of + found[0].before).strip())
+    if len(found) > 1:
         return BadCall(
             problem="There was more than one tool call. Make one call, and wait for its answer.",
             thought=block.before,
@@ -126,10 +120,10 @@ def parse_call(text: str) -> ToolCall | BadCall:
             "backticks as it began with.",
             thought=block.before,
         )
-    return _call(names[block.word], block)
+    return _call((names | shells)[block.word], block)
 
 
-def _call(tool: ToolSpec, block: _Block) -> ToolCall | BadCall:
+def _call(tool: ToolSpec, block: Block) -> ToolCall | BadCall:
     names = list(tool.parameters["properties"])
     arguments: dict[str, str] = {}
     if "path" in names:
@@ -157,27 +151,3 @@ def _pieces(lines: Sequence[str], separated: bool) -> list[str]:
         else:
             pieces[-1] += f"{line}\n"
     return pieces
-
-
-def _blocks(text: str) -> Iterator[_Block]:
-    lines = text.split("\n")
-    before: list[str] = []
-    position = 0
-    while position < len(lines):
-        match = _OPENING.match(lines[position])
-        position += 1
-        if match is None:
-            before.append(lines[position - 1])
-            continue
-        fence, start = match[1], position
-        while position < len(lines) and lines[position].rstrip() != fence:
-            position += 1
-        yield _Block(
-            word=match[2],
-            rest=match[3].strip(),
-            lines=tuple(lines[start:position]),
-            before="\n".join(before).strip(),
-            closed=position < len(lines),
-        )
-        before += lines[start - 1 : position + 1]
-        position += 1

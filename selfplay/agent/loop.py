@@ -23,11 +23,19 @@ from selfplay.types import Completion, EpisodeStatus, Trajectory, Turn
 
 log = logging.getLogger(__name__)
 Ending = Literal[
-    "submitted", "bad_calls", "turns", "tokens", "wall_time", "sandbox_spent", "errored"
+    "submitted",
+    "bad_calls",
+    "no_answer",
+    "turns",
+    "tokens",
+    "wall_time",
+    "sandbox_spent",
+    "errored",
 ]
 STATUS: dict[Ending, EpisodeStatus] = {
     "submitted": "completed",
     "bad_calls": "completed",  # an answer that cannot be used, as in the compact scaffold
+    "no_answer": "completed",  # the model was kept from answering (a filter): not solved
     "turns": "truncated",
     "tokens": "truncated",
     "wall_time": "truncated",
@@ -140,6 +148,9 @@ class AgentEpisode:
     def take(self, completion: Completion) -> None:
         """Record a completion, perform its call, and make the next prompt or the ending."""
         assert self.ending is None and self._session is not None
+        if completion.problem:
+            self._no_answer(completion)
+            return
         self._record(completion)
         self._guarded(lambda: self._perform(completion))
         if self.ending is None and len(self.turns) >= self.limits.max_turns:
@@ -187,6 +198,14 @@ class AgentEpisode:
         except InfrastructureError as error:
             log.warning("%s: %s", self.task.name, error)
             self.ending, self.error = "errored", str(error)
+
+    def _no_answer(self, completion: Completion) -> None:
+        """The engine tells why it has no answer; what was played before stays."""
+        self.error = completion.problem
+        if completion.errored:
+            self.ending = "errored"
+        else:
+            self.ending = "tokens" if completion.problem == "context_length" else "no_answer"
 
     def _record(self, completion: Completion) -> None:
         """Append prompt and completion to the aligned lists."""

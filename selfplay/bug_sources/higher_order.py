@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from selfplay.bugs.artifact import artifact_id
+from selfplay.bugs.artifact import solve_task
 from selfplay.bugs.patches.layers import apply_patch, file_state, make_patch, normal_layer
 from selfplay.bugs.patches.paths import is_hook_path, is_source_path
 from selfplay.bugs.test_edits.weakening import weakening_layer
@@ -65,15 +65,7 @@ def grow(
         raise SandboxError(f"a higher-order bug could not be validated: {report.reason}")
     if report.verdict == "invalid":
         return Grown(reason=report.reason)
-    grown = SolveTask(
-        bug_id=artifact_id(artifact),
-        repo=task.repo,
-        artifact=artifact,
-        fail_to_pass=report.fail_to_pass,
-        pass_to_pass=report.pass_to_pass,
-        failure_output=report.failure_output,
-        limits=task.limits,
-    )
+    grown = solve_task(task.repo, artifact, report, task.limits)
     return Grown(reason="valid", task=grown)
 
 

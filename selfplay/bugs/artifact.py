@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from selfplay.errors import UserError
-from selfplay.types import BugArtifact
+from selfplay.types import BugArtifact, Limits, SolveTask, ValidationReport
 
 SCRIPT, FILES, PARSER = "test_script.sh", "test_files.txt", "test_parser.py"
 BUG, WEAKENING, META = "bug_inject.diff", "test_weaken.diff", "meta.json"
@@ -59,6 +59,21 @@ def artifact_id(artifact: BugArtifact) -> str:
         raw = text.encode("utf-8", "surrogateescape")
         digest.update(f"{name}\0{len(raw)}\0".encode() + raw)
     return f"bug-{digest.hexdigest()[:12]}"
+
+
+def solve_task(
+    repo: str, artifact: BugArtifact, report: ValidationReport, limits: Limits
+) -> SolveTask:
+    """The solver's task that a valid artifact specifies; `report` is its validation."""
+    return SolveTask(
+        bug_id=artifact_id(artifact),
+        repo=repo,
+        artifact=artifact,
+        fail_to_pass=report.fail_to_pass,
+        pass_to_pass=report.pass_to_pass,
+        failure_output=report.failure_output,
+        limits=limits,
+    )
 
 
 def parse_test_files(text: str) -> tuple[str, ...]:

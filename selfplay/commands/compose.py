@@ -6,11 +6,10 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfplay.agent.loop import AgentLimits, OnTurn
+from selfplay.agent.loop import OnTurn
 from selfplay.bug_sources.commits import at_commit, commit_environment, read_commit, split_name
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.commands.output import say
@@ -24,22 +23,21 @@ from selfplay.config import (
 )
 from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import SuiteTask
-from selfplay.curriculum.contexts import AgenticRoles, Agents, RepoContext, RolloutContext, Sampling
+from selfplay.curriculum.agentic import AgenticScaffold
+from selfplay.curriculum.compact import CompactScaffold
+from selfplay.curriculum.scaffold import RepoContext, RolloutContext, Sampling, Scaffold
 from selfplay.errors import UserError
 from selfplay.repo.prepare import PreparedRepo, prepare
 from selfplay.repo.spec import find_repos_dir, load_spec, spec_from
-from selfplay.roles.agentic.injector import AgenticInjector
-from selfplay.roles.agentic.solver import AgenticSolver
-from selfplay.roles.compact.injector import CompactInjector
-from selfplay.roles.compact.solver import CompactSolver
 from selfplay.run_dir import RunDir
-from selfplay.sampling import Policy, Tokenizer
+from selfplay.sampling import Policy
 from selfplay.sandbox.base import Environment
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.sandbox.select import Options, open_sandbox
 
 log = logging.getLogger(__name__)
 
+SCAFFOLDS: Mapping[str, type[Scaffold]] = {"compact": CompactScaffold, "agentic": AgenticScaffold}
 ENGINES = ("transformers", "vllm", "openai", "scripted")
 
 
@@ -131,81 +129,44 @@ def keep_originals(repo_contexts: Iterable[RepoContext], corpus: Corpus) -> None
         repo_context.runner.originals = corpus.run_cache
 
 
-def make_repo_context(
-    prepared: PreparedRepo, pool: SandboxPool, repo_context: ArenaParts
-) -> RepoContext:
-    """A repository with its runner and both roles."""
+def make_repo_context(prepared: PreparedRepo, pool: SandboxPool) -> RepoContext:
+    """A repository with its runner."""
     runner = TestRunner(pool.sandbox, prepared.environment)
-    scaffold = repo_context.scaffold
-    agentic = None
-    if scaffold.kind == "agentic":
-        agent = scaffold.agent
-        agentic = AgenticRoles(
-            injector=AgenticInjector(prepared=prepared, runner=runner, config=agent),
-            solver=AgenticSolver(
-                prepared=prepared,
-                sandbox=pool.sandbox,
-                config=agent,
-                public_share=scaffold.public_share,
-            ),
-        )
-    return RepoContext(
-        prepared=prepared,
-        runner=runner,
-        injector=CompactInjector(prepared, repo_context.tokenizer, runner, scaffold),
-        solver=CompactSolver(prepared, repo_context.tokenizer, scaffold),
-        agentic=agentic,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArenaParts:
-    """What both roles need beyond the repository."""
-
-    tokenizer: Tokenizer
-    scaffold: ScaffoldConfig
+    return RepoContext(prepared=prepared, runner=runner)
 
 
 def make_rollout_context(
     policy: Policy,
     repos: Mapping[str, PreparedRepo],
     pool: SandboxPool,
-    scaffold: ScaffoldConfig,
+    config: ScaffoldConfig,
     sampling: Sampling,
     on_turn: OnTurn | None = None,
 ) -> RolloutContext:
-    """Policy, repo_contexts and pool in one; `on_turn` sees the turns of agentic episodes."""
-    parts = ArenaParts(tokenizer=policy.tokenizer, scaffold=scaffold)
-    repo_contexts = {
-        name: make_repo_context(prepared, pool, parts) for name, prepared in repos.items()
-    }
-    agents = make_agents(policy, scaffold, on_turn) if scaffold.kind == "agentic" else None
+    """Policy, scaffold, repositories and pool in one; `on_turn` sees the turns of episodes that
+    have several."""
+    repo_contexts = {name: make_repo_context(prepared, pool) for name, prepared in repos.items()}
     return RolloutContext(
-        policy=policy, repo_contexts=repo_contexts, pool=pool, sampling=sampling, agents=agents
+        policy=policy,
+        scaffold=scaffold_class(config).open(config, policy, repo_contexts, on_turn),
+        repo_contexts=repo_contexts,
+        pool=pool,
+        sampling=sampling,
+        public_share=config.public_share,
     )
 
 
-def make_agents(policy: Policy, scaffold: ScaffoldConfig, on_turn: OnTurn | None) -> Agents:
-    """How agentic episodes are played: in the chat template and call format of the model."""
-    agent = scaffold.agent
-    limits = AgentLimits(
-        max_turns=agent.max_turns,
-        max_tokens=agent.max_tokens,
-        max_turn_tokens=agent.max_turn_tokens,
-        wall_s=agent.wall_s,
-        command_s=agent.command_s,
-        max_bad_calls=agent.max_bad_calls,
-        max_output=agent.max_output,
-    )
-    return Agents(
-        renderer=policy.tokenizer.chat(), limits=limits, num_open=agent.num_open, on_turn=on_turn
-    )
+def scaffold_class(config: ScaffoldConfig) -> type[Scaffold]:
+    """The configured scaffold. Raises `UserError` for an unknown one."""
+    found = SCAFFOLDS.get(config.kind)
+    if found is None:
+        raise UserError(f"scaffold.kind={config.kind!r}: must be {' or '.join(SCAFFOLDS)}")
+    return found
 
 
 def check_scaffold(scaffold: ScaffoldConfig) -> None:
     """Raises `UserError` for what no episode can be played with."""
-    if scaffold.kind not in ("compact", "agentic"):
-        raise UserError(f"scaffold.kind={scaffold.kind!r}: must be compact or agentic")
+    scaffold_class(scaffold)
     agent = scaffold.agent
     for name in ("max_turns", "max_tokens", "max_turn_tokens", "max_bad_calls", "num_open"):
         if getattr(agent, name) < 1:
@@ -217,15 +178,10 @@ def check_scaffold(scaffold: ScaffoldConfig) -> None:
 
 def open_policy(config: PolicyConfig, scaffold: ScaffoldConfig | None = None) -> Policy:
     """A policy for inference alone (`inject`, `evaluate`); scripted ones know one scaffold each."""
-    check_scaffold(scaffold or ScaffoldConfig())
+    scaffold = scaffold or ScaffoldConfig()
+    check_scaffold(scaffold)
     if config.engine == "scripted":
-        if scaffold is not None and scaffold.kind == "agentic":
-            from selfplay.scripted.agents import ScriptedAgents
-
-            return ScriptedAgents()
-        from selfplay.scripted.compact import ScriptedPolicy
-
-        return ScriptedPolicy()
+        return scaffold_class(scaffold).scripted()
     if config.engine == "openai":
         from selfplay.policy.openai import open_openai
 
@@ -248,13 +204,6 @@ def usage_of(policy: Policy) -> dict[str, float | None] | None:
     return policy.usage() if isinstance(policy, OpenAIPolicy) else None
 
 
-def longest_sequence(scaffold: ScaffoldConfig, policy: PolicyConfig) -> int:
-    """Tokens of the longest episode that can come."""
-    if scaffold.kind == "agentic":
-        return scaffold.agent.max_tokens
-    return scaffold.max_prompt_tokens + policy.max_new_tokens
-
-
 def check_weights(learner: LearnerConfig) -> None:
     """Raises `UserError` for loss weights of roles that nothing can be learned with."""
     for name in ("injector_weight", "solver_weight"):
@@ -272,7 +221,7 @@ def open_trained(config: TrainConfig, run_dir: RunDir, world: Any = None) -> Any
     if engine in ("scripted", "openai"):
         raise UserError(f"policy={engine} has no weights to train; add learner=none")
     check_weights(config.learner)
-    longest = longest_sequence(config.scaffold, config.policy)
+    longest = scaffold_class(config.scaffold).longest(config.scaffold, config.policy)
     policy, learner, seed = config.policy, config.learner, config.seed
     worlds = () if world is None else (world,)
     if engine == "vllm":

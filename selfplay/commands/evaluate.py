@@ -19,8 +19,8 @@ from selfplay.commands.output import print_json, print_table
 from selfplay.config import EvaluateConfig, load_config
 from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import SuiteTask, read_suite
-from selfplay.curriculum.contexts import Sampling
 from selfplay.curriculum.evaluation import evaluate
+from selfplay.curriculum.scaffold import Sampling
 from selfplay.errors import UserError
 
 HELP = """

@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from selfplay.config import InjectConfig
 from selfplay.corpus.corpus import Corpus, store_bug
-from selfplay.curriculum.contexts import RepoContext
 from selfplay.files import append_json_lines, read_json_lines, repair_json_lines
+from selfplay.roles.compact.injector import CompactInjector
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.types import InjectionTask, SolveTask
 from selfplay.warmstart.procedural_bugs import ProceduralBug, in_turn, validated_bugs
@@ -27,7 +27,7 @@ TRIES = "tries.jsonl"
 
 def harvest(
     config: InjectConfig,
-    repo_contexts: Sequence[RepoContext],
+    injectors: Sequence[CompactInjector],
     pool: SandboxPool,
     corpus: Corpus,
     out: Path,
@@ -41,12 +41,12 @@ def harvest(
     stored = [line for _, line in read_json_lines(file)] if file.is_file() else []
     done = {(row["repo"], row["task_id"]): row for row in stored if row["verdict"] != "undecided"}
     rows = list(done.values())
-    arena_of = {repo_context.prepared.name: repo_context for repo_context in repo_contexts}
+    tree_of = {i.prepared.name: i.prepared.environment.tree for i in injectors}
     num_valid = sum(bool(row["bug_id"]) for row in rows)
-    bugs = in_turn(_bugs_of(config, repo_context, pool, done) for repo_context in repo_contexts)
+    bugs = in_turn(_bugs_of(config, injector, pool, done) for injector in injectors)
     with tqdm(total=config.num_bugs, initial=corpus.num_bugs(), unit="bug", desc="bugs") as bar:
         for bug in _until(bugs, corpus, config.num_bugs):
-            row = _keep(bug, arena_of[bug.task.repo], corpus, out)
+            row = _keep(bug, tree_of[bug.task.repo], corpus, out)
             append_json_lines(file, [row])
             rows.append(row)
             bar.update(bool(row["bug_id"]))
@@ -70,7 +70,7 @@ def summary(rows: Iterable[Row]) -> list[list[Any]]:
 def keep_bug(
     corpus: Corpus,
     out: Path,
-    repo_context: RepoContext,
+    tree: Path,
     solve: SolveTask,
     task: InjectionTask,
     origin: str,
@@ -84,19 +84,19 @@ def keep_bug(
         strategy=task.strategy,
         seed=task.seed,
         step=0,
-        tree=repo_context.prepared.environment.tree,
+        tree=tree,
     )
 
 
 def _bugs_of(
     config: InjectConfig,
-    repo_context: RepoContext,
+    injector: CompactInjector,
     pool: SandboxPool,
     done: Iterable[tuple[str, str]],
 ) -> Iterator[ProceduralBug]:
-    name = repo_context.prepared.name
+    name = injector.prepared.name
     return validated_bugs(
-        repo_context,
+        injector,
         pool,
         num_tries=config.num_tries,
         seed=config.seed,
@@ -116,9 +116,9 @@ def _until(
         yield bug
 
 
-def _keep(bug: ProceduralBug, repo_context: RepoContext, corpus: Corpus, out: Path) -> Row:
+def _keep(bug: ProceduralBug, tree: Path, corpus: Corpus, out: Path) -> Row:
     task, solve = bug.task, bug.solve_task()
-    new = solve is not None and keep_bug(corpus, out, repo_context, solve, task, "procedural")
+    new = solve is not None and keep_bug(corpus, out, tree, solve, task, "procedural")
     verdict = bug.report.verdict if bug.report else "invalid"
     if bug.reason.startswith("infrastructure"):
         verdict = "undecided"

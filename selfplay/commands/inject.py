@@ -18,9 +18,10 @@ from selfplay.commands.output import print_json, print_table, say
 from selfplay.commands.transcript import show_turn
 from selfplay.config import InjectConfig, load_config
 from selfplay.corpus.corpus import Corpus
-from selfplay.curriculum.contexts import RepoContext, RolloutContext, Sampling
+from selfplay.curriculum.compact import CompactRoles
 from selfplay.curriculum.injecting import Injection, inject
-from selfplay.curriculum.sampler import SeedSampler
+from selfplay.curriculum.scaffold import RolloutContext, Sampling
+from selfplay.curriculum.targets import RepoTargets, TaskSampler
 from selfplay.episodes import episode_to_dict
 from selfplay.errors import UserError
 from selfplay.files import append_json_lines
@@ -67,7 +68,11 @@ def run(overrides: Sequence[str]) -> int:
         if config.source == "policy":
             rows = by_policy(config, context, corpus, out)
         else:
-            rows = harvest(config, list(context.repo_contexts.values()), pool, corpus, out)
+            injectors = [
+                CompactRoles.on(repo_context, policy.tokenizer, config.scaffold).injector
+                for repo_context in context.repo_contexts.values()
+            ]
+            rows = harvest(config, injectors, pool, corpus, out)
         say(f"{corpus.num_bugs()} bugs in {out / 'corpus.sqlite'}")
     if config.json:
         print_json(rows)
@@ -103,33 +108,32 @@ def by_policy(
     """One episode for each of `n` seeds, stored in `episodes.jsonl`."""
     assert config.num_tries is not None, "num_bugs has no part in what a policy is asked"
     config.curriculum.num_groups, config.curriculum.seeds_per_group = 1, config.num_tries
-    sampler = SeedSampler(
-        context.repo_contexts,
+    sampler = TaskSampler(
+        {n: RepoTargets(c.prepared, config.scaffold) for n, c in context.repo_contexts.items()},
+        context.scaffold,
         curriculum=config.curriculum,
         injector=config.injector,
         seed=config.seed,
     )
-    planned = sampler.draw(0, {}, lambda repo: [bug.task.artifact for bug in corpus.bugs(repo)])
-    if not planned:
+    tasks = sampler.draw(0, {}, lambda repo: [bug.task.artifact for bug in corpus.bugs(repo)])
+    if not tasks:
         raise UserError(f"repo={config.repo}: no function is short enough and reached by a test")
-    injections = inject(context, [p.task for p in planned], 1)
+    injections = inject(context, tasks, 1)
     started = time.strftime("%Y%m%d-%H%M%S")
     lines = [
         episode_to_dict(episode(f"inject-{started}/{number}", injection))
         for number, injection in enumerate(injections)
     ]
     append_json_lines(out / "episodes.jsonl", lines)
-    return [
-        row_of(injection, context.repo_contexts[injection.task.repo], corpus, out)
-        for injection in injections
-    ]
+    tree_of = {n: c.prepared.environment.tree for n, c in context.repo_contexts.items()}
+    return [row_of(i, tree_of[i.task.repo], corpus, out) for i in injections]
 
 
-def row_of(injection: Injection, repo_context: RepoContext, corpus: Corpus, out: Path) -> Row:
+def row_of(injection: Injection, tree: Path, corpus: Corpus, out: Path) -> Row:
     """One line of the table; a valid bug is kept unless it is a duplicate."""
     task, outcome = injection.task, injection.outcome
     solve, report = outcome.solve_task, outcome.report
-    new = solve is not None and keep_bug(corpus, out, repo_context, solve, task, "model")
+    new = solve is not None and keep_bug(corpus, out, tree, solve, task, "model")
     return {
         "repo": task.repo,
         "function": f"{task.seed.path}::{task.seed.function}" if task.seed.path else "",

@@ -9,20 +9,26 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 def print_json(document: Any) -> None:
     """One JSON document, the only thing on stdout."""
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=None) + "\n")
+    text = json.dumps(document, ensure_ascii=False, indent=None)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # bytes that are not UTF-8 travel as lone surrogates
+        text = json.dumps(document, indent=None)
+    sys.stdout.write(text + "\n")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table on stdout."""
-    table = Table(title=title, title_justify="left")
+    """A table on stdout. Titles and cells are plain text: names of tests hold brackets."""
+    table = Table(title=Text(title), title_justify="left")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(Text(column), overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row))
+        table.add_row(*(Text(_cell(value)) for value in row))
     Console(file=sys.stdout).print(table)
 
 
@@ -37,4 +43,10 @@ def _cell(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.3g}"
-    return str(value)
+    return plain(str(value))
+
+
+def plain(text: str) -> str:
+    """The text without what steers a terminal or cannot be written to one: `\\x1b` and the like."""
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from selfplay.bugs.artifact import solve_task
 from selfplay.bugs.grading.grade import grade
 from selfplay.bugs.patches.layers import reverse_patch
 from selfplay.bugs.validation.validate import validate
-from selfplay.curriculum.contexts import RepoContext, RolloutContext
-from selfplay.curriculum.injecting import solve_task
+from selfplay.config import ScaffoldConfig
+from selfplay.curriculum.compact import CompactRoles
+from selfplay.curriculum.scaffold import RolloutContext
 from selfplay.errors import InfrastructureError, PolicyError, SandboxError
+from selfplay.roles.compact.injector import CompactInjector
 from selfplay.sampling import SampleRequest
 from selfplay.sandbox.base import Job
 from selfplay.types import SolveTask
@@ -16,7 +19,7 @@ from selfplay.warmstart.procedural_answers import procedural_bugs
 MAX_TRIES = 40
 
 
-def self_check(context: RolloutContext, repo: str) -> None:
+def self_check(context: RolloutContext, repo: str, config: ScaffoldConfig) -> None:
     """One generation, one sandbox command, one known bug graded both ways.
 
     Raises `InfrastructureError` (exit code 3) that names the part that does not work.
@@ -35,7 +38,7 @@ def self_check(context: RolloutContext, repo: str) -> None:
             f"self-check: a sandboxed `echo` ended with {result.exit_code}: "
             f"{result.output[-200:].decode(errors='replace')}"
         )
-    task = known_bug(repo_context)
+    task = known_bug(CompactRoles.on(repo_context, context.policy.tokenizer, config).injector)
     clean = grade(task, reverse_patch(task.artifact.bug_patch), repo_context.runner)
     broken = grade(task, "", repo_context.runner)
     if not clean.resolved or broken.resolved:
@@ -45,17 +48,16 @@ def self_check(context: RolloutContext, repo: str) -> None:
         )
 
 
-def known_bug(repo_context: RepoContext) -> SolveTask:
+def known_bug(injector: CompactInjector) -> SolveTask:
     """The first valid procedural bug of the repository."""
-    for number, (task, artifact) in enumerate(procedural_bugs(repo_context.injector, seed=0)):
+    prepared = injector.prepared
+    for number, (task, artifact) in enumerate(procedural_bugs(injector, seed=0)):
         if number >= MAX_TRIES:
             break
-        report = validate(
-            artifact, repo_context.prepared.environment, repo_context.runner, task.limits
-        )
+        report = validate(artifact, prepared.environment, injector.runner, task.limits)
         if report.verdict == "valid":
-            return solve_task(repo_context.prepared.name, artifact, report, task)
+            return solve_task(prepared.name, artifact, report, task.limits)
     raise InfrastructureError(
-        f"self-check: none of {MAX_TRIES} procedural bugs of {repo_context.prepared.name} was "
+        f"self-check: none of {MAX_TRIES} procedural bugs of {prepared.name} was "
         "valid; is its test suite healthy? See `selfplay repos prepare`"
     )

@@ -27,12 +27,12 @@ from selfplay.commands.watch import RunWatcher
 from selfplay.config import TrainConfig, load_config, to_yaml
 from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import read_suite
-from selfplay.curriculum.contexts import RolloutContext, Sampling
-from selfplay.curriculum.controller import Controller, ReplayRule, keep_attempts, keep_bug
+from selfplay.curriculum.controller import Controller
+from selfplay.curriculum.curriculum import Curriculum, ReplayRule
 from selfplay.curriculum.evaluation import evaluate
-from selfplay.curriculum.growing import grow_bugs
-from selfplay.curriculum.round import RoundPlayer
-from selfplay.curriculum.sampler import SeedSampler
+from selfplay.curriculum.scaffold import RolloutContext, Sampling
+from selfplay.curriculum.step import StepRules
+from selfplay.curriculum.targets import RepoTargets, TaskSampler
 from selfplay.errors import UserError
 from selfplay.metrics import MetricsLog, check_metrics
 from selfplay.repo.prepare import PreparedRepo
@@ -113,24 +113,32 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Any]) -> int:
         repos |= prepare_repos(held_out, config.repos, pool) if held_out else {}
         opened = open_run(config, run_dir, repos, trained, pool, open_learner)
         say("self-check: one generation, one sandbox command, one bug graded both ways")
-        self_check(opened.context, trained[0])
+        self_check(opened.context, trained[0], config.scaffold)
         corpus = stack.enter_context(Corpus(run_dir.corpus))
         keep_originals(opened.context.repo_contexts.values(), corpus)
-        evaluated(config, run_dir, opened.context, tasks, "before", watcher)
+        spent = evaluated(config, run_dir, opened.context, tasks, ("before", 0), watcher)
         metrics = open_metrics(config, run_dir, opened)
         stack.callback(metrics.close)
         controller = make_controller(config, run_dir, corpus, opened, metrics, watcher)
-        controller.run(opened.first_step, config.steps)
+        deadline = step_deadline(config, began, spent)
+        done = controller.run(opened.first_step, config.steps, deadline)
         if opened.learner is not None:
-            opened.learner.export(run_dir, config.steps - 1)
+            opened.learner.export(run_dir, done - 1)
             opened.learner.team.dismiss()
-        evaluated(config, run_dir, opened.context, tasks, "after", watcher)
+        evaluated(config, run_dir, opened.context, tasks, ("after", done), watcher)
         summary = summarise(config, run_dir, corpus, wall_s=run_dir.add_wall(began))
     if config.json:
         print_json(summary)
     else:
         print_summary(summary, run_dir)
     return 0
+
+
+def step_deadline(config: TrainConfig, began: float, evaluation_s: float) -> float | None:
+    """When the last step must be over; the evaluation after them takes as long as that before."""
+    if config.max_minutes is None:
+        return None
+    return began + 60.0 * config.max_minutes - evaluation_s
 
 
 def load_tasks(config: TrainConfig) -> tuple[list[SolveTask], list[str]]:
@@ -193,45 +201,46 @@ def make_controller(
     metrics: MetricsLog,
     watcher: RunWatcher,
 ) -> Controller:
-    """Sampler, rounds and controller over the training repositories."""
+    """Curriculum and controller over the training repositories."""
     context, shape = opened.context, config.curriculum
-    repo_contexts = {name: context.repo_contexts[name] for name in opened.trained}
-    sampler = SeedSampler(
-        repo_contexts,
-        curriculum=shape,
-        injector=config.injector,
-        seed=config.seed,
+    targets = {
+        name: RepoTargets(context.repo_contexts[name].prepared, config.scaffold)
+        for name in opened.trained
+    }
+    curriculum = Curriculum(
+        corpus=corpus,
+        folder=run_dir.path,
+        sampler=TaskSampler(
+            targets,
+            context.scaffold,
+            curriculum=shape,
+            injector=config.injector,
+            seed=config.seed,
+        ),
+        repo_contexts=context.repo_contexts,
+        replay=ReplayRule(
+            min_groups=shape.min_solve_groups, low=shape.replay_low, high=shape.replay_high
+        ),
+        higher_order=shape.higher_order,
     )
-    player = RoundPlayer(
-        context,
+    rules = StepRules(
+        samples_per_task=shape.samples_per_seed,
+        group_size=shape.group_size,
         injector_reward=make_injector_reward(config.reward),
         solver_reward=make_solver_reward(config.reward),
-        samples_per_seed=shape.samples_per_seed,
-        group_size=shape.group_size,
         role_weights={
             "injector": config.learner.injector_weight,
             "solver": config.learner.solver_weight,
         },
-        keep_bug=functools.partial(
-            keep_bug,
-            corpus,
-            run_dir,
-            {name: a.prepared.environment.tree for name, a in repo_contexts.items()},
-        ),
-        keep_attempts=functools.partial(keep_attempts, corpus),
-        grow=functools.partial(grow_bugs, context, corpus, run_dir, shape.higher_order),
     )
     return Controller(
         run_dir=run_dir,
-        corpus=corpus,
-        sampler=sampler,
-        player=player,
+        curriculum=curriculum,
+        context=context,
+        rules=rules,
         learner=opened.learner,
         metrics=metrics,
         watcher=watcher,
-        replay=ReplayRule(
-            min_groups=shape.min_solve_groups, low=shape.replay_low, high=shape.replay_high
-        ),
         max_idle_steps=shape.max_idle_steps,
     )
 
@@ -241,14 +250,19 @@ def evaluated(
     run_dir: RunDir,
     context: RolloutContext,
     tasks: Sequence[SolveTask],
-    when: str,
+    moment: tuple[str, int],
     watcher: RunWatcher,
-) -> None:
-    """Evaluate once; a resumed run takes the stored result, unless it has more steps than then."""
-    step = 0 if when == "before" else config.steps
+) -> float:
+    """Evaluate once; seconds that it takes. `moment`: before or after, and steps played by then.
+
+    A resumed run takes the stored result, unless it has more steps than then.
+    """
+    (when, step), began = moment, time.monotonic()
     stored = run_dir.read_json(f"eval_{when}.json")
-    if not tasks or (stored is not None and stored.get("step") == step):
-        return
+    if not tasks:
+        return 0.0
+    if stored is not None and stored.get("step") == step:
+        return float(stored.get("seconds", 0.0))
     sampling = Sampling(
         temperature=config.evaluation.temperature,
         top_p=config.evaluation.top_p,
@@ -262,4 +276,6 @@ def evaluated(
         config.evaluation.num_samples,
         lambda done, total: watcher.evaluating(when, done, total),
     )
-    run_dir.write_json(f"eval_{when}.json", {"step": step, **result.to_json()})
+    spent = time.monotonic() - began
+    run_dir.write_json(f"eval_{when}.json", {"step": step, **result.to_json(), "seconds": spent})
+    return spent

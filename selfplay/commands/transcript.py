@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from selfplay.agent.loop import TurnRecord
+from selfplay.commands.output import plain
 
 MAX_LINES = 30
 """Lines of an argument or an observation that are shown; of more, the middle is left out."""
@@ -28,7 +29,7 @@ def episode_text(episode: Mapping[str, Any], max_lines: int = MAX_LINES) -> str:
     )
     parts = [head, *(f"{key}: {info[key]}" for key in ("ending", "error") if info.get(key))]
     if "turns" not in info:
-        return "\n".join([*parts, "", f"answer: {episode['answer']}"])
+        return "\n".join([*parts, "", f"answer: {plain(episode['answer'])}"])
     parts += ["", "task:", clipped(str(info["user"]), max_lines), ""]
     for number, turn in enumerate(info["turns"], 1):
         parts.append(
@@ -66,8 +67,8 @@ def turn_text(
 
 
 def clipped(text: str, max_lines: int) -> str:
-    """The text in whole, or its first and last lines; bytes that are no text are shown as such."""
-    text = text.encode("utf-8", "replace").decode("utf-8").rstrip("\n")
+    """The text in whole, or its first and last lines; what is no text is shown as its escape."""
+    text = plain(text).rstrip("\n")
     lines = text.split("\n")
     if len(lines) <= max_lines:
         return text

@@ -14,7 +14,6 @@ from typing import Any
 from tqdm import tqdm
 
 from selfplay.commands.compose import (
-    ArenaParts,
     keep_originals,
     make_repo_context,
     prepare_repos,
@@ -23,9 +22,10 @@ from selfplay.commands.compose import (
 from selfplay.commands.output import print_json, say
 from selfplay.config import LearnerConfig, WarmstartConfig, load_config
 from selfplay.corpus.corpus import Corpus
-from selfplay.curriculum.contexts import RepoContext
+from selfplay.curriculum.compact import CompactRoles
 from selfplay.errors import UserError
 from selfplay.files import append_json_lines, read_json_lines, write_atomic
+from selfplay.roles.compact.injector import CompactInjector
 from selfplay.sampling import Tokenizer
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.seeds import derive_rng
@@ -119,18 +119,18 @@ def make_examples(
 ) -> None:
     """Validated procedural bugs of every repository in turn, written as they are found."""
     file.unlink(missing_ok=True)
-    parts = ArenaParts(tokenizer=tokenizer, scaffold=config.scaffold)
     with sandbox_pool(config.sandbox) as pool, Corpus(corpus_file) as corpus:
         repos = prepare_repos(config.repos.train, config.repos, pool)
-        repo_contexts = [make_repo_context(prepared, pool, parts) for prepared in repos.values()]
-        keep_originals(repo_contexts, corpus)
-        arena_of = {repo_context.prepared.name: repo_context for repo_context in repo_contexts}
+        contexts = {name: make_repo_context(prepared, pool) for name, prepared in repos.items()}
+        keep_originals(contexts.values(), corpus)
+        roles = {
+            name: CompactRoles.on(context, tokenizer, config.scaffold)
+            for name, context in contexts.items()
+        }
         rng = derive_rng(config.seed, "history")
         valid = tried = 0
         with tqdm(total=config.num_bugs, unit="bug", desc="procedural bugs") as bar:
-            for bug in in_turn(
-                bugs_of(repo_context, pool, config) for repo_context in repo_contexts
-            ):
+            for bug in in_turn(bugs_of(role.injector, pool, config) for role in roles.values()):
                 tried += 1
                 task = bug.solve_task()
                 if task is None:
@@ -142,7 +142,7 @@ def make_examples(
                     seed=Target(path=bug.task.seed.path, function=bug.task.seed.function),
                     step=0,
                 )
-                examples = [solver_example(arena_of[task.repo].solver, task)]
+                examples = [solver_example(roles[task.repo].solver, task)]
                 if rng.random() < config.injector_share:
                     as_history = rng.random() < HISTORY_SHARE
                     told = history_example if as_history else injector_example
@@ -174,11 +174,11 @@ def make_bare_examples(
 
 
 def bugs_of(
-    repo_context: RepoContext, pool: SandboxPool, config: WarmstartConfig
+    injector: CompactInjector, pool: SandboxPool, config: WarmstartConfig
 ) -> Iterator[ProceduralBug]:
     """Bugs of one repository; tries are bounded for each function."""
     return validated_bugs(
-        repo_context,
+        injector,
         pool,
         seed=config.seed,
         max_per_function=config.max_bugs_per_function,

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 
 from selfplay.bugs.patches.syntax import split_lines
 from selfplay.errors import SelfplayError
+from selfplay.thinking import said
 
 _OPERATION = re.compile(r"\s*(\d{1,6})(?:([|+]) ?(.*)|-(\d{0,6})\s*)")
 _LISTED = re.compile(r"(\d{1,6})\| ?(.*)")
@@ -105,7 +106,7 @@ class _Operations:
 
 
 def parse_edit(answer: str, listing: Listing) -> dict[str, str]:
-    """Apply an answer: {path: new whole text} of the files that change.
+    """Apply an answer: {path: new whole text} of the files that change. Thoughts do not count.
 
     Raises `EditError`: bad_format (a line is no operation, or two contradict each other), bad_line
     (a number that is not listed), no_change (nothing asked for, or nothing that changes a byte).
@@ -127,9 +128,9 @@ def parse_edit(answer: str, listing: Listing) -> dict[str, str]:
 
 def _read(answer: str, num_lines: int) -> _Operations:
     found = _Operations()
-    for raw in answer.split("\n"):
+    for raw in said(answer).split("\n"):
         line = raw.rstrip("\r")
-        if not line.strip() or line.startswith("```"):
+        if not line.strip() or line.lstrip().startswith("```"):
             continue
         match = _OPERATION.fullmatch(line)
         if match is None:

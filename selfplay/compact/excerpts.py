@@ -46,6 +46,11 @@ def excerpt(
     return Excerpt(path=function.path, rows=tuple(rows), heading=heading)
 
 
+def shown_whole(source: str, function: FunctionInfo, max_lines: int) -> bool:
+    """Whether a function fits `max_lines` without its docstring and blank lines."""
+    return len(excerpt(source, function, max_lines=max_lines + 1).rows) <= max_lines
+
+
 def _docstring(text: str) -> tuple[range, str]:
     """(rows of the docstring relative to the function's, its first line)."""
     shift = int(text[:1] in (" ", "\t"))

@@ -17,11 +17,16 @@ from selfplay.metrics import MetricsConfig
 
 @dataclass(kw_only=True)
 class TrainConfig:
-    """`selfplay train`: one self-play run."""
+    """`selfplay train`: one self-play run.
+
+    `max_minutes`: this start plays no step that would not be over by then, with time left for the
+    evaluation after training; the same command goes on for as long again.
+    """
 
     name: str = "train"
     runs_dir: str = "runs"
     steps: int = 150
+    max_minutes: float | None = None
     seed: int = 0
     resume: str = "auto"
     json: bool = False

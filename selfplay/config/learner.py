@@ -13,9 +13,11 @@ class LearnerConfig:
     `repetition_tokens` that repeats itself with a period of at most `repetition_period` is a loop
     and not trained on (0: off). `memory_check`: refuse to start what cannot fit.
     `activation_checkpointing`: less memory for a third more work; the same gradients.
+    `device`: where it trains (auto: on a GPU where there is one, cpu, cuda).
     """
 
     enabled: bool = True
+    device: str = "auto"
     lora_rank: int = 16
     learning_rate: float = 1e-4
     warmup_steps: int = 2

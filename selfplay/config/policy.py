@@ -33,7 +33,11 @@ class VLLMConfig:
 class OpenAIConfig:
     """A server that speaks OpenAI's chat completions. The key is read from `$api_key_variable`.
 
-    `body` is added to each request; prices are dollars for a million tokens (None: not known).
+    omit         keys that no request has: temperature, top_p, seed, the one of `max_tokens_key`
+    rename       {our key: the server's}
+    body         added to each request, over what we send: {reasoning_effort: low}
+    system_role  system, developer, or user: put before the first message of the user
+    prices       dollars for a million tokens (None: not known)
     """
 
     url: str = "http://127.0.0.1:8000/v1"
@@ -44,6 +48,9 @@ class OpenAIConfig:
     timeout_s: float = 300.0
     max_tokens_key: str = "max_tokens"
     seeds: bool = True
+    omit: list[str] = field(default_factory=list)
+    rename: dict[str, str] = field(default_factory=dict)
+    system_role: str = "system"
     body: dict[str, Any] = field(default_factory=dict)
     input_price: float | None = None
     output_price: float | None = None
@@ -53,10 +60,12 @@ class OpenAIConfig:
 class PolicyConfig:
     """Which weights answer, and how they are sampled (temperature 1, top-p 1 while training).
 
-    `engine`: transformers, vllm, openai or scripted.
+    `engine`: transformers, vllm, openai or scripted. `device`: where the engine transformers runs
+    (auto: on a GPU where there is one, cpu, cuda).
     """
 
     engine: str = "transformers"
+    device: str = "auto"
     model: str = "smollm2-135m"
     adapter: str | None = "default"
     temperature: float = 1.0

@@ -1,63 +1,163 @@
-"""Agentic episodes of both roles, not yet judged: the other side of `contexts.one_turn`."""
+"""The agentic scaffold: many turns with tools, in a sandbox that stays for the whole episode."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from selfplay.agent.driver import play
-from selfplay.agent.loop import AgentEpisode, AgentTask
-from selfplay.curriculum.contexts import AgenticRoles, Agents, Rollout, RolloutContext
-from selfplay.roles.agentic.injector import AgenticInjection
-from selfplay.roles.agentic.solver import AgenticAttempt
+from selfplay.agent.loop import AgentEpisode, AgentLimits, AgentTask, OnTurn
+from selfplay.chat import ChatRenderer
+from selfplay.config import PolicyConfig, ScaffoldConfig
+from selfplay.curriculum.scaffold import Answer, RepoContext, Rollout, RolloutContext
+from selfplay.errors import InfrastructureError
+from selfplay.roles.agentic.injector import AgenticInjection, AgenticInjector
+from selfplay.roles.agentic.solver import AgenticAttempt, AgenticSolver
+from selfplay.roles.rejected import Rejected
+from selfplay.sampling import Policy
+from selfplay.scripted.agents import ScriptedAgents
 from selfplay.seeds import derive_seed
-from selfplay.types import InjectionTask, SolveTask
+from selfplay.types import BugArtifact, InjectionTask, SolveTask, Strategy
 
 
-def play_injections(
-    context: RolloutContext, agents: Agents, tasks: Sequence[InjectionTask]
-) -> list[tuple[AgenticInjection, Rollout]]:
-    """One episode for each task, in order. Raises `PolicyError`."""
-    begun, episodes = [], []
-    for number, task in enumerate(tasks):
-        role = _roles(context, task.repo).injector
-        injection = role.begin(task)
-        agent_task = role.agent_task(
-            injection,
-            name=f"{task.task_id}/injector/{number}",
-            seed=derive_seed(context.sampling.seed, task.task_id, number, "injector"),
-            temperature=context.sampling.temperature_of("injector"),
-            top_p=context.sampling.top_p,
+@dataclass(frozen=True, kw_only=True)
+class AgenticRoles:
+    """Both roles with tools, on one repository."""
+
+    injector: AgenticInjector
+    solver: AgenticSolver
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgenticScaffold:
+    """Both roles with tools; `roles` by the repository's name, `num_open` sandboxes at once."""
+
+    roles: Mapping[str, AgenticRoles]
+    renderer: ChatRenderer
+    limits: AgentLimits
+    num_open: int
+    targeted: bool = True
+    on_turn: OnTurn | None = None
+    strategies: tuple[Strategy, ...] = field(
+        default=("direct", "removal", "history", "feature_add", "combine")
+    )
+
+    @classmethod
+    def open(
+        cls,
+        config: ScaffoldConfig,
+        policy: Policy,
+        repo_contexts: Mapping[str, RepoContext],
+        on_turn: OnTurn | None = None,
+    ) -> AgenticScaffold:
+        """See `Scaffold.open`. Raises `UserError` for bounds that no episode can be played in."""
+        agent = config.agent
+        return cls(
+            roles={
+                name: AgenticRoles(
+                    injector=AgenticInjector(
+                        prepared=context.prepared, runner=context.runner, config=agent
+                    ),
+                    solver=AgenticSolver(
+                        prepared=context.prepared,
+                        sandbox=context.runner.sandbox,
+                        config=agent,
+                        public_share=config.public_share,
+                    ),
+                )
+                for name, context in repo_contexts.items()
+            },
+            renderer=policy.tokenizer.chat(),
+            limits=AgentLimits(
+                max_turns=agent.max_turns,
+                max_tokens=agent.max_tokens,
+                max_turn_tokens=agent.max_turn_tokens,
+                wall_s=agent.wall_s,
+                command_s=agent.command_s,
+                max_bad_calls=agent.max_bad_calls,
+                max_output=agent.max_output,
+            ),
+            num_open=agent.num_open,
+            targeted=agent.seeded,
+            on_turn=on_turn,
         )
-        begun.append(injection)
-        episodes.append(_episode(agents, agent_task))
-    play(context.policy, episodes, context.pool, agents.num_open)
-    return [
-        (b, to_rollout(e, context.policy.version)) for b, e in zip(begun, episodes, strict=True)
-    ]
 
+    @classmethod
+    def scripted(cls) -> Policy:
+        """See `Scaffold.scripted`."""
+        return ScriptedAgents()
 
-def play_attempts(
-    context: RolloutContext, agents: Agents, tasks: Sequence[SolveTask], salt: object
-) -> list[tuple[AgenticAttempt, Rollout]]:
-    """One episode for each task, in order. Raises `PolicyError`."""
-    begun, episodes = [], []
-    for number, task in enumerate(tasks):
-        role = _roles(context, task.repo).solver
-        attempt = role.begin(task)
-        agent_task = role.agent_task(
-            attempt,
-            name=f"{task.bug_id}/solver/{number}",
-            seed=derive_seed(context.sampling.seed, task.bug_id, salt, number, "solver"),
-            temperature=context.sampling.temperature_of("solver"),
-            top_p=context.sampling.top_p,
-        )
-        begun.append(attempt)
-        episodes.append(_episode(agents, agent_task))
-    play(context.policy, episodes, context.pool, agents.num_open)
-    return [
-        (b, to_rollout(e, context.policy.version)) for b, e in zip(begun, episodes, strict=True)
-    ]
+    @classmethod
+    def longest(cls, config: ScaffoldConfig, policy: PolicyConfig) -> int:
+        """What the loop allows."""
+        return config.agent.max_tokens
+
+    def inject(
+        self, context: RolloutContext, tasks: Sequence[InjectionTask], num_samples: int
+    ) -> list[list[Answer[BugArtifact]]]:
+        """See `Scaffold.inject`."""
+        sampling = context.sampling
+        injections, agent_tasks = [], []
+        for number, task in enumerate(t for t in tasks for _ in range(num_samples)):
+            role = self.roles[task.repo].injector
+            injections.append(role.begin(task))
+            agent_tasks.append(
+                role.agent_task(
+                    injections[-1],
+                    name=f"{task.task_id}/injector/{number}",
+                    seed=derive_seed(sampling.seed, task.task_id, number, "injector"),
+                    temperature=sampling.temperature_of("injector"),
+                    top_p=sampling.top_p,
+                )
+            )
+        answers = [
+            Answer(rollout=rollout, read=functools.partial(_files, injection, rollout), key=number)
+            for number, (injection, rollout) in enumerate(
+                zip(injections, self._play(context, agent_tasks), strict=True)
+            )
+        ]
+        return [answers[i : i + num_samples] for i in range(0, len(answers), num_samples)]
+
+    def solve(
+        self, context: RolloutContext, tasks: Sequence[SolveTask], num_samples: int, salt: object
+    ) -> list[list[Answer[str]]]:
+        """See `Scaffold.solve`. Equal patches are equal answers."""
+        sampling = context.sampling
+        attempts, agent_tasks = [], []
+        for number, task in enumerate(t for t in tasks for _ in range(num_samples)):
+            role = self.roles[task.repo].solver
+            attempts.append(role.begin(task))
+            agent_tasks.append(
+                role.agent_task(
+                    attempts[-1],
+                    name=f"{task.bug_id}/solver/{number}",
+                    seed=derive_seed(sampling.seed, task.bug_id, salt, number, "solver"),
+                    temperature=sampling.temperature_of("solver"),
+                    top_p=sampling.top_p,
+                )
+            )
+        answers = []
+        for number, rollout in enumerate(self._play(context, agent_tasks)):
+            attempt = attempts[number]
+            judged = attempt.patch is not None and rollout.status != "errored"
+            read = functools.partial(_patch, attempt, rollout)
+            answers.append(
+                Answer(rollout=rollout, read=read, key=attempt.patch if judged else number)
+            )
+        return [answers[i : i + num_samples] for i in range(0, len(answers), num_samples)]
+
+    def _play(self, context: RolloutContext, tasks: Sequence[AgentTask]) -> list[Rollout]:
+        """One episode for each task, in order."""
+        episodes = [
+            AgentEpisode(
+                task=task, renderer=self.renderer, limits=self.limits, on_turn=self.on_turn
+            )
+            for task in tasks
+        ]
+        play(context.policy, episodes, context.pool, self.num_open)
+        return [to_rollout(episode, context.policy.version) for episode in episodes]
 
 
 def to_rollout(episode: AgentEpisode, version: int) -> Rollout:
@@ -79,19 +179,27 @@ def to_rollout(episode: AgentEpisode, version: int) -> Rollout:
     )
 
 
-def unsubmitted(rollout: Rollout) -> str:
-    """The reason of an episode in which nothing was handed in."""
+def _files(injection: AgenticInjection, rollout: Rollout) -> BugArtifact:
+    """The five files that were handed in."""
+    if rollout.status != "errored" and injection.artifact is not None:
+        return injection.artifact
+    if rollout.status != "errored" and injection.rejected is not None:
+        raise injection.rejected
+    raise _nothing_handed_in(rollout)
+
+
+def _patch(attempt: AgenticAttempt, rollout: Rollout) -> str:
+    """What the tree that was handed in differs by."""
+    if attempt.patch is None or rollout.status == "errored":
+        raise _nothing_handed_in(rollout)
+    return attempt.patch
+
+
+def _nothing_handed_in(rollout: Rollout) -> InfrastructureError | Rejected:
+    """Why: a fault of the machine, or the ending that the episode came to."""
+    if rollout.status == "errored":
+        return InfrastructureError(rollout.info["error"])
     ending = rollout.info["ending"]
-    return "bad_calls" if ending == "bad_calls" else f"not_submitted: {ending}"
-
-
-def _episode(agents: Agents, task: AgentTask) -> AgentEpisode:
-    return AgentEpisode(
-        task=task, renderer=agents.renderer, limits=agents.limits, on_turn=agents.on_turn
-    )
-
-
-def _roles(context: RolloutContext, repo: str) -> AgenticRoles:
-    roles = context.repo_contexts[repo].agentic
-    assert roles is not None, "a context with agents has agentic roles in every repo_context"
-    return roles
+    if ending == "no_answer":
+        return Rejected(str(rollout.info["error"]))
+    return Rejected("bad_calls" if ending == "bad_calls" else f"not_submitted: {ending}")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from selfplay.curriculum.contexts import RolloutContext
+from selfplay.curriculum.scaffold import RolloutContext
 from selfplay.curriculum.solving import Attempt, solve
 from selfplay.statistics import Interval, bootstrap_pass_at_k
 from selfplay.types import SolveTask

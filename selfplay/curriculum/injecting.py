@@ -1,20 +1,19 @@
-"""First phase of a round: the injector answers, its answers become artifacts, and are validated."""
+"""First phase of a step: the injector's answers become artifacts, and are validated."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from selfplay.bugs.artifact import artifact_id
+from selfplay.bugs.artifact import solve_task
 from selfplay.bugs.validation.validate import validate
-from selfplay.curriculum.agentic import play_injections, unsubmitted
-from selfplay.curriculum.contexts import Agents, Rollout, RolloutContext, one_turn
+from selfplay.curriculum.scaffold import Answer, Rollout, RolloutContext, judge_once
 from selfplay.errors import InfrastructureError
-from selfplay.roles.agentic.injector import AgenticInjection
-from selfplay.roles.compact.injector import InjectorPrompt
 from selfplay.roles.rejected import Rejected
+from selfplay.roles.rewards import InjectorReward
 from selfplay.types import (
     BugArtifact,
+    Episode,
     EpisodeStatus,
     InjectionTask,
     SolveTask,
@@ -46,110 +45,96 @@ class Injection:
         """Errored beats truncated beats completed."""
         return "errored" if self.outcome.errored else self.rollout.status
 
+    @property
+    def bug_id(self) -> str | None:
+        """Of a valid bug; it may be another's duplicate."""
+        return self.outcome.solve_task.bug_id if self.outcome.solve_task else None
+
 
 def inject(
     context: RolloutContext, tasks: Sequence[InjectionTask], num_samples: int
 ) -> list[Injection]:
     """Sample every task `num_samples` times and validate each distinct answer once."""
-    if context.agents is not None:
-        return _inject_with_tools(context, context.agents, tasks, num_samples)
-    prompts = [context.repo_contexts[task.repo].injector.prompt(task) for task in tasks]
-    requests = [
-        context.sampling.request("injector", prompt.prompt_ids, num_samples, task.task_id)
-        for task, prompt in zip(tasks, prompts, strict=True)
-    ]
-    answers = context.policy.sample(requests)
-    distinct = list(dict.fromkeys((i, c.text) for i, group in enumerate(answers) for c in group))
-    outcomes = dict(
-        zip(
-            distinct,
-            context.pool.map(
-                lambda key: judge_injection(context, tasks[key[0]], prompts[key[0]], key[1]),
-                distinct,
-            ),
-            strict=True,
-        )
-    )
+    answers = context.scaffold.inject(context, tasks, num_samples)
+
+    def judge(task: InjectionTask, answer: Answer[BugArtifact]) -> InjectionOutcome:
+        return judge_injection(context, task, answer)
+
+    outcomes = judge_once(context.pool, tasks, answers, judge)
     return [
-        Injection(task=task, rollout=one_turn(requests[i], c), outcome=outcomes[(i, c.text)])
-        for i, task in enumerate(tasks)
-        for c in answers[i]
+        Injection(task=task, rollout=answer.rollout, outcome=outcome)
+        for task, group, judged in zip(tasks, answers, outcomes, strict=True)
+        for answer, outcome in zip(group, judged, strict=True)
     ]
-
-
-def _inject_with_tools(
-    context: RolloutContext, agents: Agents, tasks: Sequence[InjectionTask], num_samples: int
-) -> list[Injection]:
-    """Roll out every task `num_samples` times, then validate what was handed in."""
-    wanted = [task for task in tasks for _ in range(num_samples)]
-    played = play_injections(context, agents, wanted)
-    outcomes = context.pool.map(lambda pair: judge_submission(context, *pair), played)
-    return [
-        Injection(task=task, rollout=play, outcome=outcome)
-        for task, (_, play), outcome in zip(wanted, played, outcomes, strict=True)
-    ]
-
-
-def judge_submission(
-    context: RolloutContext, injection: AgenticInjection, rollout: Rollout
-) -> InjectionOutcome:
-    """Validate the five files that an agent handed in, if it did."""
-    if rollout.status == "errored":
-        return InjectionOutcome(reason=f"infrastructure: {rollout.info['error']}", errored=True)
-    if injection.artifact is None:
-        rejected = injection.rejected
-        return InjectionOutcome(reason=rejected.reason if rejected else unsubmitted(rollout))
-    return judge_artifact(context, injection.task, injection.artifact)
 
 
 def judge_injection(
-    context: RolloutContext, task: InjectionTask, prompt: InjectorPrompt, answer: str
+    context: RolloutContext, task: InjectionTask, answer: Answer[BugArtifact]
 ) -> InjectionOutcome:
-    """Turn one answer into an artifact and validate it; an infrastructure fault is `errored`."""
+    """Read one answer and validate its artifact; an infrastructure fault, and a validation that
+    came to no verdict, is `errored`."""
+    repo = context.repo_contexts[task.repo]
+    artifact: BugArtifact | None = None
     try:
-        artifact = context.repo_contexts[task.repo].injector.artifact(prompt, answer)
+        artifact = answer.read()
+        report = validate(artifact, repo.prepared.environment, repo.runner, task.limits)
     except Rejected as rejected:
-        return InjectionOutcome(reason=rejected.reason)
+        return InjectionOutcome(reason=rejected.reason, errored=rejected.errored)
     except InfrastructureError as error:
         return InjectionOutcome(reason=f"infrastructure: {error}", errored=True)
-    return judge_artifact(context, task, artifact)
-
-
-def judge_artifact(
-    context: RolloutContext, task: InjectionTask, artifact: BugArtifact
-) -> InjectionOutcome:
-    """Validate an artifact; an infrastructure fault is `errored`."""
-    repo_context = context.repo_contexts[task.repo]
-    try:
-        report = validate(
-            artifact, repo_context.prepared.environment, repo_context.runner, task.limits
-        )
-    except InfrastructureError as error:
-        return InjectionOutcome(reason=f"infrastructure: {error}", errored=True)
-    if report.verdict == "undecided":
-        return InjectionOutcome(
-            reason=report.reason, artifact=artifact, report=report, errored=True
-        )
-    if report.verdict == "invalid":
-        return InjectionOutcome(reason=report.reason, artifact=artifact, report=report)
+    valid = report.verdict == "valid"
     return InjectionOutcome(
-        reason="valid",
+        reason="valid" if valid else report.reason,
         artifact=artifact,
         report=report,
-        solve_task=solve_task(task.repo, artifact, report, task),
+        solve_task=solve_task(task.repo, artifact, report, task.limits) if valid else None,
+        errored=report.verdict == "undecided",
     )
 
 
-def solve_task(
-    repo: str, artifact: BugArtifact, report: ValidationReport, task: InjectionTask
-) -> SolveTask:
-    """The solver's task that a valid artifact specifies."""
-    return SolveTask(
-        bug_id=artifact_id(artifact),
-        repo=repo,
-        artifact=artifact,
-        fail_to_pass=report.fail_to_pass,
-        pass_to_pass=report.pass_to_pass,
-        failure_output=report.failure_output,
-        limits=task.limits,
+def injector_episode(
+    step: int,
+    index: int,
+    injection: Injection,
+    *,
+    solve_rate: float | None,
+    is_duplicate: bool,
+    reward: InjectorReward,
+) -> Episode:
+    """The record of one injection with its reward.
+
+    A duplicate is paid as an invalid bug. A valid bug whose attempts were all errored has no solve
+    rate: its episode is errored too, and has no reward.
+    """
+    task, reason = injection.task, injection.outcome.reason
+    status, paid = injection.status, None
+    if is_duplicate:
+        reason, paid = "duplicate", reward(False, None)
+    elif status != "errored" and injection.bug_id is None:
+        paid = reward(False, None)
+    elif status != "errored" and solve_rate is not None:
+        paid = reward(True, solve_rate)
+    else:
+        status = "errored"
+    return Episode(
+        episode_id=f"step{step}/injector/{index}",
+        group_id=task.group_id,
+        role="injector",
+        repo=task.repo,
+        task_id=task.task_id,
+        bug_id=injection.bug_id,
+        status=status,
+        reward=paid,
+        reason=reason,
+        trajectory=injection.rollout.trajectory,
+        answer=injection.rollout.answer,
+        policy_version=injection.rollout.policy_version,
+        info={
+            **injection.rollout.info,
+            "step": step,
+            "strategy": task.strategy,
+            "path": task.seed.path,
+            "function": task.seed.function,
+            "solve_rate": solve_rate,
+        },
     )

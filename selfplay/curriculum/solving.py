@@ -1,4 +1,4 @@
-"""Second phase of a round: groups of solver attempts, each graded in a fresh sandbox."""
+"""Second phase of a step: groups of solver attempts, each graded in a fresh sandbox."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 from selfplay.bugs.grading.grade import grade
 from selfplay.bugs.grading.public_tests import overfits, public_tests
-from selfplay.curriculum.agentic import play_attempts, unsubmitted
-from selfplay.curriculum.contexts import Agents, Rollout, RolloutContext, one_turn
+from selfplay.curriculum.scaffold import Answer, Rollout, RolloutContext, judge_once
 from selfplay.errors import InfrastructureError
-from selfplay.roles.compact.solver import SolverPrompt
 from selfplay.roles.rejected import Rejected
-from selfplay.types import EpisodeStatus, GradeReport, SolveTask
+from selfplay.roles.rewards import SolverReward
+from selfplay.types import Episode, EpisodeStatus, GradeReport, SolveTask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,79 +48,32 @@ def solve(
 
     Equal answers to one task are graded once: a verdict is a function of the patch.
     """
-    if context.agents is not None:
-        return _solve_with_tools(context, context.agents, tasks, group_size, salt)
-    prompts = context.pool.map(
-        lambda task: context.repo_contexts[task.repo].solver.prompt(task), tasks
-    )
-    requests = [
-        context.sampling.request("solver", prompt.prompt_ids, group_size, task.bug_id, salt)
-        for task, prompt in zip(tasks, prompts, strict=True)
-    ]
-    answers = context.policy.sample(requests)
-    distinct = list(dict.fromkeys((i, c.text) for i, group in enumerate(answers) for c in group))
-    judged = context.pool.map(
-        lambda key: judge_attempt(context, tasks[key[0]], prompts[key[0]], key[1]), distinct
-    )
-    verdicts = dict(zip(distinct, judged, strict=True))
+    if not tasks:
+        return []
+    answers = context.scaffold.solve(context, tasks, group_size, salt)
+
+    def judge(task: SolveTask, answer: Answer[str]) -> SolveOutcome:
+        return judge_attempt(context, task, answer)
+
+    outcomes = judge_once(context.pool, tasks, answers, judge)
     return [
         [
-            Attempt(
-                task=task,
-                rollout=one_turn(requests[i], c),
-                outcome=verdicts[(i, c.text)],
-            )
-            for c in answers[i]
+            Attempt(task=task, rollout=answer.rollout, outcome=outcome)
+            for answer, outcome in zip(group, judged, strict=True)
         ]
-        for i, task in enumerate(tasks)
+        for task, group, judged in zip(tasks, answers, outcomes, strict=True)
     ]
 
 
-def _solve_with_tools(
-    context: RolloutContext,
-    agents: Agents,
-    tasks: Sequence[SolveTask],
-    group_size: int,
-    salt: object,
-) -> list[list[Attempt]]:
-    """Roll out every task `group_size` times, then grade each distinct patch once."""
-    wanted = [task for task in tasks for _ in range(group_size)]
-    played = play_attempts(context, agents, wanted, salt)
-    patches = {(id(a.task), a.patch): a for a, _ in played if a.patch is not None}
-    graded = context.pool.map(
-        lambda a: grade_patch(context, a.task, a.patch or ""), patches.values()
-    )
-    verdicts = dict(zip(patches, graded, strict=True))
-    attempts = []
-    for attempt, play in played:
-        if play.status == "errored":
-            verdict = SolveOutcome(reason=f"infrastructure: {play.info['error']}", errored=True)
-        elif attempt.patch is None:
-            verdict = SolveOutcome(reason=unsubmitted(play))
-        else:
-            verdict = verdicts[(id(attempt.task), attempt.patch)]
-        attempts.append(Attempt(task=attempt.task, rollout=play, outcome=verdict))
-    return [attempts[i : i + group_size] for i in range(0, len(attempts), group_size)]
-
-
-def judge_attempt(
-    context: RolloutContext, task: SolveTask, prompt: SolverPrompt, answer: str
-) -> SolveOutcome:
-    """Turn one answer into a fix patch and grade it; an infrastructure fault is `errored`."""
+def judge_attempt(context: RolloutContext, task: SolveTask, answer: Answer[str]) -> SolveOutcome:
+    """Read one answer and grade its fix patch in a fresh sandbox; an infrastructure fault is
+    `errored`."""
+    patch = ""
     try:
-        patch = context.repo_contexts[task.repo].solver.fix_patch(prompt, answer)
+        patch = answer.read()
+        report = grade(task, patch, context.repo_contexts[task.repo].runner)
     except Rejected as rejected:
-        return SolveOutcome(reason=rejected.reason)
-    except InfrastructureError as error:
-        return SolveOutcome(reason=f"infrastructure: {error}", errored=True)
-    return grade_patch(context, task, patch)
-
-
-def grade_patch(context: RolloutContext, task: SolveTask, patch: str) -> SolveOutcome:
-    """Grade a fix patch in a fresh sandbox; an infrastructure fault is `errored`."""
-    repo_context = context.repo_contexts[task.repo]
-    try:
-        report = grade(task, patch, repo_context.runner)
+        return SolveOutcome(reason=rejected.reason, errored=rejected.errored)
     except InfrastructureError as error:
         return SolveOutcome(reason=f"infrastructure: {error}", patch=patch, errored=True)
     return SolveOutcome(
@@ -129,7 +81,7 @@ def grade_patch(context: RolloutContext, task: SolveTask, patch: str) -> SolveOu
         resolved=report.resolved,
         patch=patch,
         report=report,
-        overfit=overfits(report, public_tests(task, repo_context.solver.scaffold.public_share)),
+        overfit=overfits(report, public_tests(task, context.public_share)),
     )
 
 
@@ -137,3 +89,29 @@ def solve_rate(attempts: Sequence[Attempt]) -> float | None:
     """Share of resolved attempts among those that were not errored; None when all were."""
     judged = [a.outcome.resolved for a in attempts if not a.outcome.errored]
     return sum(judged) / len(judged) if judged else None
+
+
+def attempt_id(step: int, bug_id: str, index: int) -> str:
+    """The episode id of the attempt number `index` on a bug."""
+    return f"step{step}/solver/{bug_id}/{index}"
+
+
+def solver_episode(step: int, index: int, attempt: Attempt, reward: SolverReward) -> Episode:
+    """The record of one solver attempt, with its reward."""
+    task, outcome, rollout = attempt.task, attempt.outcome, attempt.rollout
+    bug_patch = task.artifact.bug_patch
+    return Episode(
+        episode_id=attempt_id(step, task.bug_id, index),
+        group_id=f"step{step}/solver/{task.bug_id}",
+        role="solver",
+        repo=task.repo,
+        task_id=task.bug_id,
+        bug_id=task.bug_id,
+        status=attempt.status,
+        reward=None if outcome.errored else reward(outcome.resolved, outcome.patch, bug_patch),
+        reason=outcome.reason,
+        trajectory=rollout.trajectory,
+        answer=rollout.answer,
+        policy_version=rollout.policy_version,
+        info={**rollout.info, "step": step, "patch": outcome.patch},
+    )

@@ -27,6 +27,7 @@ from selfplay.learner.memory import check_model
 from selfplay.learner.publish import Publisher, save_hf
 from selfplay.learner.rank_group import RankGroup
 from selfplay.learner.trainer import Trainer, TrainerConfig
+from selfplay.modeling.devices import choose_device
 from selfplay.modeling.model_files import load_model, resolve_adapter, resolve_model
 from selfplay.policy.transformers import HFTokenizer, TransformersPolicy
 from selfplay.run_dir import RunDir
@@ -119,6 +120,14 @@ def open_learner(
     """
     if policy.engine != "transformers":
         raise UserError(f"policy.engine={policy.engine}: only transformers can be trained here")
+    if choose_device(policy.device, "policy.device") != choose_device(
+        learner.device, "learner.device"
+    ):
+        raise UserError(
+            f"policy.device={policy.device} and learner.device={learner.device} differ, but "
+            "policy.engine=transformers samples from the very weights that are trained; name the "
+            "same device, or use policy=vllm"
+        )
     model_dir = resolve_model(policy.model, cache_root())
     trainer = open_trainer(policy, learner, seed, world, longest=longest)
     engine = TransformersPolicy(
@@ -147,7 +156,8 @@ def open_trainer(
     weights for full training.
     """
     torch.manual_seed(seed)
-    model = load_model(resolve_model(policy.model, cache_root()))
+    device = choose_device(learner.device, "learner.device")
+    model = load_model(resolve_model(policy.model, cache_root()), device=device)
     config = trainer_config(learner)
     if learner.memory_check and longest is not None:
         check_model(model, config, longest)
@@ -194,7 +204,7 @@ def trainer_config(learner: LearnerConfig) -> TrainerConfig:
 def load_for_inference(policy: PolicyConfig) -> TransformersPolicy:
     """The configured model with its adapter, nothing trainable."""
     model_dir = resolve_model(policy.model, cache_root())
-    model = load_model(model_dir)
+    model = load_model(model_dir, device=choose_device(policy.device, "policy.device"))
     use_adapter(model, policy.adapter, rank=None)
     return TransformersPolicy(model, HFTokenizer.load(model_dir), batch_tokens=policy.batch_tokens)
 

@@ -83,6 +83,13 @@ class LossStats:
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
 
+    def add_tensors(self, *, largest_log_ratio: torch.Tensor, **sums: torch.Tensor) -> None:
+        """Scalars, read off their device at one go."""
+        read = torch.stack([value.double() for value in (largest_log_ratio, *sums.values())])
+        largest, *values = read.tolist()
+        self.max_abs_log_ratio = max(self.max_abs_log_ratio, largest)
+        self.add(**dict(zip(sums, values, strict=True)))
+
     def means(self) -> dict[str, float]:
         """Mean over kept tokens; `ess` is the effective share of tokens under the ratios."""
         num = max(self.sums.get("tokens", 0.0), 1.0)
@@ -143,23 +150,21 @@ def policy_loss(
     with torch.no_grad():
         mask = used.float()
         infinite = ~torch.isfinite(batch.rollout_logprobs)
-        stats.add(
-            tokens=float(mask.sum()),
-            loss=float(per_token.sum()),
-            mismatch_kl=float(((ratio - log_ratio - 1.0) * mask).sum()),
-            ratio=float((ratio * mask).sum()),
-            ratio_square=float((ratio.square() * mask).sum()),
-            clip_fraction=float(((clipped < surrogate) & trained).sum()),
-            capped_fraction=float((capped & used).sum()),
-            entropy=float((safe_entropy * mask).sum()),
-            dropped_nonfinite=float(infinite.sum()),
-            dropped_gibberish=float((~kept & ~infinite).sum()),
-            dropped_importance=float((used & ~trained).sum()),
-            nonfinite_trainer=float((~finite & kept).sum()),
+        stats.add_tensors(
+            largest_log_ratio=(trainer - rollout).abs().max() if len(used) else mask.sum(),
+            tokens=mask.sum(),
+            loss=per_token.sum(),
+            mismatch_kl=((ratio - log_ratio - 1.0) * mask).sum(),
+            ratio=(ratio * mask).sum(),
+            ratio_square=(ratio.square() * mask).sum(),
+            clip_fraction=((clipped < surrogate) & trained).sum(),
+            capped_fraction=(capped & used).sum(),
+            entropy=(safe_entropy * mask).sum(),
+            dropped_nonfinite=infinite.sum(),
+            dropped_gibberish=(~kept & ~infinite).sum(),
+            dropped_importance=(used & ~trained).sum(),
+            nonfinite_trainer=(~finite & kept).sum(),
         )
-        if bool(used.any()):
-            largest = float((trainer - rollout).abs().max())
-            stats.max_abs_log_ratio = max(stats.max_abs_log_ratio, largest)
     return per_token.sum() / max(num_total, 1)
 
 

@@ -1,6 +1,6 @@
 """Training samples packed into micro-batches that hold every shared prefix once.
 
-A micro-batch is one row, laid out by `policy/prefix_tree.py`: the answers of a prompt follow it as
+A micro-batch is one row (`modeling/prefix_tree.py`): the answers of a prompt follow it as
 branches, each with positions that go on after the prompt, each seeing the prompt and itself.
 The prediction of a token is made at the last token of its prefix, so the prompt's last token
 predicts the first token of every answer. Example, prompt (7, 8), answers (1,) and (2, 3):
@@ -10,9 +10,10 @@ predicts the first token of every answer. Example, prompt (7, 8), answers (1,) a
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -62,6 +63,15 @@ class MicroBatch:
     advantages: torch.Tensor
     temperatures: torch.Tensor
     samples: torch.Tensor
+
+    def to(self, device: torch.device) -> MicroBatch:
+        """The same with its tensors on `device`; masks of blocks follow when they are used."""
+        moved: dict[str, Any] = {
+            item.name: value.to(device)
+            for item in dataclasses.fields(self)
+            if isinstance(value := getattr(self, item.name), torch.Tensor)
+        }
+        return dataclasses.replace(self, **moved)
 
     @property
     def num_tokens(self) -> int:

@@ -12,7 +12,6 @@ is made current after each step: `Trainer.model` is what engines and exports rea
 from __future__ import annotations
 
 import copy
-import dataclasses
 import logging
 import math
 import time
@@ -32,6 +31,7 @@ from selfplay.learner.packing import MicroBatch, Sample, pack
 from selfplay.learner.scoring import TokenScorer
 from selfplay.learner.sharding import shard
 from selfplay.modeling.attention import use_plans
+from selfplay.modeling.devices import memory_boundary
 from selfplay.types import TrainingSample
 
 log = logging.getLogger(__name__)
@@ -39,8 +39,13 @@ log = logging.getLogger(__name__)
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 """What AdamW keeps of each weight, beside its number of steps."""
 
+_GPU_RNG = "rng_cuda"
+"""In checkpoints written on a GPU, which any device can read."""
+
 MicroLoss = Callable[[torch.Tensor, torch.Tensor, MicroBatch], torch.Tensor]
 """(log-probabilities [N], entropy [N], micro-batch) -> its share of the loss."""
+
+_REMEDY = "lower learner.micro_batch_tokens, or set learner.activation_checkpointing=true"
 
 _FILLER = TrainingSample(
     token_ids=(0, 0), loss_mask=(0, 1), logprobs=(0.0, 0.0), advantages=(0.0, 0.0), policy_version=0
@@ -123,6 +128,12 @@ class Trainer:
                 param.register_post_accumulate_grad_hook(_make_hook(master))
 
     @property
+    def device(self) -> torch.device:
+        """Where this rank's weights lie."""
+        device: torch.device = next(iter(self.masters.values())).device
+        return device
+
+    @property
     def learning_rate(self) -> float:
         """Of the next step: linear warm-up, then constant."""
         warmup = self.config.warmup_steps
@@ -146,8 +157,8 @@ class Trainer:
         def loss(logprobs: torch.Tensor, entropy: torch.Tensor, batch: MicroBatch) -> torch.Tensor:
             return policy_loss(logprobs, entropy, batch, self.config.loss, num_total, stats)
 
-        self.accumulate(batches, loss)
         learning_rate = self.learning_rate
+        self.accumulate(batches, loss)
         grad_norm = self.apply(learning_rate)
         seconds = time.perf_counter() - begin
         num_packed = sum(batch.num_tokens for batch in batches)
@@ -176,9 +187,9 @@ class Trainer:
             prompt_gradient=self.config.prompt_gradient,
             share_prefixes=self.config.share_prefixes,
         )
-        device = next(iter(self.masters.values())).device
-        return batches if device.type == "cpu" else [_moved(batch, device) for batch in batches]
+        return [batch.to(self.device) for batch in batches]
 
+    @memory_boundary("learning", _REMEDY)
     def accumulate(self, batches: Sequence[MicroBatch], loss: MicroLoss) -> float:
         """Forward and backward over micro-batches; gradients add up, nothing moves. The loss.
 
@@ -203,6 +214,7 @@ class Trainer:
         scores: tuple[torch.Tensor, torch.Tensor] = self._scorer(batch)
         return scores
 
+    @memory_boundary("learning", _REMEDY)
     def apply(self, learning_rate: float) -> float:
         """Clip, step and refresh the live weights; the gradient norm before clipping.
 
@@ -259,6 +271,8 @@ class Trainer:
         state["num_steps"] = torch.tensor(self.num_steps)
         if self.world.is_first:
             state["rng"] = torch.get_rng_state()
+            if self.device.type == "cuda":
+                state[_GPU_RNG] = torch.cuda.get_rng_state(self.device)
         return state
 
     def empty_state(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, torch.Tensor]:
@@ -282,6 +296,8 @@ class Trainer:
                 state[f"optimizer.{name}.step"] = torch.zeros((), device=master.device)
                 for key in _MOMENTS:
                     state[f"optimizer.{name}.{key}"] = torch.zeros_like(master)
+        if _GPU_RNG in shapes and self.device.type == "cuda":
+            state[_GPU_RNG] = torch.cuda.get_rng_state(self.device)
         return state | {"num_steps": torch.tensor(0), "rng": torch.get_rng_state()}
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
@@ -295,6 +311,8 @@ class Trainer:
                 self.optimizer.state[master] = values
         self.num_steps = int(state["num_steps"])
         torch.set_rng_state(state["rng"])
+        if _GPU_RNG in state:
+            torch.cuda.set_rng_state(state[_GPU_RNG], self.device)
         self.refresh()
 
 
@@ -316,15 +334,6 @@ def merged(parts: Sequence[LossStats]) -> LossStats:
         total.add(**part.sums)
         total.max_abs_log_ratio = max(total.max_abs_log_ratio, part.max_abs_log_ratio)
     return total
-
-
-def _moved(batch: MicroBatch, device: torch.device) -> MicroBatch:
-    tensors: dict[str, Any] = {
-        item.name: value.to(device)
-        for item in dataclasses.fields(batch)
-        if isinstance(value := getattr(batch, item.name), torch.Tensor)
-    }
-    return dataclasses.replace(batch, **tensors)
 
 
 def _make_hook(master: torch.Tensor) -> Callable[[torch.Tensor], None]:

@@ -87,7 +87,7 @@ def open_served_learner(
             f"policy.top_p={policy.top_p}: vLLM reports log-probabilities after the cut, which "
             "cannot be trained on; set policy.top_p=1"
         )
-    own = dataclasses.replace(policy, engine="transformers")
+    own = dataclasses.replace(policy, engine="transformers", device=learner.device)
     inner = open_learner(own, learner, seed, world, longest=longest)
     model_dir = resolve_model(policy.model, cache_root())
     shutil.rmtree(root, ignore_errors=True)  # what a killed run left
@@ -107,7 +107,7 @@ def open_for_inference(policy: PolicyConfig) -> VLLMPolicy:
     if policy.adapter is None:
         return open_vllm(policy.vllm, None if policy.vllm.urls else model_dir, tokenizer)
     root = Path(tempfile.mkdtemp(prefix="selfplay-weights-"))
-    model = load_for_inference(policy).model
+    model = load_for_inference(dataclasses.replace(policy, device="cpu")).model
     merged = DirectoryPublisher(model, model_dir, root).write(0)
     served = open_vllm(policy.vllm, merged, tokenizer)
     weakref.finalize(served, shutil.rmtree, root, ignore_errors=True)

@@ -43,8 +43,8 @@ def resolve_model(name_or_path: str, cache_root: Path) -> Path:
     )
 
 
-def load_model(path: Path, *, dtype: Any = None, attn: str = "eager") -> Any:
-    """A causal language model in evaluation mode; bf16 unless `dtype` is given."""
+def load_model(path: Path, *, dtype: Any = None, attn: str = "eager", device: Any = "cpu") -> Any:
+    """A causal language model on `device`, in evaluation mode; bf16 unless `dtype` is given."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -55,7 +55,7 @@ def load_model(path: Path, *, dtype: Any = None, attn: str = "eager") -> Any:
             )
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: cannot be loaded as a language model: {error}") from error
-    return model.eval()  # type: ignore[no-untyped-call]
+    return model.eval().to(device)  # type: ignore[no-untyped-call]
 
 
 def describe_accelerator() -> str:

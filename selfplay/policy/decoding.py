@@ -19,6 +19,7 @@ import torch
 from torch.nn import functional
 
 from selfplay.modeling.attention import TreePlan, hidden_states
+from selfplay.modeling.devices import device_of
 from selfplay.modeling.prefix_tree import build_tree
 
 
@@ -31,7 +32,7 @@ class DecodePlan:
         self.max_steps = max_steps
         self.width = int(lengths.max())
         self.step = 0
-        self.cells = torch.empty(0, dtype=torch.long)
+        self.cells = lengths.new_empty(0)
         self._keys: list[torch.Tensor] = []
         self._values: list[torch.Tensor] = []
         self._masks: dict[tuple[torch.dtype, int], torch.Tensor] = {}
@@ -84,8 +85,10 @@ class DecodePlan:
     def _mask(self, dtype: torch.dtype, shared: int) -> torch.Tensor:
         """Additive [groups, 1, cells x shared heads, columns]."""
         if (dtype, shared) not in self._masks:
-            padding = torch.arange(self.width) >= self.lengths.unsqueeze(1)
-            own = ~torch.eye(self.num_cells, dtype=torch.bool).repeat(1, self.max_steps)
+            device = self.lengths.device
+            padding = torch.arange(self.width, device=device) >= self.lengths.unsqueeze(1)
+            eye = torch.eye(self.num_cells, dtype=torch.bool, device=device)
+            own = ~eye.repeat(1, self.max_steps)
             hidden = torch.cat(
                 [
                     padding.unsqueeze(1).expand(-1, self.num_cells, -1),
@@ -93,7 +96,8 @@ class DecodePlan:
                 ],
                 dim=-1,
             )
-            mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf"))
+            mask = torch.zeros(hidden.shape, dtype=dtype, device=device)
+            mask = mask.masked_fill_(hidden, float("-inf"))
             self._masks[dtype, shared] = mask.repeat_interleave(shared, dim=1).unsqueeze(1)
         return self._masks[dtype, shared]
 
@@ -111,15 +115,15 @@ class DecodePlan:
     def _rebuild(self, kept: torch.Tensor, counts: torch.Tensor, num_cells: int) -> DecodePlan:
         plan = DecodePlan(self.lengths[kept], num_cells, self.max_steps)
         plan.step = self.step
-        group = torch.repeat_interleave(torch.arange(len(kept)), counts)
-        first = counts.cumsum(0) - counts
-        plan.cells = group * num_cells + torch.arange(len(group)) - first[group]
-        source = torch.zeros(len(kept) * num_cells, dtype=torch.long)
+        plan.cells = _cells(counts, num_cells)
+        source = counts.new_zeros(len(kept) * num_cells)
         source[plan.cells] = self.cells % self.num_cells
         source = source.view(len(kept), num_cells)
-        steps = torch.arange(self.step).view(1, -1, 1) * self.num_cells
+        device = counts.device
+        steps = torch.arange(self.step, device=device).view(1, -1, 1) * self.num_cells
         columns = (self.width + steps + source.unsqueeze(1)).flatten(1)
-        columns = torch.cat([torch.arange(plan.width).expand(len(kept), -1), columns], dim=1)
+        prompt = torch.arange(plan.width, device=device).expand(len(kept), -1)
+        columns = torch.cat([prompt, columns], dim=1)
         for buffers, add in ((self._keys, plan._keys), (self._values, plan._values)):
             for index, buffer in enumerate(buffers):
                 smaller = plan.empty_buffer(buffer[0])
@@ -140,12 +144,11 @@ def prefill(
     Rows are numbered group by group. Returns states [rows, hidden size].
     """
     tree = build_tree(prompts)
-    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    device = device_of(model)
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
     plan = DecodePlan(lengths, max(num_rows), max_steps)
-    counts = torch.tensor(num_rows)
-    group = torch.repeat_interleave(torch.arange(len(prompts)), counts)
-    first = counts.cumsum(0) - counts
-    plan.cells = group * plan.num_cells + torch.arange(len(group)) - first[group]
+    counts = torch.tensor(num_rows, device=device)
+    plan.cells = _cells(counts, plan.num_cells)
 
     def keep(layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
         buffers = plan.empty_buffer(key), plan.empty_buffer(value)
@@ -159,9 +162,16 @@ def prefill(
 
     states = hidden_states(
         model,
-        torch.tensor([tree.token_ids]),
-        torch.tensor([tree.position_ids]),
+        torch.tensor([tree.token_ids], device=device),
+        torch.tensor([tree.position_ids], device=device),
         TreePlan(tree.blocks, keep),
     )[0]
-    last = torch.tensor([path[-1][1] - 1 for path in tree.paths])
-    return plan, states[last[group]]
+    last = torch.tensor([path[-1][1] - 1 for path in tree.paths], device=device)
+    return plan, states[last.repeat_interleave(counts)]
+
+
+def _cells(counts: torch.Tensor, num_cells: int) -> torch.Tensor:
+    """Cell of each row, for groups of `counts` rows that fill their cells from the first on."""
+    group = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+    first = counts.cumsum(0) - counts
+    return group * num_cells + torch.arange(len(group), device=counts.device) - first[group]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import urllib3
@@ -18,12 +20,19 @@ class Unreachable(PolicyError):
     """No answer: the server is down, was killed, or closed the connection half-way."""
 
 
-class Refused(PolicyError):
-    """The server answered with an error; `status` is the HTTP status code."""
+class Garbled(Unreachable):
+    """An answer that is none: a gateway's page, half a document, a document of another form."""
 
-    def __init__(self, message: str, status: int, retry_after_s: float | None = None) -> None:
+
+class Refused(PolicyError):
+    """The server answered with an error; `status` is the HTTP status code, `code` its own."""
+
+    def __init__(
+        self, message: str, status: int, retry_after_s: float | None = None, code: str = ""
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.code = code
         self.retry_after_s = retry_after_s
 
 
@@ -66,9 +75,10 @@ class JsonClient:
             raise Unreachable(f"{url}: {type(error).__name__}: {error}") from error
         text = answer.data.decode("utf-8", "replace")
         if answer.status >= 300:
-            raise Refused(
-                f"{url}: HTTP {answer.status}: {_reason(text)}",
+            raise refusal(
+                f"{url}: HTTP {answer.status}",
                 answer.status,
+                text,
                 _seconds(answer.headers.get("Retry-After")),
             )
         if not text:
@@ -76,23 +86,34 @@ class JsonClient:
         try:
             return json.loads(text)
         except ValueError as error:
-            raise Refused(f"{url}: no JSON: {text[:_SHOWN]!r}", answer.status) from error
+            raise Garbled(f"{url}: no JSON: {text[:_SHOWN]!r}") from error
 
 
-def _reason(text: str) -> str:
-    """The message inside an error document, or the text itself."""
+def refusal(where: str, status: int, text: str, retry_after_s: float | None = None) -> Refused:
+    """The error that a document tells of, or that a text is."""
+    message, code = text, ""
     try:
         document = json.loads(text)
     except ValueError:
-        return text[:_SHOWN]
-    for key in ("error", "message", "detail"):
-        if isinstance(document, dict) and key in document:
-            document = document[key]
-    return str(document)[:_SHOWN]
+        document = None
+    if isinstance(document, dict):
+        for key in ("error", "message", "detail"):
+            if isinstance(document, dict) and document.get(key):
+                code = str(document.get("code") or code)
+                document = document[key]
+        message = str(document)
+    return Refused(f"{where}: {message[:_SHOWN]}", status, retry_after_s, code)
 
 
 def _seconds(header: str | None) -> float | None:
+    """Of a Retry-After header: seconds, or a date."""
+    if header is None:
+        return None
     try:
-        return max(0.0, float(header)) if header is not None else None
+        return max(0.0, float(header))
     except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
+    except (TypeError, ValueError):
         return None

@@ -10,9 +10,7 @@ import re
 import threading
 from collections.abc import Sequence
 
-from selfplay.agent.call_formats import FencedCalls
 from selfplay.agent.fenced import FencedRenderer
-from selfplay.chat import BadCall, ToolCall, ToolSpec
 from selfplay.errors import PolicyError
 
 _PIECE = re.compile(r" ?[^\W_]{1,8}|\s{1,16}|.", re.DOTALL)
@@ -82,33 +80,3 @@ class MessageTokenizer:
                     self._pieces.append(piece)
                     known = self._ids[piece] = _FIRST + len(self._pieces) - 1
         return known
-
-
-class MessageRenderer:
-    """A `ChatRenderer` on messages: tools and calls are plain fenced text."""
-
-    def __init__(self, tokenizer: MessageTokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._calls = FencedCalls()
-        self.end_of_turn_id = tokenizer.end_of_turn_id
-
-    def render(self, system: str, user: str, tools: Sequence[ToolSpec]) -> tuple[int, ...]:
-        """The first prompt; the tools stand in the system message."""
-        shown = self._calls.instructions(tools) if tools else ""
-        return self._tokenizer.render("\n\n".join(filter(None, (system, shown))), user)
-
-    def bridge(
-        self, prompt_ids: tuple[int, ...], completion_ids: tuple[int, ...], observation: str
-    ) -> tuple[int, ...]:
-        """The next prompt; the observation is the user's message."""
-        ended = completion_ids[-1:] == (self.end_of_turn_id,)
-        if completion_ids.count(self.end_of_turn_id) != int(ended):
-            raise PolicyError("the completion goes on after its end-of-turn token")
-        closing = () if ended else (self.end_of_turn_id,)
-        reply = self._tokenizer.message("user", observation)
-        opens = (self._tokenizer.role_id("assistant"),)
-        return prompt_ids + completion_ids + closing + reply + opens
-
-    def parse(self, completion_ids: Sequence[int]) -> ToolCall | BadCall:
-        """The call in the completion's fenced block."""
-        return self._calls.parse(self._tokenizer.decode(completion_ids))

@@ -1,6 +1,7 @@
 """A policy behind OpenAI's chat completions, for evaluation: texts in, texts out.
 
 It cannot be trained on: its log-probabilities are not a number, and its weights are not ours.
+What odd answers mean is told in `endpoint_answers.py`.
 """
 
 from __future__ import annotations
@@ -11,22 +12,30 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from dataclasses import replace
+from random import Random
+from typing import Any
 
-from selfplay.config import OpenAIConfig, PolicyConfig
-from selfplay.errors import PolicyError, UserError
-from selfplay.policy.http import JsonClient, Refused, Unreachable
-from selfplay.policy.messages import MessageRenderer, MessageTokenizer
+from selfplay.config.policy import OpenAIConfig, PolicyConfig
+from selfplay.errors import PolicyError, SelfplayError, UserError
+from selfplay.policy.endpoint_answers import ChatAnswer, SampleRefused, judge, read_answer
+from selfplay.policy.http import Garbled, JsonClient, Refused, Unreachable
+from selfplay.policy.messages import MessageTokenizer
 from selfplay.sampling import SampleRequest
 from selfplay.seeds import derive_rng
 from selfplay.types import Completion
 
 log = logging.getLogger(__name__)
 
-_AGAIN = {408, 409, 425, 429}
 _FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 60.0
 _MAX_SEED = 2**31
+_MAX_LOST = 4
+"""Requests that may fail in a row, all retries used up, before the server counts as gone."""
+_MAX_REFUSED = 8
+"""Requests that may be refused in a row before the fault is taken to be ours."""
+NO_ANSWER = "(no answer)"
+"""Stands in a history for an empty answer, which many servers refuse."""
 
 
 class Pace:
@@ -49,14 +58,20 @@ class Pace:
             time.sleep(turn - now)
 
 
+class _Stopped(PolicyError):
+    """Another request met a fault that ends them all; this one was not asked."""
+
+
 class OpenAIPolicy:
-    """One model of a server. Raises `PolicyError` when all retries are used up."""
+    """One model of a server (a `ServedPolicy`). Raises `PolicyError` when all retries are used up,
+    `UserError` for a key, a credit or a parameter that the user can mend."""
 
     def __init__(
         self, model: str, config: OpenAIConfig, *, first_wait_s: float = _FIRST_WAIT_S
     ) -> None:
         if config.max_concurrency < 1:
             raise UserError("policy.openai.max_concurrency must be at least 1")
+        _check_keys(config)
         self.version = 0
         self.tokenizer = MessageTokenizer()
         self._model = model
@@ -72,24 +87,43 @@ class OpenAIPolicy:
         self._pace = Pace(config.requests_per_minute)
         self._first_wait_s = first_wait_s
         self._lock = threading.Lock()
+        self._num_lost = self._num_refused = 0
         self._counts = {"requests": 0, "retries": 0, "prompt_tokens": 0, "completion_tokens": 0}
 
-    def chat(self) -> MessageRenderer:
-        """For chats of several turns with tools."""
-        return MessageRenderer(self.tokenizer)
-
     def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
-        """Answers in the order of `requests`, each sample by a request of its own."""
+        """Answers in the order of `requests`, each sample by a request of its own.
+
+        A completion has a `problem` where the model was kept from answering; a request that failed
+        otherwise raises.
+        """
+        groups, error = self.try_sample(requests)
+        lost = next((c for group in groups for c in group if c.errored), None)
+        if error is not None or lost is not None:
+            raise error or PolicyError(lost.problem if lost else "")
+        return groups
+
+    def try_sample(
+        self, requests: Sequence[SampleRequest]
+    ) -> tuple[list[list[Completion]], SelfplayError | None]:
+        """As `ServedPolicy.try_sample`."""
+        stop = threading.Event()
         futures = [
-            [self._threads.submit(self._answer, r, i) for i in range(r.num_samples)]
+            [self._threads.submit(self._answer, r, i, stop) for i in range(r.num_samples)]
             for r in requests
         ]
+        groups: list[list[Completion]] = []
+        error: SelfplayError | None = None
         try:
-            return [[future.result() for future in group] for group in futures]
-        finally:
             for group in futures:
+                groups.append([])
                 for future in group:
-                    future.cancel()
+                    try:
+                        groups[-1].append(future.result())
+                    except SelfplayError as fault:
+                        error = error if error and not isinstance(error, _Stopped) else fault
+        finally:
+            stop.set()
+        return groups, error
 
     def usage(self) -> dict[str, float | None]:
         """Requests answered, retries, tokens as the server counts them, and dollars if priced."""
@@ -103,69 +137,121 @@ class OpenAIPolicy:
             cost = sum(num * (price or 0.0) for num, price in pairs) / 1e6
         return {**counts, "cost_usd": cost}
 
-    def _answer(self, request: SampleRequest, sample: int) -> Completion:
-        body = {
-            **self._config.body,
+    def _answer(self, request: SampleRequest, sample: int, stop: threading.Event) -> Completion:
+        """One sample. Raises what will be the same for all others, which are then not asked."""
+        try:
+            return self._tried(request, sample, stop)
+        except BaseException:
+            stop.set()
+            raise
+
+    def _tried(self, request: SampleRequest, sample: int, stop: threading.Event) -> Completion:
+        rng = derive_rng(request.seed, sample, "openai")
+        body = self._body(request, rng.randrange(_MAX_SEED))
+        for attempt in range(self._config.max_retries + 1):
+            if stop.is_set():
+                raise _Stopped("not asked: the server answers nothing more")
+            self._pace.wait()
+            try:
+                answer = self._ask(body, is_last=attempt == self._config.max_retries)
+            except PolicyError as fault:
+                meant = judge(fault, self._config.api_key_variable)
+                if isinstance(meant, SampleRefused):
+                    return self._refused(meant)
+                if not isinstance(meant, Unreachable):
+                    raise meant from fault
+                if attempt == self._config.max_retries:
+                    return self._given_up(fault, attempt)
+                stop.wait(self._wait_s(fault, attempt, rng))
+            else:
+                return self._completion(answer)
+        raise AssertionError
+
+    def _body(self, request: SampleRequest, seed: int) -> dict[str, Any]:
+        config = self._config
+        body: dict[str, Any] = {
             "model": self._model,
-            "messages": self.tokenizer.messages(request.prompt_ids),
-            self._config.max_tokens_key: request.max_new_tokens,
+            "messages": self._messages(request.prompt_ids),
+            config.max_tokens_key: request.max_new_tokens,
             "temperature": request.temperature,
             "top_p": request.top_p,
         }
-        rng = derive_rng(request.seed, sample, "openai")
-        if self._config.seeds:
-            body["seed"] = rng.randrange(_MAX_SEED)
-        for attempt in range(self._config.max_retries + 1):
-            self._pace.wait()
-            try:
-                document = self._client.post("/chat/completions", body)
-            except PolicyError as error:
-                asked_s = self._may_repeat(error, attempt)
-                wait_s = min(_LONGEST_WAIT_S, self._first_wait_s * 2**attempt)
-                wait_s = max(asked_s, wait_s * rng.uniform(0.5, 1.0))
-                log.warning("%s; again in %.1f s", error, wait_s)
-                self._count(retries=1)
-                time.sleep(wait_s)
-            else:
-                return self._read(document)
-        raise AssertionError
+        if config.seeds:
+            body["seed"] = seed
+        kept = {key: value for key, value in body.items() if key not in config.omit}
+        return {config.rename.get(key, key): v for key, v in kept.items()} | config.body
 
-    def _may_repeat(self, error: PolicyError, attempt: int) -> float:
-        """The wait that the server asks for. Raises where repeating is no use."""
-        if isinstance(error, Refused):
-            if error.status in (401, 403):
-                raise UserError(
-                    f"{error}; is the key in ${self._config.api_key_variable} right?"
-                ) from error
-            if error.status < 500 and error.status not in _AGAIN:
-                raise error
-        elif not isinstance(error, Unreachable):
-            raise error
-        if attempt == self._config.max_retries:
-            raise PolicyError(f"{error} (after {attempt} retries)") from error
-        asked_s = error.retry_after_s if isinstance(error, Refused) else None
-        return min(_LONGEST_WAIT_S, asked_s or 0.0)
+    def _messages(self, prompt_ids: Sequence[int]) -> list[dict[str, str]]:
+        """The chat in the roles that the server knows, without an empty message."""
+        messages = self.tokenizer.messages(prompt_ids)
+        if self._config.system_role == "user" and messages[0]["role"] == "system":
+            system, first, *rest = messages
+            text = f"{system['content']}\n\n{first['content']}"
+            messages = [{"role": "user", "content": text}, *rest]
+        roles = {"system": self._config.system_role}
+        return [
+            {
+                "role": roles.get(m["role"], m["role"]),
+                "content": m["content"] if m["content"].strip() else NO_ANSWER,
+            }
+            for m in messages
+        ]
 
-    def _read(self, document: Any) -> Completion:
-        try:
-            (choice, *_) = document["choices"]
-            text = str(choice["message"].get("content") or "")
-            reason = choice["finish_reason"]
-            usage = document.get("usage") or {}
-            prompt, answer = (int(usage.get(f"{k}_tokens") or 0) for k in ("prompt", "completion"))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise PolicyError(f"{self._client.url}: answer of another form: {error!r}") from error
-        if reason not in ("stop", "length"):
-            raise PolicyError(f"{self._client.url}: the answer ended with {reason!r}")
-        self._count(requests=1, prompt_tokens=prompt, completion_tokens=answer)
-        finish: Literal["stop", "length"] = reason
-        ids = self.tokenizer.encode(text)
-        ids += (self.tokenizer.end_of_turn_id,) if finish == "stop" else ()
+    def _ask(self, body: dict[str, Any], *, is_last: bool) -> ChatAnswer:
+        answer = read_answer(self._client.post("/chat/completions", body), self._client.url)
+        if answer.is_empty and not is_last:
+            raise Garbled(f"{self._client.url}: an answer without a word or a token")
+        self._count(
+            requests=1, prompt_tokens=answer.num_prompt, completion_tokens=answer.num_answer
+        )
+        return answer
+
+    def _wait_s(self, error: PolicyError, attempt: int, rng: Random) -> float:
+        """Seconds until the next try; as the server asks for, unless it asks for ages."""
+        wait_s = min(_LONGEST_WAIT_S, self._first_wait_s * 2**attempt) * rng.uniform(0.5, 1.0)
+        asked_s = (error.retry_after_s or 0.0) if isinstance(error, Refused) else 0.0
+        wait_s = max(wait_s, asked_s if asked_s <= _LONGEST_WAIT_S else 0.0)
+        log.warning("%s; again in %.1f s", error, wait_s)
+        self._count(retries=1)
+        return float(wait_s)
+
+    def _refused(self, refused: SampleRefused) -> Completion:
+        """No answer to this sample; too many in a row by no fault of the model are ours."""
+        with self._lock:
+            self._num_refused = self._num_refused + 1 if refused.errored else 0
+            num = self._num_refused
+        if num >= _MAX_REFUSED:
+            raise PolicyError(f"the server refused {num} requests in a row: {refused.reason}")
+        return self._none(refused.reason, errored=refused.errored)
+
+    def _given_up(self, error: PolicyError, num_retries: int) -> Completion:
+        """A server that has answered before loses this sample; else, or at last, it is gone."""
+        text = f"{error} (after {num_retries} retries)"
+        with self._lock:
+            self._num_lost += 1
+            if not self._counts["requests"] or self._num_lost >= _MAX_LOST:
+                raise PolicyError(text) from error
+        return self._none(f"infrastructure: {text}", errored=True)
+
+    def _none(self, problem: str, *, errored: bool) -> Completion:
+        log.warning("%s: no answer: %s", self._client.url, problem)
+        return replace(
+            self._completion(ChatAnswer(text="", finish="stop"), answered=False),
+            problem=problem,
+            errored=errored,
+        )
+
+    def _completion(self, answer: ChatAnswer, *, answered: bool = True) -> Completion:
+        if answered:
+            with self._lock:
+                self._num_lost = self._num_refused = 0
+        ids = self.tokenizer.encode(answer.text)
+        ids += (self.tokenizer.end_of_turn_id,) if answer.finish == "stop" else ()
         return Completion(
             token_ids=ids,
             logprobs=(float("nan"),) * len(ids),
-            text=text,
-            finish_reason=finish,
+            text=answer.text,
+            finish_reason=answer.finish,
             policy_version=self.version,
         )
 
@@ -180,3 +266,19 @@ def open_openai(config: PolicyConfig) -> OpenAIPolicy:
     if config.adapter is not None:
         raise UserError("policy=openai: the server has its own weights; set policy.adapter=null")
     return OpenAIPolicy(config.model, config.openai)
+
+
+def _check_keys(config: OpenAIConfig) -> None:
+    """`UserError` for a key that no request has: it would be left as it is in silence."""
+    known = {"model", config.max_tokens_key, "temperature", "top_p"}
+    known |= {"seed"} if config.seeds else set()
+    for name, keys in (("omit", config.omit), ("rename", config.rename)):
+        for key in keys:
+            if key not in known and (key, config.seeds) != ("seed", False):
+                raise UserError(
+                    f"policy.openai.{name}: no request has a key {key!r}; one of {sorted(known)}"
+                )
+    if config.system_role not in ("system", "developer", "user"):
+        raise UserError(
+            f"policy.openai.system_role={config.system_role}: one of system, developer, user"
+        )

@@ -40,13 +40,14 @@ def draw_categorical(probs: torch.Tensor, generator: torch.Generator) -> torch.T
     """One index for each row of unnormalised weights [rows, size], by inverse cumulation.
 
     In two levels (blocks, then inside the block): much faster on CPU than `torch.multinomial`
-    over a large vocabulary, and no long fp32 sum. A weight of 0 is never drawn.
+    over a large vocabulary, and no long fp32 sum. A weight of 0 is never drawn. The generator is a
+    CPU's, whatever the weights lie on.
     """
     rows, size = probs.shape
     padded = functional.pad(probs, (0, -size % _BLOCK)).view(rows, -1, _BLOCK)
-    uniform = torch.rand(rows, 2, generator=generator, dtype=torch.float64)
+    uniform = torch.rand(rows, 2, generator=generator, dtype=torch.float64).to(probs.device)
     block = _invert(padded.sum(-1).double(), uniform[:, 0])
-    inside = padded[torch.arange(rows), block].double()
+    inside = padded[torch.arange(rows, device=probs.device), block].double()
     return block * _BLOCK + _invert(inside, uniform[:, 1])
 
 

@@ -15,9 +15,11 @@ from selfplay.agent.encoder import TextEncoder
 from selfplay.agent.renderer import TemplateRenderer
 from selfplay.errors import PolicyError, UserError
 from selfplay.modeling.attention import hidden_states, use_plans
+from selfplay.modeling.devices import device_of, memory_boundary
 from selfplay.policy.decoding import prefill
 from selfplay.policy.sampling import draw_tokens
 from selfplay.sampling import SampleRequest, Tokenizer
+from selfplay.thinking import MARKS
 from selfplay.types import Completion
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ class HFTokenizer:
         self._tokenizer = tokenizer
         self._encoder = TextEncoder(tokenizer)
         self._special = set(tokenizer.all_special_tokens)
+        self._keeps_marks = bool(self._special & MARKS)
         if not tokenizer.chat_template:
             raise UserError(
                 f"{tokenizer.name_or_path}: the tokenizer has no chat template; "
@@ -74,7 +77,12 @@ class HFTokenizer:
         return self._encoder.plain(text)
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of sampled ids without special tokens."""
+        """Text of sampled ids without special tokens, but for those that part thinking from it."""
+        if self._keeps_marks:
+            tokens = self._tokenizer.convert_ids_to_tokens(list(token_ids))
+            pairs = zip(token_ids, tokens, strict=True)
+            ids = [i for i, token in pairs if token in MARKS or token not in self._special]
+            return str(self._tokenizer.decode(ids, clean_up_tokenization_spaces=False))
         text = self._tokenizer.decode(
             list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
@@ -127,13 +135,18 @@ class TransformersPolicy:
     """
 
     def __init__(
-        self, model: Any, tokenizer: Tokenizer, *, version: int = 0, batch_tokens: int = 24_000
+        self,
+        model: Any,
+        tokenizer: Tokenizer,
+        *,
+        version: int = 0,
+        batch_tokens: int | None = None,
     ) -> None:
         use_plans(model)
         self.model = model
         self.tokenizer: Tokenizer = tokenizer
         self.version = version
-        self._batch_tokens = batch_tokens
+        self._batch_tokens = batch_tokens or 24_000
 
     @torch.inference_mode()
     def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
@@ -142,8 +155,9 @@ class TransformersPolicy:
         training = self.model.training
         self.model.eval()
         try:
-            for batch in make_batches(requests, self._batch_tokens):
-                answers.update(self._run(requests, batch))
+            with memory_boundary("sampling", "lower policy.batch_tokens"):
+                for batch in make_batches(requests, self._batch_tokens):
+                    answers.update(self._run(requests, batch))
         except (RuntimeError, ValueError, IndexError, MemoryError) as error:
             raise PolicyError(f"sampling failed: {type(error).__name__}: {error}") from error
         finally:
@@ -159,17 +173,19 @@ class TransformersPolicy:
         rows = [row for group in batch for row in group.rows]
         asked = [requests[row.request] for row in rows]
         generator = torch.Generator().manual_seed(_batch_seed(asked, rows))
-        limit = torch.tensor([request.max_new_tokens for request in asked])
-        temperature = torch.tensor([float(request.temperature) for request in asked])
-        top_p = torch.tensor([float(request.top_p) for request in asked])
-        length = torch.tensor([len(request.prompt_ids) for request in asked])
-        max_steps = int(limit.max())
+        device = device_of(self.model)
+        limits = [request.max_new_tokens for request in asked]
+        limit = torch.tensor(limits, device=device)
+        temperature = torch.tensor([float(r.temperature) for r in asked], device=device)
+        top_p = torch.tensor([float(request.top_p) for request in asked], device=device)
+        length = torch.tensor([len(request.prompt_ids) for request in asked], device=device)
+        max_steps = max(limits)
         plan, states = prefill(
             self.model, [group.prompt for group in batch], [len(g.rows) for g in batch], max_steps
         )
-        tokens = torch.zeros(len(rows), max_steps, dtype=torch.long)
-        logprobs = torch.zeros(len(rows), max_steps)
-        active = torch.arange(len(rows))
+        tokens = torch.zeros(len(rows), max_steps, dtype=torch.long, device=device)
+        logprobs = torch.zeros(len(rows), max_steps, device=device)
+        active = torch.arange(len(rows), device=device)
         head = self.model.get_output_embeddings()
         for step in range(max_steps):
             drawn, logprob = draw_tokens(
@@ -187,18 +203,16 @@ class TransformersPolicy:
             positions = (length[active] + step).unsqueeze(1)
             states = hidden_states(self.model, drawn.unsqueeze(1), positions, plan)[:, 0]
             plan.step += 1
-        return {
-            row: self._completion(tokens[index], logprobs[index], int(limit[index]))
-            for index, row in enumerate(rows)
-        }
+        drawn_rows = zip(rows, tokens.tolist(), logprobs.tolist(), limits, strict=True)
+        return {row: self._completion(*drawn) for row, *drawn in drawn_rows}
 
-    def _completion(self, tokens: torch.Tensor, logprobs: torch.Tensor, limit: int) -> Completion:
-        ids = tokens[:limit].tolist()
+    def _completion(self, tokens: list[int], logprobs: list[float], limit: int) -> Completion:
+        ids = tokens[:limit]
         stopped = self.tokenizer.end_of_turn_id in ids
         num = ids.index(self.tokenizer.end_of_turn_id) + 1 if stopped else limit
         return Completion(
             token_ids=tuple(ids[:num]),
-            logprobs=tuple(logprobs[:num].tolist()),
+            logprobs=tuple(logprobs[:num]),
             text=self.tokenizer.decode(ids[: num - 1] if stopped else ids[:num]),
             finish_reason="stop" if stopped else "length",
             policy_version=self.version,

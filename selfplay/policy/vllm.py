@@ -21,7 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from selfplay.config import VLLMConfig
-from selfplay.errors import PolicyError, UserError
+from selfplay.errors import PolicyError, SelfplayError, UserError
+from selfplay.policy.http import Refused
 from selfplay.policy.vllm_backend import Backend
 from selfplay.policy.vllm_client import Answer
 from selfplay.policy.vllm_server import Launch, ServerProcess, find_python
@@ -79,6 +80,21 @@ class VLLMPolicy:
             for future in futures:
                 future.cancel()
 
+    def try_sample(
+        self, requests: Sequence[SampleRequest]
+    ) -> tuple[list[list[Completion]], SelfplayError | None]:
+        """As `ServedPolicy.try_sample`."""
+        futures = [self._threads.submit(self._try_answer, request) for request in requests]
+        groups: list[list[Completion]] = []
+        error: SelfplayError | None = None
+        for future in futures:
+            try:
+                groups.append(future.result())
+            except SelfplayError as fault:
+                groups.append([])
+                error = error or fault
+        return groups, error
+
     def update_weights(self, directory: Path, version: int | None = None) -> int:
         """Load the model directory on every server while requests go on; the new version.
 
@@ -131,6 +147,22 @@ class VLLMPolicy:
             with self._choosing:
                 backend.num_running -= request.num_samples
         return [self._completion(answer) for answer in answers]
+
+    def _try_answer(self, request: SampleRequest) -> list[Completion]:
+        """The completions of a request, or why there are none for it alone."""
+        try:
+            if len(request.prompt_ids) >= self.max_model_len:
+                return [self._none("context_length", errored=False)] * request.num_samples
+            return self._answer(request)
+        except Refused as error:
+            return [self._none(f"infrastructure: {error}", errored=True)] * request.num_samples
+
+    def _none(self, problem: str, *, errored: bool) -> Completion:
+        log.warning("no answer: %s", problem)
+        return Completion(
+            token_ids=(), logprobs=(), text="", finish_reason="stop",
+            policy_version=self.version, problem=problem, errored=errored,
+        )  # fmt: skip
 
     def _completion(self, answer: Answer) -> Completion:
         stopped = answer.finish_reason == "stop"

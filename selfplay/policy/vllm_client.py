@@ -11,7 +11,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from selfplay.errors import PolicyError, UserError
-from selfplay.policy.http import JsonClient, Refused, Unreachable
+from selfplay.policy.http import Garbled, JsonClient, Refused, Unreachable
 from selfplay.sampling import SampleRequest
 from selfplay.types import VersionSpan
 
@@ -173,11 +173,16 @@ def request_body(request: SampleRequest, *, max_tokens: int, end_of_turn_id: int
 
 
 def _read(document: Any, num_samples: int) -> list[Answer]:
-    """The answers of a document, in order. `PolicyError` when it is not as it should be."""
+    """The answers of a document, in order.
+
+    Raises `Garbled` where it is none, `PolicyError` when it is not as it should be.
+    """
     try:
         choices = sorted(document["choices"], key=lambda choice: int(choice["index"]))
         answers = [_answer(choice) for choice in choices]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError) as error:
+        raise Garbled(f"vLLM gave an answer of another form: {error!r}") from error
+    except ValueError as error:
         raise PolicyError(f"vLLM gave an answer of another form: {error!r}") from error
     if len(answers) != num_samples:
         raise PolicyError(f"vLLM gave {len(answers)} answers instead of {num_samples}")

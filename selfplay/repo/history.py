@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import textwrap
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +24,18 @@ class PastChange:
     subject: str
     before: str
     after: str
+
+    def changed_lines(self) -> list[str]:
+        """`- old` and `+ new` lines; unchanged and blank ones left out. Before `a\\nb`, after
+        `a\\nc` gives [`- b`, `+ c`]."""
+        before, after = (textwrap.dedent(text).splitlines() for text in (self.before, self.after))
+        matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
+        lines: list[str] = []
+        for tag, i1, i2, j1, j2 in matcher.get_opcodes():
+            if tag != "equal":
+                lines += [f"- {line}".rstrip() for line in before[i1:i2] if line.strip()]
+                lines += [f"+ {line}".rstrip() for line in after[j1:j2] if line.strip()]
+        return lines
 
 
 def past_changes(prepared: PreparedRepo, path: str, function: str, limit: int) -> list[PastChange]:

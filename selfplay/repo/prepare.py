@@ -23,6 +23,7 @@ from selfplay.repo.dependencies.declarations import read_declared
 from selfplay.repo.dependencies.install import install_packages, steady_options
 from selfplay.repo.discovery.discover import discover
 from selfplay.repo.discovery.profile import RepoProfile
+from selfplay.repo.discovery.pytest_settings import moved_variables
 from selfplay.repo.languages.functions import SOURCE_SUFFIXES, FunctionInfo, list_functions
 from selfplay.repo.sources.docker_image import (
     BYTE_CODE,
@@ -38,7 +39,7 @@ from selfplay.sandbox.base import WORKDIR, Environment, Sandbox
 from selfplay.sandbox.docker.image_store import ImageFacts
 from selfplay.sandbox.host import host_mounts, make_readable
 
-LAYOUT = 3
+LAYOUT = 4
 """Raised when what is cached changes its form."""
 LOCK_FILE = "requirements.lock"
 """What is installed beside the tree; copied to repos/NAME.lock it makes the same environment."""
@@ -164,7 +165,7 @@ def prepare_tree(
 
 def environment_for(environment: Environment, tree: Path, digest: str) -> Environment:
     """The same packages and interpreter around another tree."""
-    variables = dict(environment.variables)
+    variables = moved_variables(environment.variables, environment.tree, tree)
     if environment.image is None:
         variables["PYTHONPATH"] = _python_path(tree)
     return dataclasses.replace(environment, tree=tree, digest=digest, variables=variables)

@@ -16,6 +16,8 @@ class Rejected(SelfplayError):
     all_tests_fail         nothing passes any more: not a bug but a wreck
     timed_out              the tests do not end any more
 
+    `errored`: there is no answer, by no fault of the model; the episode is errored.
+
     Of the agentic scaffold:
     submission_missing, submission_link, submission_special, submission_huge, submission_binary
                            a file of the submission is no plain text file of a sane size
@@ -23,6 +25,7 @@ class Rejected(SelfplayError):
     bad_calls              too many calls that no tool understands
     """
 
-    def __init__(self, reason: str, detail: str = "") -> None:
+    def __init__(self, reason: str, detail: str = "", *, errored: bool = False) -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
+        self.errored = errored

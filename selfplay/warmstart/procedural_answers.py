@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from selfplay.bug_sources.procedural import Mutation, by_operator, propose
 from selfplay.compact.edits import render_edit
+from selfplay.compact.excerpts import shown_whole
 from selfplay.repo.languages.functions import FunctionInfo
 from selfplay.roles.compact.injector import CompactInjector, Hint, InjectorPrompt, hint_for
 from selfplay.roles.rejected import Rejected
@@ -50,8 +51,8 @@ def procedural_answers(
     pool = [
         f
         for f in (functions if functions is not None else injector.prepared.functions)
-        if injector.shown_whole(f)
-        and injector.oracle_files(f.path, f.qualname, limits.min_passing_tests)
+        if shown_whole(injector.prepared.source(f.path), f, injector.scaffold.max_function_lines)
+        and injector.oracle.files(f.path, f.qualname, limits.min_passing_tests)
     ]
     rng.shuffle(pool)
     waiting: dict[FunctionInfo, dict[str, list[Mutation]]] = {}

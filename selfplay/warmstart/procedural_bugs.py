@@ -10,10 +10,10 @@ import itertools
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
+from selfplay.bugs.artifact import solve_task
 from selfplay.bugs.validation.validate import validate
-from selfplay.curriculum.contexts import RepoContext
-from selfplay.curriculum.injecting import solve_task
 from selfplay.errors import InfrastructureError
+from selfplay.roles.compact.injector import CompactInjector
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.types import BugArtifact, InjectionTask, Limits, SolveTask, ValidationReport
 from selfplay.warmstart.procedural_answers import (
@@ -43,11 +43,11 @@ class ProceduralBug:
         """The solver's task when the bug is valid."""
         if self.artifact is None or self.report is None or self.report.verdict != "valid":
             return None
-        return solve_task(self.task.repo, self.artifact, self.report, self.task)
+        return solve_task(self.task.repo, self.artifact, self.report, self.task.limits)
 
 
 def validated_bugs(
-    repo_context: RepoContext,
+    injector: CompactInjector,
     pool: SandboxPool,
     *,
     num_tries: int | None = None,
@@ -60,13 +60,11 @@ def validated_bugs(
 
     `done`: ids of tasks that are left out, so that a run that was ended goes on.
     """
-    answers = procedural_answers(
-        repo_context.injector, seed, max_per_function=max_per_function, limits=limits
-    )
+    answers = procedural_answers(injector, seed, max_per_function=max_per_function, limits=limits)
     if num_tries is not None:
         answers = itertools.islice(answers, num_tries)
     todo = (found for found in answers if found.task.task_id not in done)
-    yield from pool.imap(lambda found: judge(repo_context, found), todo)
+    yield from pool.imap(lambda found: judge(injector, found), todo)
 
 
 def in_turn(sources: Iterable[Iterator[ProceduralBug]]) -> Iterator[ProceduralBug]:
@@ -80,15 +78,14 @@ def in_turn(sources: Iterable[Iterator[ProceduralBug]]) -> Iterator[ProceduralBu
             yield from chunk
 
 
-def judge(repo_context: RepoContext, found: ProceduralAnswer) -> ProceduralBug:
+def judge(injector: CompactInjector, found: ProceduralAnswer) -> ProceduralBug:
     """Build the artifact of one mutation and validate it."""
     try:
-        artifact = procedural_artifact(repo_context.injector, found)
+        artifact = procedural_artifact(injector, found)
         if artifact is None:
             return ProceduralBug(found=found, artifact=None, report=None, reason="unnoticed")
-        report = validate(
-            artifact, repo_context.prepared.environment, repo_context.runner, found.task.limits
-        )
+        environment = injector.prepared.environment
+        report = validate(artifact, environment, injector.runner, found.task.limits)
     except InfrastructureError as error:
         return ProceduralBug(
             found=found, artifact=None, report=None, reason=f"infrastructure: {error}"

@@ -85,7 +85,7 @@ class TestEveryFormat:
     def test_anything_at_all_is_answered(self, form: CallFormat, text: str) -> None:
         got = form.parse(text)
         if isinstance(got, ToolCall):
-            assert got.name == "bash" and got.arguments == {}
+            assert got.name in ("bash", "x") and got.arguments == {}
         else:
             assert got.problem
 
@@ -101,7 +101,7 @@ class TestEveryFormat:
         (LlamaCalls(), "Sure: {}", "no tool call"),
         (LlamaCalls(), '<|python_tag|>bash.call(command="ls")', "no tool call"),
         (LlamaCalls(), "<|python_tag|>{}<|python_tag|>{}", "Only one"),
-        (FencedCalls(), "```bash\nls\n```", "no tool call"),
+        (FencedCalls(), "```python\nls\n```", "no tool call"),
         (FencedCalls(), "```tool_call\n{}", "not closed"),
         (FencedCalls(), "```tool_call\n{}\n```\n```tool_call\n{}\n```", "Only one"),
         (FencedCalls(), '```tool_call\n{"name": "a", "arguments": {}}\n```\nok?', "follow"),

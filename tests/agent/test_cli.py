@@ -79,5 +79,5 @@ def test_wrong_words_are_refused(tmp_path: Path) -> None:
 def test_long_texts_are_clipped() -> None:
     text = "\n".join(map(str, range(100)))
     assert clipped(text, 4) == "0\n1\n[... 96 lines ...]\n98\n99"
-    assert clipped("a\udce9", 4) == "a?"
+    assert clipped("a\udce9\x1b[2J", 4) == r"a\udce9\x1b[2J"
     assert turn_text(2, "", "", {}, "No call.") == "-- turn 2: no call\n->\nNo call.\n"

@@ -10,6 +10,7 @@ import pytest
 from jinja2 import UndefinedError
 
 from selfplay.agent.fenced import write_call
+from selfplay.bugs.artifact import solve_task
 from selfplay.bugs.patches.layers import reverse_patch
 from selfplay.chat import ToolCall
 from selfplay.commands.compose import make_rollout_context, prepare_repos, sandbox_pool
@@ -22,11 +23,13 @@ from selfplay.config import (
     SandboxConfig,
     ScaffoldConfig,
 )
-from selfplay.curriculum.contexts import RolloutContext, Sampling
-from selfplay.curriculum.injecting import inject, solve_task
-from selfplay.curriculum.round import peer_groups, solver_episode
-from selfplay.curriculum.sampler import SeedSampler
-from selfplay.curriculum.solving import solve
+from selfplay.curriculum.agentic import AgenticScaffold
+from selfplay.curriculum.compact import CompactRoles
+from selfplay.curriculum.injecting import inject
+from selfplay.curriculum.scaffold import RolloutContext, Sampling
+from selfplay.curriculum.solving import solve, solver_episode
+from selfplay.curriculum.step import peer_groups
+from selfplay.curriculum.targets import RepoTargets, TaskSampler
 from selfplay.errors import SandboxError
 from selfplay.roles.agentic.solver import TaskView, show
 from selfplay.roles.prompts import render
@@ -55,7 +58,9 @@ def context() -> Iterator[RolloutContext]:
 def bugs(context: RolloutContext) -> list[ProceduralBug]:
     """Two valid bugs of two functions."""
     found: dict[str, ProceduralBug] = {}
-    for bug in validated_bugs(context.repo_contexts[REPO], context.pool, seed=3, num_tries=14):
+    tokenizer = context.policy.tokenizer
+    roles = CompactRoles.on(context.repo_contexts[REPO], tokenizer, ScaffoldConfig())
+    for bug in validated_bugs(roles.injector, context.pool, seed=3, num_tries=14):
         if bug.solve_task() is not None:
             found.setdefault(bug.task.seed.path, bug)
         if len(found) == 2:
@@ -81,9 +86,12 @@ def told(context: RolloutContext, answers: Sequence[str]) -> RolloutContext:
 
 
 def prompt(context: RolloutContext, asked: InjectionTask) -> str:
-    roles = context.repo_contexts[REPO].agentic
-    assert roles is not None
-    return roles.injector.prompt(asked)[1]
+    return scaffold(context).roles[REPO].injector.prompt(asked)[1]
+
+
+def scaffold(context: RolloutContext) -> AgenticScaffold:
+    assert isinstance(context.scaffold, AgenticScaffold)
+    return context.scaffold
 
 
 def test_injector_prompts_say_what_is_asked(
@@ -189,9 +197,8 @@ def test_the_solver_finds_no_trace_of_the_original(
 def test_bad_injections_end_with_a_reason(
     context: RolloutContext, answers: list[str], reason: str, status: str
 ) -> None:
-    assert context.agents is not None
-    limits = replace(context.agents.limits, max_turns=4, max_bad_calls=2)
-    short = replace(told(context, answers), agents=replace(context.agents, limits=limits))
+    limits = replace(scaffold(context).limits, max_turns=4, max_bad_calls=2)
+    short = replace(told(context, answers), scaffold=replace(scaffold(context), limits=limits))
     (injection,) = inject(short, [task()], 1)
     assert (injection.outcome.reason, injection.status) == (reason, status)
     assert injection.outcome.solve_task is None
@@ -199,12 +206,9 @@ def test_bad_injections_end_with_a_reason(
 
 def test_a_refused_submission_may_be_mended(context: RolloutContext) -> None:
     config = AgentConfig(num_resubmit=2)
-    repo_context = context.repo_contexts[REPO]
-    assert repo_context.agentic is not None
-    roles = replace(
-        repo_context.agentic, injector=replace(repo_context.agentic.injector, config=config)
-    )
-    patient = replace(context, repo_contexts={REPO: replace(repo_context, agentic=roles)})
+    roles = scaffold(context).roles[REPO]
+    roles = replace(roles, injector=replace(roles.injector, config=config))
+    patient = replace(context, scaffold=replace(scaffold(context), roles={REPO: roles}))
     make = (
         "```bash\nmkdir /tmp/submission; cd /tmp/submission; echo tests/none.py > test_files.txt; "
     )
@@ -246,27 +250,22 @@ def test_the_sampler_knows_what_each_strategy_needs(
     known = [bug.artifact for bug in bugs if bug.artifact]
     every = InjectorConfig(strategies={"combine": 1.0, "history": 1.0})
     curriculum = CurriculumConfig(num_groups=1, seeds_per_group=1)
-    sampler = SeedSampler(context.repo_contexts, curriculum=curriculum, injector=every, seed=0)
-    (alone,) = sampler.draw(0, {})
-    assert (alone.task.strategy, alone.task.material) == ("direct", ())
-    assert alone.task.seed.path
-    (both,) = sampler.draw(0, {}, lambda repo: known)
-    assert both.task.strategy == "combine" and sorted(map(id, both.task.material)) == sorted(
-        map(id, known)
-    )
-    repo_context = context.repo_contexts[REPO]
-    assert repo_context.agentic is not None
-    free = AgentConfig(seeded=False)
-    roles = replace(
-        repo_context.agentic, injector=replace(repo_context.agentic.injector, config=free)
-    )
-    repo_contexts = {REPO: replace(repo_context, agentic=roles)}
-    (own,) = SeedSampler(repo_contexts, curriculum=curriculum, injector=every, seed=0).draw(0, {})
-    assert own.task.seed == Target()
+    targets = {REPO: RepoTargets(context.repo_contexts[REPO].prepared, ScaffoldConfig())}
+
+    def sampler(played: AgenticScaffold) -> TaskSampler:
+        return TaskSampler(targets, played, curriculum=curriculum, injector=every, seed=0)
+
+    (alone,) = sampler(scaffold(context)).draw(0, {})
+    assert (alone.strategy, alone.material) == ("direct", ())
+    assert alone.seed.path
+    (both,) = sampler(scaffold(context)).draw(0, {}, lambda repo: known)
+    assert both.strategy == "combine"
+    assert sorted(map(id, both.material)) == sorted(map(id, known))
+    (own,) = sampler(replace(scaffold(context), targeted=False)).draw(0, {})
+    assert own.seed == Target()
 
 
 def test_solve_task_of_a_combined_bug_keeps_its_limits(bugs: list[ProceduralBug]) -> None:
-    bug = bugs[0]
-    assert bug.artifact is not None and bug.report is not None
-    made = solve_task(REPO, bug.artifact, bug.report, bug.task)
-    assert made.limits == bug.task.limits
+    assert bugs[0].artifact is not None and bugs[0].report is not None
+    made = solve_task(REPO, bugs[0].artifact, bugs[0].report, bugs[0].task.limits)
+    assert made.limits == bugs[0].task.limits and made == bugs[0].solve_task()

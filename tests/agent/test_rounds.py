@@ -9,8 +9,8 @@ import pytest
 
 from selfplay.commands.compose import make_rollout_context, prepare_repos, sandbox_pool
 from selfplay.config import ReposConfig, SandboxConfig, ScaffoldConfig
-from selfplay.curriculum.contexts import RolloutContext, Sampling
 from selfplay.curriculum.injecting import Injection, inject
+from selfplay.curriculum.scaffold import RolloutContext, Sampling
 from selfplay.curriculum.solving import Attempt, solve
 from selfplay.scripted.agents import ScriptedAgents
 from selfplay.types import InjectionTask, Strategy, Target

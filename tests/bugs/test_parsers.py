@@ -319,3 +319,11 @@ def test_junit_key() -> None:
 @pytest.mark.parametrize("document", [b"", b"<a", b"<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>"])
 def test_broken_junit_supports_nothing(document: bytes) -> None:
     assert unsupported_passes(["a.py::b"], document) == ["a.py::b"]
+
+
+def test_scripts_of_earlier_versions_are_still_known() -> None:
+    now = pytest_script(["tests/test_a.py", "tests/b c.py"])
+    before = now.replace("--rootdir=. ", "")
+    assert before != now and script_runner(before) == script_runner(now) == "pytest"
+    assert script_targets(before) == script_targets(now)
+    assert script_runner(before.replace("-v", "-vv")) is None

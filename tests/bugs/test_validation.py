@@ -180,3 +180,32 @@ def test_script_of_other_files_is_another_artifact(
     assert decided(validate(artifact, environment, runner)) == ("script", "too_few_passing")
     limits = Limits(min_passing_tests=3)
     assert decided(validate(artifact, environment, runner, limits)) == ("", "")
+
+
+BROKEN = "".join(f"\n\ndef {name}(*_):\n    1 / 0\n" for name in ("initials", "shorten", "label"))
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "want"),
+    [
+        ("shop/names.py", BROKEN, ("", "")),
+        ("shop/names.py", "\nraise ValueError\n", ("bug", "nothing_passes")),
+        ("shop/__init__.py", "\nraise ValueError\n", ("bug", "nothing_passes")),
+    ],
+)
+def test_every_oracle_test_may_fail_where_others_still_pass(
+    make_artifact: MakeArtifact,
+    environment: Environment,
+    runner: TestRunner,
+    path: str,
+    more: str,
+    want: tuple[str, str],
+) -> None:
+    """Fail, that is: what cannot be loaded at all is broken."""
+    oracle = "tests/test_names.py"
+    text = (environment.tree / path).read_text() + more
+    weakening = {oracle: "def test_nothing():\n    pass\n"}
+    artifact = make_artifact({path: text}, (), test_files=(oracle,), weakening=weakening)
+    report = validate(artifact, environment, runner, Limits(min_passing_tests=1))
+    assert decided(report) == want
+    assert report.pass_to_pass == ()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from selfplay.commands.compose import check_weights, longest_sequence
+from selfplay.commands.compose import check_weights, scaffold_class
 from selfplay.config import LearnerConfig, PolicyConfig, ScaffoldConfig
 from selfplay.errors import UserError
 from selfplay.learner.memory import (
@@ -136,10 +136,11 @@ _BIG = {"row_tokens": 4000, "trained_tokens": 300, "chain_tokens": 200, "lora_ra
 
 def test_the_longest_sequence_comes_from_the_configuration() -> None:
     scaffold = ScaffoldConfig(max_prompt_tokens=640)
-    assert longest_sequence(scaffold, PolicyConfig(max_new_tokens=80)) == 720
+    policy = PolicyConfig(max_new_tokens=80)
+    assert scaffold_class(scaffold).longest(scaffold, policy) == 720
     scaffold.kind = "agentic"
     scaffold.agent.max_tokens = 9000
-    assert longest_sequence(scaffold, PolicyConfig()) == 9000
+    assert scaffold_class(scaffold).longest(scaffold, policy) == 9000
 
 
 def test_loss_weights_are_checked() -> None:

@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.chat import ToolCall, ToolSpec
+from selfplay.agent.tools import TOOLS
+from selfplay.chat import ToolCall
 from selfplay.errors import PolicyError
-from selfplay.policy.messages import MessageRenderer, MessageTokenizer
-
-TOOLS = [ToolSpec(name="bash", description="runs a command", parameters={"type": "object"})]
+from selfplay.policy.messages import MessageTokenizer
 
 
 def test_the_worked_example() -> None:
@@ -24,9 +23,11 @@ def test_a_chat_comes_back_as_it_was(
     system: str, user: str, turns: list[tuple[str, bool, str]]
 ) -> None:
     tokenizer = MessageTokenizer()
-    renderer = MessageRenderer(tokenizer)
+    renderer = tokenizer.chat()
     prompt = renderer.render(system, user, [])
-    want = [{"role": "system", "content": system}] if system else []
+    explained = tokenizer.messages(prompt)[0]
+    assert explained["role"] == "system" and explained["content"].startswith(system)
+    want = [explained]
     want.append({"role": "user", "content": user})
     for answer, stopped, observation in turns:
         completion = tokenizer.encode(answer) + ((0,) if stopped else ())
@@ -42,10 +43,10 @@ def test_a_chat_comes_back_as_it_was(
 
 def test_tools_are_fenced_text() -> None:
     tokenizer = MessageTokenizer()
-    renderer = MessageRenderer(tokenizer)
+    renderer = tokenizer.chat()
     system = tokenizer.messages(renderer.render("s", "u", TOOLS))[0]["content"]
-    assert "runs a command" in system and "```tool_call" in system
-    answer = 'Now.\n```tool_call\n{"name": "bash", "arguments": {"command": "ls"}}\n```'
+    assert "Run a bash command" in system and "```bash" in system
+    answer = "Now.\n```bash\nls\n```"
     call = renderer.parse((*tokenizer.encode(answer), 0))
     assert call == ToolCall(name="bash", arguments={"command": "ls"}, thought="Now.")
 
@@ -57,5 +58,3 @@ def test_what_is_no_prompt() -> None:
         tokenizer.messages(prompt[:-1])
     with pytest.raises(PolicyError, match="does not begin"):
         tokenizer.messages((9, *prompt))
-    with pytest.raises(PolicyError, match="goes on"):
-        MessageRenderer(tokenizer).bridge(prompt, (4, 0, 4), "x")

@@ -7,10 +7,7 @@ import math
 import os
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,67 +18,19 @@ from selfplay.errors import PolicyError, UserError
 from selfplay.policy.openai import OpenAIPolicy, open_openai
 from selfplay.sampling import SampleRequest
 
+from .served import Unreliable, serving
+
 ROOT = Path(__file__).resolve().parents[2]
-ANSWER: dict[str, Any] = {
-    "choices": [{"message": {"content": "four"}, "finish_reason": "stop"}],
-    "usage": {"prompt_tokens": 11, "completion_tokens": 2},
-}
-
-
-class Unreliable(ThreadingHTTPServer):
-    """Answers each request with the next of `script` (status, document, headers), then `ANSWER`.
-
-    Status 0 closes the connection without a word.
-    """
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.script: list[tuple[int, Any, dict[str, str]]] = []
-        self.seen: list[tuple[float, dict[str, Any], str]] = []
-        self.lock = threading.Lock()
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Unreliable
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.server.lock:
-            key = self.headers.get("Authorization", "")
-            self.server.seen.append((time.monotonic(), body, key))
-            status, document, headers = (
-                self.server.script.pop(0) if self.server.script else (200, ANSWER, {})
-            )
-        if not status:
-            self.close_connection = True
-            return
-        data = document.encode() if isinstance(document, str) else json.dumps(document).encode()
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(data)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *args: Any) -> None:
-        return
 
 
 @pytest.fixture
 def server() -> Iterator[Unreliable]:
-    server = Unreliable()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving() as running:
+        yield running
 
 
 def policy_of(server: Unreliable, **more: Any) -> OpenAIPolicy:
-    url = f"http://127.0.0.1:{server.server_port}/v1/"
-    config = OpenAIConfig(url=url, api_key_variable="NO_SUCH_KEY", **more)
+    config = OpenAIConfig(url=server.url, api_key_variable="NO_SUCH_KEY", **more)
     return OpenAIPolicy("m", config, first_wait_s=0.02)
 
 
@@ -151,7 +100,11 @@ def test_a_server_that_keeps_failing_stops_with_its_reason(server: Unreliable) -
 
 @pytest.mark.parametrize(
     ("status", "kind", "match"),
-    [(401, UserError, "NO_SUCH_KEY"), (404, PolicyError, "no such model")],
+    [
+        (401, UserError, "NO_SUCH_KEY"),
+        (402, UserError, "credit"),
+        (404, PolicyError, "no such model"),
+    ],
 )
 def test_what_repeating_does_not_mend(
     server: Unreliable, status: int, kind: type[Exception], match: str
@@ -161,22 +114,6 @@ def test_what_repeating_does_not_mend(
     with pytest.raises(kind, match=match):
         policy.sample([ask(policy)])
     assert len(server.seen) == 1
-
-
-@pytest.mark.parametrize(
-    ("document", "match"),
-    [
-        ({"choices": []}, "another form"),
-        ("<html>", "no JSON"),
-        (ANSWER | {"choices": [ANSWER["choices"][0] | {"finish_reason": "content_filter"}]},
-         "content_filter"),
-    ],
-)  # fmt: skip
-def test_answers_that_are_none(server: Unreliable, document: Any, match: str) -> None:
-    server.script = [(200, document, {})]
-    policy = policy_of(server)
-    with pytest.raises(PolicyError, match=match):
-        policy.sample([ask(policy)])
 
 
 def test_an_empty_answer_cut_by_length(server: Unreliable) -> None:

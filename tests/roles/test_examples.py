@@ -62,7 +62,7 @@ def test_examples_of_both_roles(
         if artifact is None:
             continue
         limits = found.task.limits
-        report = validate(artifact, prepared.environment, injector._runner, limits)
+        report = validate(artifact, prepared.environment, injector.runner, limits)
         if report.verdict != "valid":
             continue
         task = SolveTask(

@@ -39,10 +39,10 @@ def task(
 
 
 def reason(injector: CompactInjector, answer: str, function: str = "clamp") -> str:
-    before = injector._runner.num_runs
+    before = injector.runner.num_runs
     with pytest.raises(Rejected) as caught:
         injector.artifact(injector.prompt(task(function)), answer)
-    assert injector._runner.num_runs == before or caught.value.reason in (
+    assert injector.runner.num_runs == before or caught.value.reason in (
         "no_failing_test",
         "all_tests_fail",
         "timed_out",
@@ -85,9 +85,6 @@ def test_history_shows_a_past_change(injector: CompactInjector) -> None:
     change = "-         start += clamp(number, -100, 100)\n+         start = start + number"
     change = change.replace("-         s", "-         s")
     assert f"Past change:\n{change}\n\nPlant a bug: undo the change" in prompt.text
-    (past,) = injector.undoable_changes("pkg/core.py", "total")
-    assert past.subject == "Do not clamp in total"
-    assert injector.undoable_changes("pkg/core.py", "clamp") == []
 
 
 def test_seeds_that_do_not_exist(injector: CompactInjector) -> None:
@@ -117,7 +114,7 @@ def test_refused_answers(injector: CompactInjector, answer: str, code: str) -> N
 
 
 def test_functions_that_no_test_reaches(injector: CompactInjector) -> None:
-    assert injector.oracle_files("pkg/core.py", "unused") == ()
+    assert injector.oracle.files("pkg/core.py", "unused") == ()
     assert reason(injector, "2|     return x", "unused") == "not_covered"
 
 
@@ -129,13 +126,13 @@ def test_a_run_that_does_not_end(injector: CompactInjector) -> None:
 
 
 def test_oracle_files(injector: CompactInjector, prepared: PreparedRepo) -> None:
-    assert injector.oracle_files("pkg/core.py", "Bag.add") == ("tests/test_core.py",)
-    assert "tests/test_core.py" in injector.oracle_files("pkg/core.py", "clamp")
-    assert injector.oracle_files("pkg/core.py", "clamp", min_passing_tests=99) == ()
+    assert injector.oracle.files("pkg/core.py", "Bag.add") == ("tests/test_core.py",)
+    assert "tests/test_core.py" in injector.oracle.files("pkg/core.py", "clamp")
+    assert injector.oracle.files("pkg/core.py", "clamp", min_passing_tests=99) == ()
     tight = CompactInjector(
-        prepared, ByteTokenizer(), injector._runner, ScaffoldConfig(max_oracle_s=0.0)
+        prepared, ByteTokenizer(), injector.runner, ScaffoldConfig(max_oracle_s=0.0)
     )
-    assert tight.oracle_files("pkg/core.py", "clamp") == ()
+    assert tight.oracle.files("pkg/core.py", "clamp") == ()
 
 
 def test_artifact(injector: CompactInjector, prepared: PreparedRepo) -> None:
@@ -177,6 +174,6 @@ def test_a_long_prompt_is_cut_to_its_budget(
     injector: CompactInjector, prepared: PreparedRepo
 ) -> None:
     small = CompactInjector(
-        prepared, ByteTokenizer(), injector._runner, ScaffoldConfig(max_prompt_tokens=300)
+        prepared, ByteTokenizer(), injector.runner, ScaffoldConfig(max_prompt_tokens=300)
     )
     assert len(small.prompt(task("Bag.add")).prompt_ids) <= 300

@@ -26,7 +26,7 @@ def make_task(
     seed = Target(path="pkg/core.py", function=function)
     task = InjectionTask(task_id="t", repo="project", strategy="direct", seed=seed)
     artifact = injector.artifact(injector.prompt(task), answer)
-    report = validate(artifact, prepared.environment, injector._runner, task.limits)
+    report = validate(artifact, prepared.environment, injector.runner, task.limits)
     assert report.verdict == "valid", report
     return SolveTask(
         bug_id="b",

@@ -25,8 +25,11 @@ _PYTEST = """\
 set -f
 exec python -m pytest -v -rpfE --tb=short --color=no -p no:cacheprovider -p no:randomly \\
   -o addopts= -o log_cli=false -o console_output_style=classic --continue-on-collection-errors \\
-  ${JUNIT_XML:+"--junitxml=$JUNIT_XML"} \\
+  --rootdir=. ${JUNIT_XML:+"--junitxml=$JUNIT_XML"} \\
   --"""
+"""What holds of a project's own addopts comes in PYTEST_ADDOPTS (docs/repositories.md)."""
+_PYTEST_HEADS = (_PYTEST, _PYTEST.replace("--rootdir=. ", ""))
+"""As it is written now, and as earlier versions wrote it: their artifacts stay what they were."""
 _UNITTEST = """\
 #!/bin/sh
 # Oracle tests with verbose output.
@@ -110,24 +113,27 @@ def _script(head: str, targets: Iterable[str]) -> str:
     return " \\\n  ".join([head, *(shlex.quote(target) for target in targets)]) + "\n"
 
 
-def _pytest_head(deselected: Iterable[str]) -> str:
+def _pytest_head(deselected: Iterable[str], head: str = _PYTEST) -> str:
     options = "".join(f"{shlex.quote(f'--deselect={test}')} \\\n  " for test in deselected)
-    return f"{_PYTEST.removesuffix('--')}{options}--"
+    return f"{head.removesuffix('--')}{options}--"
 
 
 def _pytest_words(script: str) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    """(deselected ids, targets) of the shipped pytest script, None for any other text."""
-    head = _PYTEST.removesuffix("--")
-    if not script.startswith(head):
-        return None
-    try:
-        words = shlex.split(script[len(head) :].replace(" \\\n", " "))
-    except ValueError:
-        return None
-    end = words.index("--") if "--" in words else len(words)
-    deselected = tuple(word.removeprefix("--deselect=") for word in words[:end])
-    files = tuple(words[end + 1 :])
-    return (deselected, files) if files and pytest_script(files, deselected) == script else None
+    """(deselected ids, targets) of a shipped pytest script, None for any other text."""
+    for head in _PYTEST_HEADS:
+        begin = head.removesuffix("--")
+        if not script.startswith(begin):
+            continue
+        try:
+            words = shlex.split(script[len(begin) :].replace(" \\\n", " "))
+        except ValueError:
+            return None
+        end = words.index("--") if "--" in words else len(words)
+        deselected = tuple(word.removeprefix("--deselect=") for word in words[:end])
+        files = tuple(words[end + 1 :])
+        same = _script(_pytest_head(deselected, head), files) == script
+        return (deselected, files) if files and same else None
+    return None
 
 
 def _files_of(runner: str, script: str) -> tuple[str, ...] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from selfplay.bugs.patches.diffs import parse_patch, reverse_hunks
 from selfplay.bugs.patches.layers import apply_patch
 from selfplay.bugs.test_runs.runner import TestRun, failed_tests, passed_tests
+from selfplay.bugs.validation.elsewhere import passing_elsewhere
 from selfplay.bugs.validation.validation_state import CheckFailed, ValidationState, without
 from selfplay.types import TestTable
 
@@ -34,21 +35,25 @@ def check_script(state: ValidationState) -> str:
 
 
 def check_bug(state: ValidationState) -> str:
-    """Enough tests that pass on the original do not pass with the bug; at least one still does.
+    """Enough tests that pass on the original do not pass with the bug; at least one still does,
+    of the oracle's or of another file.
 
     A test that vanishes (its file cannot be imported any more) counts as failing, as it does in
     grading, but at least one failure must be reported by the run.
     """
     run = state.run(state.bug)
-    if not run.timed_out and run.parser_ok and not passed_tests(run.table):
+    passes = state.original_passes
+    fails = any(run.table.get(test) == "failed" for test in passes)
+    if not run.timed_out and run.parser_ok and not passed_tests(run.table) and not fails:
         raise CheckFailed("nothing_passes", "no test passes with the bug; the suite is broken")
     run = state.readable(run, "with the bug")
     state.bug_run = run
-    passes = state.original_passes
     state.pass_to_pass = [t for t in passes_in_order(state) if run.table.get(t) == "passed"]
     state.fail_to_pass = [t for t in passes_in_order(state) if run.table.get(t) != "passed"]
     if not state.pass_to_pass:
-        raise CheckFailed("nothing_passes", "no test of the original passes with the bug")
+        state.elsewhere = passing_elsewhere(state) if fails else []
+        if not state.elsewhere:
+            raise CheckFailed("nothing_passes", "no test passes with the bug, nor in other files")
     reported = failed_tests(run.table)
     if len(state.fail_to_pass) < state.limits.min_failing_tests or not reported:
         raise CheckFailed(
@@ -57,7 +62,10 @@ def check_bug(state: ValidationState) -> str:
             f"{state.limits.min_failing_tests} wanted",
         )
     missing = sum(test not in run.table for test in state.fail_to_pass)
-    return f"{len(state.fail_to_pass)} fail ({missing} missing), {len(state.pass_to_pass)} pass"
+    passing = f"{len(state.pass_to_pass)} pass"
+    if state.elsewhere:
+        passing += f", in other files {len(state.elsewhere)}"
+    return f"{len(state.fail_to_pass)} fail ({missing} missing), {passing}"
 
 
 def passes_in_order(state: ValidationState) -> list[str]:
@@ -156,7 +164,7 @@ def check_determinism(state: ValidationState) -> str:
     stable = len(state.fail_to_pass) + len(state.pass_to_pass)
     if (
         len(state.fail_to_pass) < limits.min_failing_tests
-        or not state.pass_to_pass
+        or not (state.pass_to_pass or state.elsewhere)
         or stable < limits.min_passing_tests
     ):
         raise CheckFailed("flaky", f"{len(flaky)} tests disagree with themselves: {flaky[:5]}")

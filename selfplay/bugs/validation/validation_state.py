@@ -34,6 +34,8 @@ class ValidationState:
     fail_to_pass: list[str] = field(default_factory=list)
     pass_to_pass: list[str] = field(default_factory=list)
     flaky: list[str] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
+    """Tests of other files that pass with the bug; looked for when no oracle test does."""
     runs: CountedRuns = field(init=False)
 
     def __post_init__(self) -> None:

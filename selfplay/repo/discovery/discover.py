@@ -12,7 +12,7 @@ from typing import Any
 from selfplay.errors import RepoError
 from selfplay.repo.discovery.profile import RepoProfile, TestInfo
 from selfplay.repo.discovery.pytest_run import Suite
-from selfplay.repo.discovery.pytest_settings import ATTEMPTS, PytestSettings
+from selfplay.repo.discovery.pytest_settings import PytestSettings, attempts, settings_record
 from selfplay.repo.discovery.tap import discover_tap, tap_files
 from selfplay.repo.sources.archives import unpack_tar
 from selfplay.sandbox.base import WORKDIR, Environment, Sandbox
@@ -46,7 +46,11 @@ def discover(environment: Environment, sandbox: Sandbox, byte_code: Path) -> Rep
         ("sh", "-c", SAVE_BYTE_CODE, "sh"),
     )
     unpack(plain.files.get("pyc.tar", b""), byte_code)
-    return replace(profile_of(first, second, suite.left_out), variables=suite.variables)
+    return replace(
+        profile_of(first, second, suite.left_out),
+        variables=suite.variables,
+        settings=settings_record(environment.tree, suite.settings),
+    )
 
 
 def _first_run(suite: Suite) -> dict[str, Any]:
@@ -57,12 +61,12 @@ def _first_run(suite: Suite) -> dict[str, Any]:
     """
     best: tuple[int, PytestSettings, dict[str, Any]] | None = None
     trouble: RepoError | None = None
-    for settings in ATTEMPTS:
+    for settings in attempts(suite.environment.tree):
         enough = best is not None and best[0] and 2 * best[0] >= len(best[2]["results"])
         if enough or (settings.options and best is not None and best[0]):
             break
         try:
-            found, settings = _run_guarded(suite, settings)
+            found, settings = _run_accepted(suite, settings)
         except RepoError as error:
             trouble = trouble or error
             continue
@@ -75,6 +79,18 @@ def _first_run(suite: Suite) -> dict[str, Any]:
         raise trouble
     suite.settings = best[1]
     return best[2]
+
+
+def _run_accepted(suite: Suite, settings: PytestSettings) -> tuple[dict[str, Any], PytestSettings]:
+    """A guarded run, again without the kept options that pytest does not know."""
+    while True:
+        try:
+            return _run_guarded(suite, settings)
+        except RepoError as error:
+            fewer = settings.accepted(str(error))
+            if fewer == settings:
+                raise
+            settings = fewer
 
 
 def _run_guarded(suite: Suite, settings: PytestSettings) -> tuple[dict[str, Any], PytestSettings]:

@@ -27,6 +27,8 @@ class RepoProfile:
     """Runner, test files with their seconds, stable tests, and why the others were left out.
 
     variables    what the environment of every test run needs beyond the prepared one's
+    settings     of pytest: its file (`config`), and which of the project's addopts hold (`kept`)
+                 and do not (`left_out`), as a shell would write them
     """
 
     runner: Runner
@@ -34,6 +36,7 @@ class RepoProfile:
     tests: Mapping[str, TestInfo]
     excluded: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def _by_function(self) -> dict[str, tuple[str, ...]]:
@@ -56,6 +59,7 @@ class RepoProfile:
             "test_files": dict(self.test_files),
             "excluded": dict(self.excluded),
             "variables": dict(self.variables),
+            "settings": dict(self.settings),
             "functions": names,
             "tests": {
                 test: [info.file, info.duration_s, sorted(number[f] for f in info.functions)]
@@ -74,6 +78,7 @@ class RepoProfile:
             test_files=document["test_files"],
             excluded=document["excluded"],
             variables=document.get("variables", {}),
+            settings=document.get("settings", {}),
             tests={
                 test: TestInfo(
                     file=file, duration_s=seconds, functions=frozenset(names[i] for i in reached)

@@ -20,7 +20,10 @@ TEST_TIMEOUT_S = 120
 MAX_LEFT_OUT = 8
 """Tests that may end a whole run (crash, hang, interrupt) before the repository is given up."""
 PYTEST = ("python", "-m", "pytest", "-q", "-p", "selfplay_probe", "-p", "no:cacheprovider")
-OPTIONS = ("--continue-on-collection-errors", "-o", "addopts=", "--tb=short", "--color=no")
+OPTIONS = (
+    *("--rootdir=.", "--continue-on-collection-errors", "-o", "addopts="),
+    *("--tb=short", "--color=no"),
+)
 ENDED = {0, 1, 5}
 """pytest's exit codes of a run that came to its end: passed, failed, nothing collected."""
 
@@ -92,5 +95,5 @@ def _trouble(result: RunResult, running: str) -> str:
     during = f" (during {running})" if running else ""
     if result.timed_out:
         return f"the test suite did not end within {TIMEOUT_S:.0f} s{during}"
-    tail = result.output[-600:].decode(errors="replace").strip()
+    tail = result.output[-1200:].decode(errors="replace").strip()
     return f"pytest did not run to its end{during}: {tail}"

@@ -6,20 +6,18 @@ script, parser, and the weakening patch that removes the tests that fail (docs/f
 
 from __future__ import annotations
 
-import difflib
-import textwrap
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from selfplay.bug_sources.procedural import Mutation, propose
 from selfplay.bugs.patches.layers import make_patch
-from selfplay.bugs.patches.syntax import parse, same_code, same_code_in, split_lines
+from selfplay.bugs.patches.syntax import parse, same_code_in
 from selfplay.bugs.test_edits.weakening import weakening_layer
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.bugs.test_runs.scripts import parser_source, runner_script
 from selfplay.compact.edits import EditError, Listing, parse_edit
 from selfplay.compact.excerpts import excerpt, fit_listing
+from selfplay.compact.oracle_tests import OracleTests
 from selfplay.config import ScaffoldConfig
 from selfplay.errors import UserError
 from selfplay.repo.history import PastChange, past_changes
@@ -68,39 +66,11 @@ class CompactInjector:
         self.prepared = prepared
         self.tokenizer = tokenizer
         self.scaffold = scaffold
-        self._runner = runner
-        self._num_tests = Counter(info.file for info in prepared.profile.tests.values())
+        self.runner = runner
+        self.oracle = OracleTests(
+            prepared.profile, max_files=scaffold.max_oracle_files, max_s=scaffold.max_oracle_s
+        )
         self._functions = {(f.path, f.qualname): f for f in prepared.functions}
-
-    def oracle_files(self, path: str, function: str, min_passing_tests: int = 5) -> tuple[str, ...]:
-        """The cheapest test files that reach a function, within the scaffold's bounds.
-
-        Files with the most reaching tests a second come first; more are added while there are
-        fewer than `min_passing_tests` tests. () when no set of files will do.
-        """
-        profile = self.prepared.profile
-        reaching: dict[str, int] = {}
-        for test in profile.tests_reaching(path, function):
-            file = profile.tests[test].file
-            reaching[file] = reaching.get(file, 0) + 1
-        order = sorted(reaching, key=lambda f: (-reaching[f] / (profile.test_files[f] + 0.1), f))
-        chosen: list[str] = []
-        seconds, num_tests = 0.0, 0
-        for file in order:
-            affordable = seconds + profile.test_files[file] <= self.scaffold.max_oracle_s
-            if affordable and len(chosen) < self.scaffold.max_oracle_files:
-                chosen.append(file)
-                seconds += profile.test_files[file]
-                num_tests += self._num_tests[file]
-            if num_tests >= min_passing_tests:
-                return tuple(sorted(chosen))
-        return ()
-
-    def shown_whole(self, function: FunctionInfo) -> bool:
-        """Whether a function fits a listing without its docstring and blank lines."""
-        limit = self.scaffold.max_function_lines
-        source = self.prepared.source(function.path)
-        return len(excerpt(source, function, max_lines=limit + 1).rows) <= limit
 
     def function(self, task: InjectionTask) -> FunctionInfo:
         """The seed's function. Raises `UserError` when the repository has none of that name."""
@@ -172,32 +142,10 @@ class CompactInjector:
         line = rng.choice(sorted(fitting))
         return Hint(kind=rng.choice(sorted(fitting[line])), line=line)
 
-    def undoable_changes(self, path: str, function: str) -> list[PastChange]:
-        """Past changes worth asking for: short, of code, and still in the function.
-
-        At least half of the lines that a change added must stand in the function as it is now.
-        """
-        now = self.prepared.source(path)
-        info = self._functions.get((path, function))
-        if info is None:
-            return []
-        current = {line.strip() for line in _lines(now, info)}
-        found = []
-        for change in past_changes(self.prepared, path, function, limit=MAX_PAST_CHANGES):
-            lines = changed_lines(change)
-            added = [line[1:].strip() for line in lines if line.startswith("+")]
-            there = sum(line in current for line in added)
-            code = not same_code(textwrap.dedent(change.before), textwrap.dedent(change.after))
-            if code and 0 < len(lines) <= MAX_CHANGE_LINES and 2 * there >= len(added):
-                found.append(change)
-        return found
-
     def _change(self, task: InjectionTask) -> str:
         """The past change to undo, as removed and added lines."""
         seed = task.seed
         changes = past_changes(self.prepared, seed.path, seed.function, limit=MAX_PAST_CHANGES)
-        if seed.commit is None:
-            changes = self.undoable_changes(seed.path, seed.function)
         matching = [c for c in changes if seed.commit in (None, c.commit)]
         if not matching:
             raise UserError(
@@ -215,12 +163,12 @@ class CompactInjector:
         task, profile = prompt.task, self.prepared.profile
         environment = self.prepared.environment
         layer = edited_layer(environment, answer, prompt.listing)
-        files = self.oracle_files(task.seed.path, task.seed.function, task.limits.min_passing_tests)
+        files = self.oracle.files(task.seed.path, task.seed.function, task.limits.min_passing_tests)
         if not files:
             raise Rejected("not_covered", f"{task.seed.path}::{task.seed.function}")
         script = runner_script(profile.runner, files)
         parser = parser_source(profile.runner)
-        run = self._runner.run(script, parser, layer, timeout_s=task.limits.script_timeout_s)
+        run = self.runner.run(script, parser, layer, timeout_s=task.limits.script_timeout_s)
         if run.timed_out:
             raise Rejected("timed_out")
         known = [test for test, info in profile.tests.items() if info.file in files]
@@ -254,25 +202,9 @@ def hint_for(listing: Listing, mutation: Mutation, path: str) -> Hint | None:
     return Hint(kind=mutation.kind, line=number) if number else None
 
 
-def changed_lines(change: PastChange) -> list[str]:
-    """`- old` and `+ new` lines of a past change, unchanged and blank lines left out."""
-    before, after = (textwrap.dedent(text).splitlines() for text in (change.before, change.after))
-    matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
-    lines: list[str] = []
-    for tag, i1, i2, j1, j2 in matcher.get_opcodes():
-        if tag != "equal":
-            lines += [f"- {line}".rstrip() for line in before[i1:i2] if line.strip()]
-            lines += [f"+ {line}".rstrip() for line in after[j1:j2] if line.strip()]
-    return lines
-
-
 def change_text(change: PastChange) -> str:
-    """At most `MAX_CHANGE_LINES` changed lines; before `a\\nb`, after `a\\nc` gives `- b\\n+ c`."""
-    return "\n".join(changed_lines(change)[:MAX_CHANGE_LINES])
-
-
-def _lines(source: str, function: FunctionInfo) -> list[str]:
-    return split_lines(source)[function.start_line - 1 : function.end_line]
+    """At most `MAX_CHANGE_LINES` changed lines of a past change."""
+    return "\n".join(change.changed_lines()[:MAX_CHANGE_LINES])
 
 
 def edited_layer(

@@ -1,0 +1,160 @@
+"""The compact scaffold: one prompt, one short edit; the harness writes a bug's other files."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from selfplay.agent.loop import OnTurn
+from selfplay.config import PolicyConfig, ScaffoldConfig
+from selfplay.curriculum.scaffold import Answer, RepoContext, Rollout, RolloutContext
+from selfplay.roles.compact.injector import CompactInjector, InjectorPrompt
+from selfplay.roles.compact.solver import CompactSolver, SolverPrompt
+from selfplay.roles.rejected import Rejected
+from selfplay.sampling import Policy, SampleRequest, Tokenizer, logprob_temperature
+from selfplay.scripted.compact import ScriptedPolicy
+from selfplay.types import (
+    BugArtifact,
+    Completion,
+    InjectionTask,
+    SolveTask,
+    Strategy,
+    Trajectory,
+    Turn,
+)
+
+T = TypeVar("T")
+Prompt = TypeVar("Prompt", InjectorPrompt, SolverPrompt)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompactRoles:
+    """Both roles in one turn, on one repository."""
+
+    injector: CompactInjector
+    solver: CompactSolver
+
+    @classmethod
+    def on(cls, context: RepoContext, tokenizer: Tokenizer, config: ScaffoldConfig) -> CompactRoles:
+        """The roles on a prepared repository."""
+        prepared = context.prepared
+        return cls(
+            injector=CompactInjector(prepared, tokenizer, context.runner, config),
+            solver=CompactSolver(prepared, tokenizer, config),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompactScaffold:
+    """Both roles in one turn; `roles` by the repository's name."""
+
+    roles: Mapping[str, CompactRoles]
+    strategies: tuple[Strategy, ...] = ("direct", "removal", "history")
+    targeted: bool = True
+
+    @classmethod
+    def open(
+        cls,
+        config: ScaffoldConfig,
+        policy: Policy,
+        repo_contexts: Mapping[str, RepoContext],
+        on_turn: OnTurn | None = None,
+    ) -> CompactScaffold:
+        """See `Scaffold.open`."""
+        roles = {
+            name: CompactRoles.on(context, policy.tokenizer, config)
+            for name, context in repo_contexts.items()
+        }
+        return cls(roles=roles)
+
+    @classmethod
+    def scripted(cls) -> Policy:
+        """See `Scaffold.scripted`."""
+        return ScriptedPolicy()
+
+    @classmethod
+    def longest(cls, config: ScaffoldConfig, policy: PolicyConfig) -> int:
+        """A full prompt and a full answer."""
+        return config.max_prompt_tokens + policy.max_new_tokens
+
+    def inject(
+        self, context: RolloutContext, tasks: Sequence[InjectionTask], num_samples: int
+    ) -> list[list[Answer[BugArtifact]]]:
+        """See `Scaffold.inject`. Reading an answer runs the oracle tests once."""
+        prompts = [self.roles[task.repo].injector.prompt(task) for task in tasks]
+        requests = [
+            context.sampling.request("injector", prompt.prompt_ids, num_samples, task.task_id)
+            for task, prompt in zip(tasks, prompts, strict=True)
+        ]
+        readers = [self.roles[task.repo].injector.artifact for task in tasks]
+        return _sampled(context.policy, requests, prompts, readers)
+
+    def solve(
+        self, context: RolloutContext, tasks: Sequence[SolveTask], num_samples: int, salt: object
+    ) -> list[list[Answer[str]]]:
+        """See `Scaffold.solve`."""
+        prompts = context.pool.map(lambda task: self.roles[task.repo].solver.prompt(task), tasks)
+        requests = [
+            context.sampling.request("solver", prompt.prompt_ids, num_samples, task.bug_id, salt)
+            for task, prompt in zip(tasks, prompts, strict=True)
+        ]
+        readers = [self.roles[task.repo].solver.fix_patch for task in tasks]
+        return _sampled(context.policy, requests, prompts, readers)
+
+
+def _sampled(
+    policy: Policy,
+    requests: Sequence[SampleRequest],
+    prompts: Sequence[Prompt],
+    readers: Sequence[Callable[[Prompt, str], T]],
+) -> list[list[Answer[T]]]:
+    return [
+        [
+            Answer(
+                rollout=one_turn(request, completion),
+                read=functools.partial(_read, reader, prompt, completion),
+                key=(completion.text, completion.problem, completion.errored),
+            )
+            for completion in completions
+        ]
+        for request, prompt, reader, completions in zip(
+            requests, prompts, readers, policy.sample(requests), strict=True
+        )
+    ]
+
+
+def _read(reader: Callable[[Prompt, str], T], prompt: Prompt, completion: Completion) -> T:
+    if completion.problem:
+        raise Rejected(completion.problem, errored=completion.errored)
+    return reader(prompt, completion.text)
+
+
+def one_turn(request: SampleRequest, completion: Completion) -> Rollout:
+    """The rollout of a role that answers once."""
+    return Rollout(
+        trajectory=trajectory(request, completion),
+        answer=completion.text,
+        status="truncated" if completion.finish_reason == "length" else "completed",
+        policy_version=completion.policy_version,
+    )
+
+
+def trajectory(request: SampleRequest, completion: Completion) -> Trajectory:
+    """Prompt and answer as aligned lists.
+
+    Example: prompt (5, 6), answer (7, 8) with logprobs (-1., -2.) gives ids (5, 6, 7, 8),
+    mask (0, 0, 1, 1) and logprobs (0., 0., -1., -2.).
+    """
+    prompt_ids = request.prompt_ids
+    num_prompt, version = len(prompt_ids), completion.policy_version
+    end = num_prompt + len(completion.token_ids)
+    return Trajectory(
+        token_ids=prompt_ids + completion.token_ids,
+        loss_mask=(0,) * num_prompt + (1,) * len(completion.token_ids),
+        logprobs=(0.0,) * num_prompt + completion.logprobs,
+        policy_version=version,
+        turns=(Turn(start=num_prompt, end=end, policy_version=version),),
+        temperature=logprob_temperature(request.temperature),
+    )

@@ -1,0 +1,164 @@
+"""What is drawn and replayed: new tasks where the corpus is thin, old bugs that still teach.
+
+The corpus is written as soon as something is known. Whatever is drawn for a step depends on the
+seed and on *earlier* steps alone, so that a step that a kill cut off is played again as it was.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from selfplay.bug_sources.higher_order import MAX_ORDER, Grown, bug_order, grow
+from selfplay.corpus.corpus import Corpus, store_bug
+from selfplay.curriculum.injecting import Injection
+from selfplay.curriculum.scaffold import RepoContext
+from selfplay.curriculum.solving import Attempt, attempt_id
+from selfplay.curriculum.targets import TaskSampler
+from selfplay.errors import InfrastructureError
+from selfplay.sandbox.pool import SandboxPool
+from selfplay.types import BugArtifact, InjectionTask, SolveTask
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayRule:
+    """Bugs of earlier steps are solved again until `min_groups` groups are on the table: those
+    with a solve rate in [low, high]."""
+
+    min_groups: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curriculum:
+    """Draws, replays and keeps the bugs of one run.
+
+    folder          of the run; `artifacts/` there holds each bug's five files
+    higher_order    bugs that may grow from the failed attempts of a step
+    """
+
+    corpus: Corpus
+    folder: Path
+    sampler: TaskSampler
+    repo_contexts: Mapping[str, RepoContext]
+    replay: ReplayRule
+    higher_order: int
+
+    def draw(self, step: int) -> list[InjectionTask]:
+        """The injection tasks of a step."""
+
+        def known_bugs(repo: str) -> list[BugArtifact]:
+            bugs = self.corpus.bugs(repo)
+            return [b.task.artifact for b in bugs if b.step < step and b.parent is None]
+
+        counts = self.corpus.counts_by_function(before_step=step)
+        return self.sampler.draw(step, counts, known_bugs, self.corpus.lessons(before_step=step))
+
+    def keep_bugs(
+        self, injections: Iterable[Injection], step: int
+    ) -> tuple[dict[str, SolveTask], set[str]]:
+        """Store valid bugs: (those that are new, by id; ids that an earlier step or another bug of
+        this one already had). A bug that is found twice in a step is stored once."""
+        new: dict[str, SolveTask] = {}
+        duplicates: set[str] = set()
+        for injection in injections:
+            task = injection.outcome.solve_task
+            if task is None or task.bug_id in new or task.bug_id in duplicates:
+                continue
+            if self._store(task, injection, step):
+                new[task.bug_id] = task
+            else:
+                duplicates.add(task.bug_id)
+        return new, duplicates
+
+    def _store(self, task: SolveTask, injection: Injection, step: int) -> bool:
+        return store_bug(
+            self.corpus,
+            self.folder,
+            task,
+            origin="model",
+            strategy=injection.task.strategy,
+            seed=injection.task.seed,
+            step=step,
+            tree=self.repo_contexts[task.repo].prepared.environment.tree,
+        )
+
+    def replays(self, step: int, num_new: int) -> list[SolveTask]:
+        """What is solved beside `num_new` new bugs: higher-order bugs that nobody has tried, then
+        bugs that the solver neither always nor never solves, the least attempted first."""
+        missing = self.replay.min_groups - num_new
+        if missing <= 0:
+            return []
+        tried = self.corpus.replay_candidates(
+            before_step=step, low=self.replay.low, high=self.replay.high
+        )
+        return [*self.corpus.untried_children(before_step=step), *tried][:missing]
+
+    def keep_attempts(self, groups: Iterable[Sequence[Attempt]], step: int) -> None:
+        """Store the attempts of a step on each bug, and with them its solve rate."""
+        for group in groups:
+            bug_id = group[0].task.bug_id
+            attempts = [
+                {
+                    "episode_id": attempt_id(step, bug_id, i),
+                    "resolved": attempt.outcome.resolved,
+                    "patch": attempt.outcome.patch,
+                    "reason": attempt.outcome.reason,
+                    "errored": attempt.outcome.errored,
+                }
+                for i, attempt in enumerate(group)
+            ]
+            self.corpus.add_attempts(bug_id, attempts, step=step)
+
+    def grow(self, groups: Iterable[Sequence[Attempt]], step: int, pool: SandboxPool) -> int:
+        """Store at most `higher_order` second-order bugs of a step's failed attempts; their number.
+
+        One attempt of each group is tried, the first whose patch applied and did not resolve. A
+        fault of the machine loses the bug and nothing else.
+        """
+        failed = [(i, group[i]) for group in groups if (i := _first_failed(group)) is not None]
+        failed = failed[: 2 * self.higher_order]
+        results = pool.map(lambda pair: self._grown(pair[1], step), failed)
+        num_stored = 0
+        for (index, attempt), found in zip(failed, results, strict=True):
+            parent = self.corpus.bug(attempt.task.bug_id)
+            if found.task is None or num_stored == self.higher_order or parent is None:
+                continue
+            num_stored += store_bug(
+                self.corpus,
+                self.folder,
+                found.task,
+                origin="model",
+                strategy=parent.strategy,
+                seed=parent.seed,
+                step=step,
+                parent=parent.task.bug_id,
+                parent_episode=attempt_id(step, parent.task.bug_id, index),
+                tree=self.repo_contexts[attempt.task.repo].prepared.environment.tree,
+            )
+        return num_stored
+
+    def _grown(self, attempt: Attempt, step: int) -> Grown:
+        task = attempt.task
+        known = self.corpus.failing_sets(task.repo, before_step=step)
+        try:
+            return grow(task, attempt.outcome.patch, self.repo_contexts[task.repo].runner, known)
+        except InfrastructureError as error:
+            log.warning("a higher-order bug was lost: %s", error)
+            return Grown(reason="infrastructure")
+
+
+def _first_failed(group: Sequence[Attempt]) -> int | None:
+    """Index of the first judged attempt with a patch that did not resolve its task."""
+    if not group or bug_order(group[0].task.artifact) >= MAX_ORDER:
+        return None
+    for i, attempt in enumerate(group):
+        outcome = attempt.outcome
+        if outcome.patch and not outcome.resolved and not outcome.errored:
+            return i
+    return None

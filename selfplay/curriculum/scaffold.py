@@ -1,0 +1,176 @@
+"""How a policy works on tasks: the one protocol of all scaffolds, and what they share.
+
+A scaffold turns tasks of either role into rollouts, each with an answer that can be read: five
+files of a bug, or a fix patch. What follows is the same for all (`injecting.py`, `solving.py`).
+A new scaffold is a class of this protocol in a file of its own, and its name in
+`commands/compose.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from selfplay.agent.loop import OnTurn
+from selfplay.bugs.test_runs.runner import TestRunner
+from selfplay.config import PolicyConfig, ScaffoldConfig
+from selfplay.repo.prepare import PreparedRepo
+from selfplay.sampling import Policy, SampleRequest
+from selfplay.sandbox.pool import SandboxPool
+from selfplay.seeds import derive_seed
+from selfplay.types import (
+    BugArtifact,
+    EpisodeStatus,
+    InjectionTask,
+    Role,
+    SolveTask,
+    Strategy,
+    Trajectory,
+)
+
+T = TypeVar("T")
+Task = TypeVar("Task", InjectionTask, SolveTask)
+Verdict = TypeVar("Verdict")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepoContext:
+    """A prepared repository and the runner of its tests."""
+
+    prepared: PreparedRepo
+    runner: TestRunner
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How the policy is sampled; `seed` is the run's. `injector_temperature`: None for the same."""
+
+    temperature: float = 1.0
+    injector_temperature: float | None = None
+    top_p: float = 1.0
+    max_new_tokens: int = 80
+    seed: int = 0
+
+    def temperature_of(self, role: Role) -> float:
+        """The temperature of a role's answers."""
+        own = self.injector_temperature if role == "injector" else None
+        return self.temperature if own is None else own
+
+    def request(
+        self, role: Role, prompt_ids: tuple[int, ...], num_samples: int, *key: object
+    ) -> SampleRequest:
+        """What to sample for a role that answers in one turn; `key` makes its seed."""
+        return SampleRequest(
+            prompt_ids=prompt_ids,
+            num_samples=num_samples,
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature_of(role),
+            top_p=self.top_p,
+            seed=derive_seed(self.seed, *key, role),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutContext:
+    """What both phases of a step need: who plays, how, where, and on how many workers.
+
+    `public_share`: part of the failing tests that a solver is shown (`bugs/grading`).
+    """
+
+    policy: Policy
+    scaffold: Scaffold
+    repo_contexts: Mapping[str, RepoContext]
+    pool: SandboxPool
+    sampling: Sampling
+    public_share: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """What was sampled for one task, before it is judged. `info` goes into the episode's record;
+    `trajectory` is None when nothing was sampled."""
+
+    trajectory: Trajectory | None
+    answer: str
+    status: EpisodeStatus
+    policy_version: int
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer(Generic[T]):
+    """What a rollout came to.
+
+    read   the bug's five files or the fix patch; may run tests. Raises `Rejected` for an answer
+           that is none, `InfrastructureError` where the machine is at fault
+    key    answers to one task with equal keys say the same, and are read and judged once
+    """
+
+    rollout: Rollout
+    read: Callable[[], T]
+    key: Hashable
+
+
+class Scaffold(Protocol):
+    """How both roles work. Answers come in the order of the tasks, one list for each.
+
+    strategies   those that its injector can follow
+    targeted     whether its injector is told where to plant a bug, or chooses by itself
+    """
+
+    @property
+    def strategies(self) -> tuple[Strategy, ...]: ...
+
+    @property
+    def targeted(self) -> bool: ...
+
+    def inject(
+        self, context: RolloutContext, tasks: Sequence[InjectionTask], num_samples: int
+    ) -> list[list[Answer[BugArtifact]]]:
+        """Roll out every task `num_samples` times. Raises `PolicyError`."""
+        ...
+
+    def solve(
+        self, context: RolloutContext, tasks: Sequence[SolveTask], num_samples: int, salt: object
+    ) -> list[list[Answer[str]]]:
+        """The same for solvers; `salt` separates repeated draws (the step)."""
+        ...
+
+    @classmethod
+    def open(
+        cls,
+        config: ScaffoldConfig,
+        policy: Policy,
+        repo_contexts: Mapping[str, RepoContext],
+        on_turn: OnTurn | None,
+    ) -> Scaffold:
+        """The scaffold of a run; `on_turn` sees the turns of episodes that have several."""
+        ...
+
+    @classmethod
+    def scripted(cls) -> Policy:
+        """A policy that plays both roles without a model."""
+        ...
+
+    @classmethod
+    def longest(cls, config: ScaffoldConfig, policy: PolicyConfig) -> int:
+        """Tokens of the longest episode that can come."""
+        ...
+
+
+def judge_once(
+    pool: SandboxPool,
+    tasks: Sequence[Task],
+    answers: Sequence[Sequence[Answer[T]]],
+    judge: Callable[[Task, Answer[T]], Verdict],
+) -> list[list[Verdict]]:
+    """`judge` of every answer, in order; equal answers to one task are judged once."""
+    distinct = {
+        (i, answer.key): (task, answer)
+        for i, (task, group) in enumerate(zip(tasks, answers, strict=True))
+        for answer in group
+    }
+    judged = pool.map(lambda pair: judge(*pair), distinct.values())
+    verdicts = dict(zip(distinct, judged, strict=True))
+    return [[verdicts[(i, answer.key)] for answer in group] for i, group in enumerate(answers)]

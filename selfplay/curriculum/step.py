@@ -1,0 +1,152 @@
+"""One step of self-play, to be read from top to bottom.
+
+Each phase is one batch for the policy and one for the sandboxes. A valid bug that is found twice
+in a step is solved once and both finders get its reward; a bug that an earlier step found is a
+duplicate and counts as invalid (variety: docs/architecture.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from selfplay.curriculum.curriculum import Curriculum
+from selfplay.curriculum.injecting import Injection, inject, injector_episode
+from selfplay.curriculum.scaffold import RolloutContext
+from selfplay.curriculum.solving import Attempt, solve, solve_rate, solver_episode
+from selfplay.roles.rewards import InjectorReward, SolverReward
+from selfplay.types import Episode, PeerGroup
+
+Report = Callable[[str], None]
+"""Called with the name of the phase that begins."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRules:
+    """How much is sampled in a step, and what it earns.
+
+    samples_per_task   injections of each task
+    group_size         attempts on each bug
+    role_weights       of the loss, by role
+    """
+
+    samples_per_task: int
+    group_size: int
+    injector_reward: InjectorReward
+    solver_reward: SolverReward
+    role_weights: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    """Everything that one step produced; the first `num_new` groups of `attempts` are on bugs of
+    this very step, which no weights have been trained on."""
+
+    injections: tuple[Injection, ...]
+    attempts: tuple[tuple[Attempt, ...], ...]
+    episodes: tuple[Episode, ...]
+    groups: tuple[PeerGroup, ...]
+    num_new: int
+    num_grown: int
+
+
+def play_step(
+    step: int, curriculum: Curriculum, context: RolloutContext, rules: StepRules, report: Report
+) -> StepResult:
+    """Inject, solve, reward. What is found is in the corpus when this returns; nothing is learned
+    yet. Raises `PolicyError`."""
+    report("inject")
+    tasks = curriculum.draw(step)
+    injections = inject(context, tasks, rules.samples_per_task)
+    new, duplicates = curriculum.keep_bugs(injections, step)
+    bugs = [*new.values(), *curriculum.replays(step, len(new))]
+
+    report("solve")
+    attempts = solve(context, bugs, rules.group_size, salt=step)
+    curriculum.keep_attempts(attempts, step)
+    num_grown = curriculum.grow(attempts, step, context.pool)
+
+    rates = {group[0].task.bug_id: solve_rate(group) for group in attempts}
+    episodes = [
+        injector_episode(
+            step,
+            i,
+            injection,
+            solve_rate=rates.get(injection.bug_id or ""),
+            is_duplicate=injection.bug_id in duplicates,
+            reward=rules.injector_reward,
+        )
+        for i, injection in enumerate(injections)
+    ]
+    for group in attempts:
+        for i, attempt in enumerate(group):
+            episodes.append(solver_episode(step, i, attempt, rules.solver_reward))
+    return StepResult(
+        injections=tuple(injections),
+        attempts=tuple(map(tuple, attempts)),
+        episodes=tuple(episodes),
+        groups=peer_groups(episodes, rules.role_weights),
+        num_new=len(new),
+        num_grown=num_grown,
+    )
+
+
+def peer_groups(
+    episodes: Iterable[Episode], role_weights: Mapping[str, float]
+) -> tuple[PeerGroup, ...]:
+    """Episodes by `group_id`, errored ones left out. A group never mixes roles."""
+    members: dict[str, list[Episode]] = {}
+    for episode in episodes:
+        if episode.status != "errored" and episode.trajectory is not None:
+            members.setdefault(episode.group_id, []).append(episode)
+    groups = []
+    for group_id, group in members.items():
+        roles = {episode.role for episode in group}
+        assert len(roles) == 1, f"group {group_id} mixes roles"
+        groups.append(
+            PeerGroup(
+                group_id=group_id,
+                trajectories=tuple(e.trajectory for e in group if e.trajectory is not None),
+                rewards=tuple(float(e.reward) for e in group if e.reward is not None),
+                weight=role_weights.get(group[0].role, 1.0),
+                role=group[0].role,
+            )
+        )
+    return tuple(groups)
+
+
+def step_metrics(result: StepResult) -> dict[str, float]:
+    """Counts, rates and mean reward by role of one step."""
+    attempts = [a for group in result.attempts for a in group]
+    first = [a for group in result.attempts[: result.num_new] for a in group]
+    num_valid = sum(i.bug_id is not None for i in result.injections)
+    num_resolved = _num_resolved(attempts)
+    num_overfit = sum(a.outcome.overfit for a in attempts)
+    sampled = [e.trajectory for e in result.episodes if e.trajectory is not None]
+    row: dict[str, float] = {
+        "num_injections": len(result.injections),
+        "num_valid": num_valid,
+        "num_new_bugs": result.num_new,
+        "num_higher_order": result.num_grown,
+        "num_attempts": len(attempts),
+        "num_resolved": num_resolved,
+        "num_first_attempts": len(first),
+        "num_first_resolved": _num_resolved(first),
+        "overfit_rate": num_overfit / max(1, len(attempts)),
+        "num_errored": sum(e.status == "errored" for e in result.episodes),
+        "valid_rate": num_valid / max(1, len(result.injections)),
+        "solve_rate": num_resolved / max(1, len(attempts)),
+        "num_tokens": sum(sum(trajectory.loss_mask) for trajectory in sampled),
+    }
+    for role in ("injector", "solver"):
+        rewards = [e.reward for e in result.episodes if e.role == role and e.reward is not None]
+        if rewards:
+            row[f"{role}/reward"] = sum(rewards) / len(rewards)
+        groups = [g for g in result.groups if g.role == role]
+        varied = sum(len(set(g.rewards)) > 1 for g in groups)
+        row[f"{role}/groups_with_variance"] = varied / max(1, len(groups))
+    return {name: float(value) for name, value in row.items()}
+
+
+def _num_resolved(attempts: Sequence[Attempt]) -> int:
+    return sum(attempt.outcome.resolved for attempt in attempts)

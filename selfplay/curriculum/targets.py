@@ -1,0 +1,178 @@
+"""What is asked next: repository, strategy and target, drawn where the corpus so far is thin."""
+
+from __future__ import annotations
+
+import random
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+from selfplay.bugs.patches.syntax import same_code, split_lines
+from selfplay.compact.excerpts import shown_whole
+from selfplay.compact.oracle_tests import OracleTests
+from selfplay.config import CurriculumConfig, InjectorConfig, ScaffoldConfig
+from selfplay.curriculum.kind_bandit import Lessons, order_of_kinds
+from selfplay.curriculum.scaffold import Scaffold
+from selfplay.repo.history import PastChange, past_changes
+from selfplay.repo.languages.functions import FunctionInfo
+from selfplay.repo.prepare import PreparedRepo
+from selfplay.roles.compact.injector import MAX_CHANGE_LINES, MAX_PAST_CHANGES
+from selfplay.seeds import derive_rng
+from selfplay.types import BugArtifact, InjectionTask, Strategy, Target
+
+MIN_FUNCTION_LINES = 3
+NUM_COMBINED = 2
+HISTORY_TRIES = 20
+"""Functions that are looked at for a past change before a history task is given up."""
+
+KnownBugs = Callable[[str], Sequence[BugArtifact]]
+"""First-order bugs of a repository that earlier steps found, in a fixed order."""
+NOTHING: Mapping[str, int] = MappingProxyType({})
+
+
+class RepoTargets:
+    """Where bugs may be planted in one repository."""
+
+    def __init__(self, prepared: PreparedRepo, config: ScaffoldConfig) -> None:
+        oracle = OracleTests(
+            prepared.profile, max_files=config.max_oracle_files, max_s=config.max_oracle_s
+        )
+        self._prepared = prepared
+        self.has_history = prepared.history is not None
+        self.functions = [
+            function
+            for function in prepared.functions
+            if function.end_line - function.start_line + 1 >= MIN_FUNCTION_LINES
+            and shown_whole(prepared.source(function.path), function, config.max_function_lines)
+            and oracle.files(function.path, function.qualname)
+        ]
+        """Short enough to be shown, and reached by a stable, affordable test."""
+
+    def draw(
+        self, rng: random.Random, strategy: Strategy, counts: Mapping[str, int], cap: int
+    ) -> Target | None:
+        """A function with few bugs, for the history strategy with a past change of it.
+
+        `counts["path::function"]` bugs are known there: its weight is 1 / (1 + count)^2, and 0
+        from `cap` on. None when no function is left.
+        """
+        free = [(f, n) for f in self.functions if (n := counts.get(_name(f), 0)) < cap]
+        if not free:
+            return None
+        weights = [1.0 / (1 + count) ** 2 for _, count in free]
+        for function, _ in rng.choices(free, weights=weights, k=HISTORY_TRIES):
+            if strategy != "history":
+                return Target(path=function.path, function=function.qualname)
+            if changes := self.undoable_changes(function):
+                commit = rng.choice(changes).commit
+                return Target(path=function.path, function=function.qualname, commit=commit)
+        return None
+
+    def undoable_changes(self, function: FunctionInfo) -> list[PastChange]:
+        """Past changes worth asking for: short, of code, and still in the function.
+
+        At least half of the lines that a change added must stand in the function as it is now.
+        """
+        path, name = function.path, function.qualname
+        lines = split_lines(self._prepared.source(path))
+        current = {line.strip() for line in lines[function.start_line - 1 : function.end_line]}
+        found = []
+        for change in past_changes(self._prepared, path, name, limit=MAX_PAST_CHANGES):
+            changed = change.changed_lines()
+            added = [line[1:].strip() for line in changed if line.startswith("+")]
+            there = sum(line in current for line in added)
+            code = not same_code(textwrap.dedent(change.before), textwrap.dedent(change.after))
+            if code and 0 < len(changed) <= MAX_CHANGE_LINES and 2 * there >= len(added):
+                found.append(change)
+        return found
+
+
+class TaskSampler:
+    """Draws the injection tasks of a step as a function of (seed, step, corpus counts)."""
+
+    def __init__(
+        self,
+        targets: Mapping[str, RepoTargets],
+        scaffold: Scaffold,
+        *,
+        curriculum: CurriculumConfig,
+        injector: InjectorConfig,
+        seed: int,
+    ) -> None:
+        self._targets = targets
+        self._scaffold = scaffold
+        self._curriculum = curriculum
+        self._strategies = injector.strategies
+        self._limits = injector.limits()
+        self._seed = seed
+
+    def draw(
+        self,
+        step: int,
+        counts: Mapping[str, Mapping[str, int]],
+        known_bugs: KnownBugs = lambda repo: (),
+        lessons: Lessons = MappingProxyType({}),
+    ) -> list[InjectionTask]:
+        """`num_groups x seeds_per_group` tasks.
+
+        `counts[repo]["path::function"]` is how many bugs the corpus holds there; repositories and
+        functions with fewer bugs are drawn more often, full ones (`max_bugs_per_function`) never.
+        `known_bugs` are what the strategy "combine" draws from; `lessons` say which kinds of bug
+        have taught something.
+        """
+        rng = derive_rng(self._seed, step, "seeds")
+        tasks = []
+        for index, repo in enumerate(self._draw_repos(rng, counts)):
+            bugs = known_bugs(repo)
+            strategy = self._draw_strategy(rng, repo, len(bugs))
+            group_id = f"step{step}/injector/{repo}/{strategy}/{index}"
+            for number in range(self._curriculum.seeds_per_group):
+                target: Target | None = Target()
+                material: tuple[BugArtifact, ...] = ()
+                if strategy == "combine":
+                    material = tuple(rng.sample(list(bugs), NUM_COMBINED))
+                elif self._scaffold.targeted:
+                    target = self._targets[repo].draw(
+                        rng,
+                        strategy,
+                        counts.get(repo, NOTHING),
+                        self._curriculum.max_bugs_per_function,
+                    )
+                if target is None:
+                    continue
+                adaptive = self._curriculum.adaptive_kinds
+                task = InjectionTask(
+                    task_id=f"{group_id}/{number}",
+                    repo=repo,
+                    strategy=strategy,
+                    seed=target,
+                    limits=self._limits,
+                    material=material,
+                    kinds=order_of_kinds(rng, strategy, lessons) if adaptive else (),
+                )
+                tasks.append(task)
+        return tasks
+
+    def _draw_repos(self, rng: random.Random, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+        names = [name for name, targets in self._targets.items() if targets.functions]
+        rng.shuffle(names)
+        names.sort(key=lambda name: sum(counts.get(name, NOTHING).values()))
+        wanted = self._curriculum.num_groups
+        return [names[i % len(names)] for i in range(wanted)] if names else []
+
+    def _draw_strategy(self, rng: random.Random, repo: str, num_bugs: int) -> Strategy:
+        """By weight, among those that the scaffold knows and the repository has the stuff for."""
+        weights: dict[Strategy, float] = {
+            name: self._strategies.get(name, 0.0) for name in self._scaffold.strategies
+        }
+        if not self._targets[repo].has_history:
+            weights["history"] = 0.0
+        if num_bugs < NUM_COMBINED and "combine" in weights:
+            weights["combine"] = 0.0
+        if not any(weights.values()):
+            return "direct"
+        return rng.choices(list(weights), weights=list(weights.values()))[0]
+
+
+def _name(function: FunctionInfo) -> str:
+    return f"{function.path}::{function.qualname}"
