@@ -112,8 +112,8 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Any]) -> int:
         trained = tuple(repos)
         repos |= prepare_repos(held_out, config.repos, pool) if held_out else {}
         opened = open_run(config, run_dir, repos, trained, pool, open_learner)
-        say("self-check: one generation, one sandbox command, one bug graded both ways")
-        self_check(opened.context, trained[0], config.scaffold)
+        say("self-check: one generation; in each repository a command, and a bug graded both ways")
+        self_check(opened.context, trained, config.scaffold)
         corpus = stack.enter_context(Corpus(run_dir.corpus))
         keep_originals(opened.context.repo_contexts.values(), corpus)
         spent = evaluated(config, run_dir, opened.context, tasks, ("before", 0), watcher)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from selfplay.bugs.code_signals.chance_reach import touches_chance
 from selfplay.bugs.patches.diffs import parse_patch, reverse_hunks
 from selfplay.bugs.patches.layers import apply_patch
 from selfplay.bugs.test_runs.runner import TestRun, failed_tests, passed_tests
@@ -10,6 +11,8 @@ from selfplay.bugs.validation.validation_state import CheckFailed, ValidationSta
 from selfplay.types import TestTable
 
 OTHER_SEED = 1
+CHANCE_RUNS = 10
+"""Runs of a bug that touches a source of chance, each under a hash seed of its own."""
 
 
 def check_parser(state: ValidationState) -> str:
@@ -146,7 +149,11 @@ def _repaired(state: ValidationState, run: TestRun) -> int:
 
 
 def check_determinism(state: ValidationState) -> str:
-    """Original and buggy state again, under another hash seed; tests that disagree leave."""
+    """Original and buggy state again, under another hash seed; tests that disagree leave.
+
+    A bug that touches a source of chance runs `CHANCE_RUNS` times in all, and one disagreement
+    ends it: what fails with an even chance gets through once in a thousand.
+    """
     assert state.bug_run is not None and state.original_run is not None
     limits = state.limits
     again = state.run(state.bug, hash_seed=OTHER_SEED)
@@ -168,4 +175,18 @@ def check_determinism(state: ValidationState) -> str:
         or stable < limits.min_passing_tests
     ):
         raise CheckFailed("flaky", f"{len(flaky)} tests disagree with themselves: {flaky[:5]}")
-    return f"{len(flaky)} flaky tests left out" if flaky else ""
+    detail = f"{len(flaky)} flaky tests left out" if flaky else ""
+    touched = touches_chance(state.environment.tree, state.bug)
+    return "; ".join(filter(None, (detail, _check_chance(state, touched) if touched else "")))
+
+
+def _check_chance(state: ValidationState, touched: str) -> str:
+    """Run the buggy state again and again. `touched` says which source of chance it reaches."""
+    failing, passing = set(state.fail_to_pass), set(state.pass_to_pass)
+    for seed in range(OTHER_SEED + 1, CHANCE_RUNS):
+        table = state.run(state.bug, hash_seed=seed).table
+        now = {test for test in failing | passing if table.get(test) != "passed"}
+        if now != failing:
+            odd = sorted(now ^ failing)
+            raise CheckFailed("by_chance", f"{touched}; run {seed + 1} disagrees on {odd[:5]}")
+    return f"{CHANCE_RUNS} runs agree ({touched})"
