@@ -40,8 +40,9 @@ from typing import Any
 import torch
 
 from selfplay.cache import cache_root
+from selfplay.config import TrainerConfig
 from selfplay.errors import InfrastructureError, SelfplayError, UserError
-from selfplay.learner.trainer import Trainer, TrainerConfig
+from selfplay.learner.trainer import Trainer
 from selfplay.modeling.model_files import load_model, resolve_model
 from selfplay.policy.transformers import HFTokenizer
 from selfplay.types import TrainingSample

@@ -38,13 +38,13 @@ from safetensors.torch import load_file
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from selfplay.commands.train import train
-from selfplay.config import LearnerConfig, TrainConfig, load_config
-from selfplay.learner.grpo import GrpoLearner, trainer_config
+from selfplay.config import LearnerConfig, MetricsConfig, TrainConfig, load_config
+from selfplay.learner.grpo import GrpoLearner
 from selfplay.learner.packing import pack
 from selfplay.learner.trainer import Trainer
-from selfplay.metrics import MetricsConfig, MetricsLog
 from selfplay.policy.transformers import TransformersPolicy
 from selfplay.run_dir import RunDir
+from selfplay.run_dir.metrics import MetricsLog, within
 from selfplay.sampling import SampleRequest
 from selfplay.scripted.compact import ByteTokenizer, ScriptedPolicy
 from selfplay.seeds import derive_seed
@@ -114,7 +114,7 @@ def compare(play: Play, folder: Path, kills: int, moments: random.Random) -> dic
         "num_kills": len(at),
         "num_lost": len(seen - kept_ids(killed)),
         "num_steps": steps,
-        "num_trained_steps": sum(row["groups_trained"] > 0 for row in rows(killed)),
+        "num_trained_steps": sum(row["learner/groups_trained"] > 0 for row in rows(killed)),
         "num_tensors": len(want),
         "num_tries": json.loads((killed / NAME / "run.json").read_text())["tries"][-1]["try"],
         "startup_s": round(startup_s, 1),
@@ -228,16 +228,16 @@ def play_bytes(runs: Path, steps: int) -> None:
     )
     with RunDir(runs / NAME) as run_dir:
         restored = learner.restore(run_dir)
-        first = int(restored["step"]) + 1 if restored else 0
+        first = restored.step + 1 if restored else 0
         metrics = MetricsLog(run_dir, MetricsConfig(tensorboard=False))
         metrics.truncate_after(first - 1)
         if restored:
-            metrics.ensure(first - 1, restored["metrics"])
+            metrics.ensure(first - 1, restored.metrics)
         sys.stderr.write(READY.decode() + "\n")
         sys.stderr.flush()
         for step in range(first, steps):
-            row = learner.step(byte_groups(learner.policy, step))
-            learner.save(run_dir, step, {"metrics": row})
+            row = within("learner", learner.step(byte_groups(learner.policy, step)))
+            learner.save(run_dir, step, row)
             metrics.log(step, row)
         learner.export(run_dir, steps - 1)
 
@@ -323,7 +323,7 @@ def tiny_trainer(settings: LearnerConfig) -> Trainer:
         num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=16_384,
     )  # fmt: skip
     model: Any = transformers.LlamaForCausalLM(shape)
-    return Trainer(model.eval(), trainer_config(settings))
+    return Trainer(model.eval(), settings)
 
 
 def no_tokenizer() -> Path:

@@ -25,9 +25,10 @@ from pathlib import Path
 
 from selfplay.errors import RepoError
 from selfplay.repo.dependencies.declarations import read_declared
-from selfplay.repo.dependencies.install import TOOLS, download_sdist
+from selfplay.repo.dependencies.install import TOOLS
 from selfplay.repo.dependencies.pip import Unresolvable, levels, run_pip, without
 from selfplay.repo.sources.archives import extract
+from selfplay.repo.sources.pypi import download_sdist
 from selfplay.repo.spec import PypiSource, RepoSpec, load_spec
 
 log = logging.getLogger("gpu_pack")

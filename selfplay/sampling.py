@@ -73,7 +73,10 @@ class Policy(Protocol):
 
 @runtime_checkable
 class ServedPolicy(Policy, Protocol):
-    """A policy behind servers. May be asked by several threads at once."""
+    """A policy behind servers. May be asked by several threads at once; `max_concurrency` requests
+    keep it busy."""
+
+    max_concurrency: int
 
     def try_sample(
         self, requests: Sequence[SampleRequest]

@@ -9,7 +9,7 @@ All records are frozen, slotted and keyword-only. Nothing here imports torch, vl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 Role = Literal["injector", "solver"]
@@ -50,16 +50,22 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Control parameters of one injection (arXiv 2512.18552); defaults are those of `validate`.
-
-    inverse_hunks    inverse mutation of each hunk of the bug patch, and not of each file alone
-    """
+    """Control parameters of one injection (arXiv 2512.18552); defaults are those of `validate`."""
 
     min_passing_tests: int = 5
+    """Tests that must pass on the original."""
     min_changed_files: int = 1
+    """Files that the bug patch must change."""
     min_failing_tests: int = 1
+    """Tests that must fail with the bug."""
     script_timeout_s: float = 90.0
+    """Seconds of one run of the test script."""
     inverse_hunks: bool = False
+    """Each hunk of the bug patch must have a part in the failures, not just each file."""
+
+    def limits(self) -> Limits:
+        """These alone, of a part of the configuration that holds more."""
+        return Limits(**{item.name: getattr(self, item.name) for item in fields(Limits)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

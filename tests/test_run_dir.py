@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfplay import __version__
-from selfplay.episodes import episode_from_dict, episode_to_dict
 from selfplay.errors import UserError
-from selfplay.run_dir import SUMMARY_KEYS, RunDir, code_state, read_episodes
+from selfplay.run_dir import SUMMARY_KEYS, RunDir
+from selfplay.run_dir.episodes import episode_from_dict, episode_to_dict, read_episodes
+from selfplay.run_dir.provenance import code_state
 from selfplay.types import Episode, Trajectory, Turn
 
 CONFIG = "seed: 3\nsteps: 4\nlearner:\n  learning_rate: 0.1\n"
@@ -191,6 +192,20 @@ def test_a_resumed_run_keeps_its_configuration(tmp_path: Path) -> None:
         assert run.config.read_text() == longer
         kept = sorted(path.name for path in run.logs.glob("config-before-*"))
         assert kept == ["config-before-try1.yaml", "config-before-try2.yaml"]
+
+
+def test_a_run_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    """Its configuration lacks the keys that came later, and holds one that is gone."""
+    old = CONFIG + "  save_every: 1\n"
+    new = CONFIG + "  device: auto\n"
+    with RunDir(tmp_path / "a") as run:
+        run.write_config(old)
+        run.append_episodes([make_episode()])
+    with RunDir(tmp_path / "a") as run:
+        with pytest.raises(UserError, match=r"learner\.device;"):
+            run.write_config(new.replace("auto", "cuda"), defaults=new)
+        run.write_config(new, defaults=new)
+        assert run.config.read_text() == new
 
 
 def test_a_torn_last_line_is_moved_away_at_open(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Literal
 
 from selfplay.agent.tools import TOOLS, BadArguments, ToolBox
 from selfplay.chat import BadCall, ChatRenderer, ToolCall
+from selfplay.config import AgentLimits
 from selfplay.errors import InfrastructureError, SandboxSpent
 from selfplay.sampling import SampleRequest, logprob_temperature
 from selfplay.sandbox.session.session import Session
@@ -46,27 +47,6 @@ MIN_ANSWER = 16
 """Tokens that must be left for a turn to begin."""
 MIN_OBSERVATION = 64
 """Bytes below which an observation is not cut any further."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentLimits:
-    """Bounds of one episode; each has its own ending.
-
-    max_tokens       whole length of the trajectory: prompt, answers and observations
-    max_turn_tokens  one answer; a longer one is cut, which is a bad call
-    wall_s           seconds since the episode was opened, waiting for the policy included
-    command_s        seconds of one command
-    max_bad_calls    bad calls on end after which the episode is over
-    max_output       bytes of one observation
-    """
-
-    max_turns: int = 128
-    max_tokens: int = 131_072
-    max_turn_tokens: int = 4096
-    wall_s: float = 1800.0
-    command_s: float = 120.0
-    max_bad_calls: int = 4
-    max_output: int = 8000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

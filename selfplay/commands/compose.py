@@ -7,14 +7,12 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from selfplay.agent.loop import OnTurn
-from selfplay.bug_sources.commits import at_commit, commit_environment, read_commit, split_name
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.commands.output import say
 from selfplay.config import (
-    LearnerConfig,
     PolicyConfig,
     ReposConfig,
     SandboxConfig,
@@ -22,18 +20,20 @@ from selfplay.config import (
     TrainConfig,
 )
 from selfplay.corpus.corpus import Corpus
-from selfplay.corpus.suite import SuiteTask
 from selfplay.curriculum.agentic import AgenticScaffold
 from selfplay.curriculum.compact import CompactScaffold
 from selfplay.curriculum.scaffold import RepoContext, RolloutContext, Sampling, Scaffold
 from selfplay.errors import UserError
+from selfplay.learning import Learner
 from selfplay.repo.prepare import PreparedRepo, prepare
-from selfplay.repo.spec import find_repos_dir, load_spec, spec_from
+from selfplay.repo.spec import find_repos_dir, load_spec
 from selfplay.run_dir import RunDir
 from selfplay.sampling import Policy
-from selfplay.sandbox.base import Environment
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.sandbox.select import Options, open_sandbox
+
+if TYPE_CHECKING:
+    from selfplay.learner.distributed import World
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +45,6 @@ ENGINES = ("transformers", "vllm", "openai", "scripted")
 def sandbox_pool(config: SandboxConfig) -> Iterator[SandboxPool]:
     """Open the configured sandbox; closed, with all it holds, at the end."""
     workers = config.num_workers or os.cpu_count() or 1
-    if workers < 1:
-        raise UserError(f"sandbox.num_workers={workers}: must be at least 1")
     options = Options(preload=config.preload, num_workers=workers, runtime=config.runtime)
     pool = SandboxPool(open_sandbox(config.name, options), num_workers=workers)
     try:
@@ -71,55 +69,6 @@ def prepare_repos(
         say(f"preparing {name}")
         spec = load_spec(name, repos_dir(config))
         prepared[spec.name] = prepare(spec, pool.sandbox)
-    return prepared
-
-
-def suite_environments(
-    tasks: Sequence[SuiteTask], config: ReposConfig, pool: SandboxPool
-) -> dict[str, Environment]:
-    """{task.repo: environment} of a suite's tasks, for grading alone: nothing is discovered at the
-    commits of mined bugs."""
-    bases = _bases(tasks, config, pool)
-    found: dict[str, Environment] = {}
-    for name in dict.fromkeys(task.solve_task.repo for task in tasks):
-        base, commit = split_name(name)
-        prepared = bases[base]
-        found[name] = (
-            commit_environment(prepared, read_commit(prepared, commit))
-            if commit
-            else prepared.environment
-        )
-    return found
-
-
-def prepare_suite(
-    tasks: Sequence[SuiteTask], config: ReposConfig, pool: SandboxPool
-) -> dict[str, PreparedRepo]:
-    """{task.repo: repository} of a suite's tasks, with what solvers need to be shown."""
-    bases = _bases(tasks, config, pool)
-    found: dict[str, PreparedRepo] = {}
-    for name in dict.fromkeys(task.solve_task.repo for task in tasks):
-        base, commit = split_name(name)
-        if commit:
-            say(f"preparing {name}")
-        found[name] = at_commit(bases[base], commit, pool.sandbox) if commit else bases[base]
-    return found
-
-
-def _bases(
-    tasks: Sequence[SuiteTask], config: ReposConfig, pool: SandboxPool
-) -> dict[str, PreparedRepo]:
-    """Repositories of a suite by name: from `repos/`, else as the suite says."""
-    documents: dict[str, Mapping[str, Any]] = {}
-    for task in tasks:
-        documents.setdefault(split_name(task.solve_task.repo)[0], task.environment)
-    folder = repos_dir(config)
-    prepared = {}
-    for name, document in documents.items():
-        known = (folder / f"{name}.yaml").is_file() or not document.get("source")
-        spec = load_spec(name, folder) if known else spec_from(name, document)
-        say(f"preparing {name}")
-        prepared[name] = prepare(spec, pool.sandbox)
     return prepared
 
 
@@ -164,24 +113,11 @@ def scaffold_class(config: ScaffoldConfig) -> type[Scaffold]:
     return found
 
 
-def check_scaffold(scaffold: ScaffoldConfig) -> None:
-    """Raises `UserError` for what no episode can be played with."""
-    scaffold_class(scaffold)
-    agent = scaffold.agent
-    for name in ("max_turns", "max_tokens", "max_turn_tokens", "max_bad_calls", "num_open"):
-        if getattr(agent, name) < 1:
-            raise UserError(f"scaffold.agent.{name}={getattr(agent, name)}: must be at least 1")
-    for name in ("wall_s", "command_s", "max_output"):
-        if getattr(agent, name) <= 0:
-            raise UserError(f"scaffold.agent.{name}={getattr(agent, name)}: must be above 0")
-
-
 def open_policy(config: PolicyConfig, scaffold: ScaffoldConfig | None = None) -> Policy:
     """A policy for inference alone (`inject`, `evaluate`); scripted ones know one scaffold each."""
-    scaffold = scaffold or ScaffoldConfig()
-    check_scaffold(scaffold)
+    roles = scaffold_class(scaffold or ScaffoldConfig())
     if config.engine == "scripted":
-        return scaffold_class(scaffold).scripted()
+        return roles.scripted()
     if config.engine == "openai":
         from selfplay.policy.openai import open_openai
 
@@ -204,23 +140,11 @@ def usage_of(policy: Policy) -> dict[str, float | None] | None:
     return policy.usage() if isinstance(policy, OpenAIPolicy) else None
 
 
-def check_weights(learner: LearnerConfig) -> None:
-    """Raises `UserError` for loss weights of roles that nothing can be learned with."""
-    for name in ("injector_weight", "solver_weight"):
-        if getattr(learner, name) < 0:
-            raise UserError(f"learner.{name}={getattr(learner, name)}: must be at least 0")
-    if learner.injector_weight == learner.solver_weight == 0:
-        raise UserError(
-            "learner.injector_weight and learner.solver_weight are both 0: no role would learn"
-        )
-
-
-def open_trained(config: TrainConfig, run_dir: RunDir, world: Any = None) -> Any:
+def open_trained(config: TrainConfig, run_dir: RunDir, world: World | None = None) -> Learner:
     """The learner with the policy that it trains, on rank 0 of `world` (None: one process)."""
     engine = config.policy.engine
     if engine in ("scripted", "openai"):
         raise UserError(f"policy={engine} has no weights to train; add learner=none")
-    check_weights(config.learner)
     longest = scaffold_class(config.scaffold).longest(config.scaffold, config.policy)
     policy, learner, seed = config.policy, config.learner, config.seed
     worlds = () if world is None else (world,)

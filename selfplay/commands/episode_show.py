@@ -9,13 +9,13 @@ from pathlib import Path
 from selfplay.commands.output import print_json
 from selfplay.commands.transcript import episode_text
 from selfplay.config import EpisodeConfig, load_config
-from selfplay.episodes import episode_to_dict
 from selfplay.errors import UserError
-from selfplay.run_dir import read_episodes
+from selfplay.run_dir.episodes import episode_to_dict, read_episodes
 
 HELP = """
-keys: run=DIR (holds episodes.jsonl), id=EPISODE_ID (or a part of it; default: all of them),
-      max_lines=N of an argument or observation, json=true (the stored lines)
+keys: run=DIR (holds episodes.jsonl) or run=FILE (the attempts of an evaluation),
+      id=EPISODE_ID (or a part of it; default: all of them), max_lines=N of an argument or
+      observation, json=true (the stored lines)
 Prints each episode with its task, its turns and its verdict. Exit code 1 when none matches.
 """
 
@@ -24,13 +24,15 @@ def run(overrides: Sequence[str]) -> int:
     """Print the episodes whose id holds `id`."""
     config = load_config(EpisodeConfig, "episode_show", overrides)
     path = Path(config.run)
-    if not (path / "episodes.jsonl").is_file():
-        raise UserError(f"run={path}: has no episodes.jsonl; name a run or an inject directory")
-    if config.max_lines < 2:
-        raise UserError(f"max_lines={config.max_lines}: must be at least 2")
+    file = path if path.is_file() else path / "episodes.jsonl"
+    if not file.is_file():
+        raise UserError(
+            f"run={path}: has no episodes.jsonl; name a run or an inject directory, or the "
+            "attempts of an evaluation"
+        )
     found = [
         episode_to_dict(episode)
-        for episode in read_episodes(path)
+        for episode in read_episodes(file)
         if config.id is None or config.id in episode.episode_id
     ]
     if config.json:

@@ -11,7 +11,7 @@ from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.bugs.validation.validate import validate
 from selfplay.commands.compose import sandbox_pool
 from selfplay.commands.output import print_json, print_table, say
-from selfplay.commands.validate import EXIT_CODES, limits_of, open_repo
+from selfplay.commands.validate import EXIT_CODES, open_repo
 from selfplay.config import GradeConfig, load_config
 from selfplay.errors import UserError
 from selfplay.types import SolveTask
@@ -35,7 +35,7 @@ def run(overrides: Sequence[str]) -> int:
     with sandbox_pool(config.sandbox) as pool:
         prepared = open_repo(config, pool)
         runner = TestRunner(pool.sandbox, prepared.environment)
-        checked = validate(artifact, prepared.environment, runner, limits_of(config))
+        checked = validate(artifact, prepared.environment, runner, config.limits())
         if checked.verdict != "valid":
             say(f"{config.artifact} is {checked.verdict} ({checked.reason}); nothing to grade")
             return EXIT_CODES[checked.verdict]
@@ -45,7 +45,7 @@ def run(overrides: Sequence[str]) -> int:
             artifact=artifact,
             fail_to_pass=checked.fail_to_pass,
             pass_to_pass=checked.pass_to_pass,
-            limits=limits_of(config),
+            limits=config.limits(),
         )
         report = grade(task, patch, runner)
     if config.json:

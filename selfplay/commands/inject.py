@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from selfplay.commands.compose import (
@@ -22,9 +23,10 @@ from selfplay.curriculum.compact import CompactRoles
 from selfplay.curriculum.injecting import Injection, inject
 from selfplay.curriculum.scaffold import RolloutContext, Sampling
 from selfplay.curriculum.targets import RepoTargets, TaskSampler
-from selfplay.episodes import episode_to_dict
 from selfplay.errors import UserError
+from selfplay.export.sources import keep_sources
 from selfplay.files import append_json_lines
+from selfplay.run_dir.episodes import episode_to_dict
 from selfplay.types import Episode
 
 MAX_SHOWN = 50
@@ -45,9 +47,9 @@ Exit code 0 when at least one bug is valid, else 1.
 def run(overrides: Sequence[str]) -> int:
     """Inject, validate, keep; print one line an episode."""
     config = load_config(InjectConfig, "inject", overrides)
-    names = repo_names(config)
-    if config.source == "procedural":
-        config.policy.engine = "scripted"
+    names = config.names
+    procedural = config.source == "procedural"
+    policy_config = replace(config.policy, engine="scripted") if procedural else config.policy
     sampling = Sampling(
         temperature=config.policy.temperature,
         injector_temperature=config.injector.temperature,
@@ -62,7 +64,8 @@ def run(overrides: Sequence[str]) -> int:
         raise UserError(f"out={out}: cannot be written ({error.strerror})") from None
     with sandbox_pool(config.sandbox) as pool, Corpus(out / "corpus.sqlite") as corpus:
         repos = prepare_repos(names, config.repos, pool)
-        policy = open_policy(config.policy, config.scaffold)
+        keep_sources(out, (prepared.spec for prepared in repos.values()))
+        policy = open_policy(policy_config, config.scaffold)
         context = make_rollout_context(policy, repos, pool, config.scaffold, sampling, show_turn)
         keep_originals(context.repo_contexts.values(), corpus)
         if config.source == "policy":
@@ -86,32 +89,16 @@ def run(overrides: Sequence[str]) -> int:
     return 0 if any(row["bug_id"] for row in rows) else 1
 
 
-def repo_names(config: InjectConfig) -> list[str]:
-    """The repositories that are meant. Raises `UserError` for keys that do not go together."""
-    if config.source not in ("policy", "procedural"):
-        raise UserError(f"source={config.source!r}: must be policy or procedural")
-    for key in ("n", "num_bugs"):
-        number = getattr(config, key)
-        if number is not None and number < 1:
-            raise UserError(f"{key}={number}: must be at least 1")
-    names = [config.repo] if isinstance(config.repo, str) else [str(name) for name in config.repo]
-    if config.source == "policy" and (len(names) != 1 or config.num_bugs):
-        raise UserError("several repositories and num_bugs= need source=procedural")
-    if not names:
-        raise UserError("repo=[]: name at least one repository")
-    return names
-
-
 def by_policy(
     config: InjectConfig, context: RolloutContext, corpus: Corpus, out: Path
 ) -> list[Row]:
     """One episode for each of `n` seeds, stored in `episodes.jsonl`."""
     assert config.num_tries is not None, "num_bugs has no part in what a policy is asked"
-    config.curriculum.num_groups, config.curriculum.seeds_per_group = 1, config.num_tries
+    shape = replace(config.curriculum, num_groups=1, seeds_per_group=config.num_tries)
     sampler = TaskSampler(
         {n: RepoTargets(c.prepared, config.scaffold) for n, c in context.repo_contexts.items()},
         context.scaffold,
-        curriculum=config.curriculum,
+        curriculum=shape,
         injector=config.injector,
         seed=config.seed,
     )

@@ -9,16 +9,15 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from selfplay.commands.compose import (
-    check_scaffold,
     keep_originals,
     make_rollout_context,
     open_policy,
     open_trained,
     prepare_repos,
     sandbox_pool,
+    scaffold_class,
 )
 from selfplay.commands.output import print_json, say
 from selfplay.commands.selfcheck import self_check
@@ -34,11 +33,12 @@ from selfplay.curriculum.scaffold import RolloutContext, Sampling
 from selfplay.curriculum.step import StepRules
 from selfplay.curriculum.targets import RepoTargets, TaskSampler
 from selfplay.errors import UserError
-from selfplay.metrics import MetricsLog, check_metrics
+from selfplay.export.sources import keep_sources
+from selfplay.learning import Learner, Restored
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.rewards import make_injector_reward, make_solver_reward
 from selfplay.run_dir import RunDir
-from selfplay.sampling import Policy
+from selfplay.run_dir.metrics import MetricsLog, check_metrics
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.seeds import derive_rng
 from selfplay.types import SolveTask
@@ -58,18 +58,16 @@ class Opened:
     """The pieces of a run, once everything could be opened; `trained` names its repositories."""
 
     context: RolloutContext
-    learner: Any | None
+    learner: Learner | None
     first_step: int
-    restored: dict[str, Any] | None
+    restored: Restored | None
     trained: tuple[str, ...]
 
 
 def run(overrides: Sequence[str]) -> int:
     """Train to the last step; exit code 0 and a `summary.json` at the end."""
     config = load_config(TrainConfig, "train", overrides)
-    if config.resume not in ("auto", "never"):
-        raise UserError(f"resume={config.resume!r}: must be auto or never")
-    check_scaffold(config.scaffold)
+    scaffold_class(config.scaffold)
     check_metrics(config.metrics)
     if not is_launched():
         return train(config, functools.partial(open_trained, config))
@@ -91,14 +89,14 @@ def is_launched() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
-def train(config: TrainConfig, open_learner: Callable[[RunDir], Any]) -> int:
+def train(config: TrainConfig, open_learner: Callable[[RunDir], Learner]) -> int:
     """The whole loop in this process; what `open_learner` opens may reach into others."""
     began = time.monotonic()
     with ExitStack() as stack:
         run_dir = stack.enter_context(
             RunDir(Path(config.runs_dir) / config.name, resume=config.resume == "auto")
         )
-        run_dir.write_config(to_yaml(config))
+        run_dir.write_config(to_yaml(config), defaults=to_yaml(TrainConfig()))
         watcher = stack.enter_context(RunWatcher(config.name, config.steps))
         pool = stack.enter_context(sandbox_pool(config.sandbox))
         tasks, held_out = load_tasks(config)
@@ -111,6 +109,7 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Any]) -> int:
             )
         trained = tuple(repos)
         repos |= prepare_repos(held_out, config.repos, pool) if held_out else {}
+        keep_sources(run_dir.path, (repos[name].spec for name in trained))
         opened = open_run(config, run_dir, repos, trained, pool, open_learner)
         say("self-check: one generation; in each repository a command, and a bug graded both ways")
         self_check(opened.context, trained, config.scaffold)
@@ -123,8 +122,9 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Any]) -> int:
         deadline = step_deadline(config, began, spent)
         done = controller.run(opened.first_step, config.steps, deadline)
         if opened.learner is not None:
-            opened.learner.export(run_dir, done - 1)
-            opened.learner.team.dismiss()
+            if done:
+                opened.learner.export(run_dir, done - 1)
+            opened.learner.dismiss()
         evaluated(config, run_dir, opened.context, tasks, ("after", done), watcher)
         summary = summarise(config, run_dir, corpus, wall_s=run_dir.add_wall(began))
     if config.json:
@@ -156,16 +156,14 @@ def open_run(
     repos: dict[str, PreparedRepo],
     trained: tuple[str, ...],
     pool: SandboxPool,
-    open_learner: Callable[[RunDir], Any],
+    open_learner: Callable[[RunDir], Learner],
 ) -> Opened:
     """Policy, learner and context, restored from the newest whole checkpoint."""
-    learner: Any | None = None
-    first_step = 0
+    learner: Learner | None = None
     if config.learner.enabled:
         learner = open_learner(run_dir)
-        policy: Policy = learner.policy
-        restored = learner.restore(run_dir)
-        first_step = int(restored["step"]) + 1 if restored else 0
+        policy, restored = learner.policy, learner.restore(run_dir)
+        first_step = restored.step + 1 if restored else 0
     else:
         policy, restored = open_policy(config.policy, config.scaffold), None
         first_step = run_dir.next_step()
@@ -189,7 +187,7 @@ def open_metrics(config: TrainConfig, run_dir: RunDir, opened: Opened) -> Metric
     metrics = MetricsLog(run_dir, config.metrics)
     metrics.truncate_after(opened.first_step - 1)
     if opened.restored:
-        metrics.ensure(opened.first_step - 1, opened.restored["metrics"])
+        metrics.ensure(opened.first_step - 1, opened.restored.metrics)
     return metrics
 
 
@@ -276,6 +274,8 @@ def evaluated(
         config.evaluation.num_samples,
         lambda done, total: watcher.evaluating(when, done, total),
     )
+    if result.stopped is not None:
+        raise result.stopped
     spent = time.monotonic() - began
     run_dir.write_json(f"eval_{when}.json", {"step": step, **result.to_json(), "seconds": spent})
     return spent

@@ -15,7 +15,7 @@ from selfplay.config import ValidateConfig, load_config
 from selfplay.repo.prepare import PreparedRepo, prepare
 from selfplay.repo.spec import load_spec
 from selfplay.sandbox.pool import SandboxPool
-from selfplay.types import Limits, ValidationReport
+from selfplay.types import ValidationReport
 
 HELP = """
 keys: repo=NAME_OR_PATH artifact=DIR, min_passing_tests=5 min_changed_files=1
@@ -24,17 +24,6 @@ Exit code 0 valid, 1 invalid, 3 undecided (infrastructure).
 """
 
 EXIT_CODES = {"valid": 0, "invalid": 1, "undecided": 3}
-
-
-def limits_of(config: ValidateConfig) -> Limits:
-    """The limits that the keys of the command line state."""
-    return Limits(
-        min_passing_tests=config.min_passing_tests,
-        min_changed_files=config.min_changed_files,
-        min_failing_tests=config.min_failing_tests,
-        script_timeout_s=config.script_timeout_s,
-        inverse_hunks=config.inverse_hunks,
-    )
 
 
 def open_repo(config: ValidateConfig, pool: SandboxPool) -> PreparedRepo:
@@ -49,7 +38,7 @@ def run(overrides: Sequence[str]) -> int:
     with sandbox_pool(config.sandbox) as pool:
         prepared = open_repo(config, pool)
         runner = TestRunner(pool.sandbox, prepared.environment)
-        report = validate(artifact, prepared.environment, runner, limits_of(config))
+        report = validate(artifact, prepared.environment, runner, config.limits())
     if config.json:
         print_json(report_document(report))
     else:

@@ -7,9 +7,8 @@ import itertools
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -24,7 +23,7 @@ from selfplay.config import LearnerConfig, WarmstartConfig, load_config
 from selfplay.corpus.corpus import Corpus
 from selfplay.curriculum.compact import CompactRoles
 from selfplay.errors import UserError
-from selfplay.files import append_json_lines, read_json_lines, write_atomic
+from selfplay.files import append_json_lines, write_atomic
 from selfplay.roles.compact.injector import CompactInjector
 from selfplay.sampling import Tokenizer
 from selfplay.sandbox.pool import SandboxPool
@@ -32,12 +31,16 @@ from selfplay.seeds import derive_rng
 from selfplay.types import Target
 from selfplay.warmstart.bare_examples import CodeSource, bare_examples, code_source
 from selfplay.warmstart.examples import (
-    SupervisedExample,
     history_example,
     injector_example,
     solver_example,
 )
+from selfplay.warmstart.lessons import Lesson, lesson_line, read_lessons, split
 from selfplay.warmstart.procedural_bugs import ProceduralBug, in_turn, validated_bugs
+
+if TYPE_CHECKING:
+    from selfplay.learner.supervised import SupervisedStep
+    from selfplay.learner.trainer import Trainer
 
 HELP = """
 keys: out=DIR (examples.jsonl, bare.jsonl, corpus.sqlite, adapter/, record.json go there),
@@ -51,23 +54,11 @@ HISTORY_SHARE = 0.2
 """Share of injector examples that are told as "undo this change" instead of by a hint."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lesson:
-    """One supervised example as the learner wants it; `function` keeps splits apart."""
-
-    role: str
-    function: str
-    token_ids: tuple[int, ...]
-    loss_mask: tuple[int, ...]
-
-
 def run(overrides: Sequence[str]) -> int:
     """Make examples, train, save the adapter and the record of how it came to be."""
     config = load_config(WarmstartConfig, "warmstart", overrides)
     began = time.monotonic()
     sources = [code_source(name) for name in config.sources]
-    if bool(sources) != (config.num_bare > 0):
-        raise UserError("sources=[...] and num_bare=N belong together: give both or neither")
     out = Path(config.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -88,8 +79,7 @@ def run(overrides: Sequence[str]) -> int:
         make_bare_examples(config, sources, learner.policy.tokenizer, bare)
         write_atomic(out / "bare.done", b"")
     files = [file, bare] if config.num_bare else [file]
-    lessons = [read_lesson(line) for path in files for _, line in read_json_lines(path)]
-    train, held_out = split(lessons, config.held_out_fraction, config.seed)
+    train, held_out = split(read_lessons(files), config.held_out_fraction, config.seed)
     say(f"{len(train)} examples to learn from, {len(held_out)} held out (other functions)")
     history = fit(config, learner.trainer, train, held_out)
     learner.save_adapter(out / "adapter")
@@ -186,45 +176,11 @@ def bugs_of(
     )
 
 
-def lesson_line(example: SupervisedExample, function: str) -> dict[str, Any]:
-    """The stored form."""
-    return {
-        "role": example.role,
-        "function": function,
-        "prompt_ids": list(example.prompt_ids),
-        "answer_ids": list(example.answer_ids),
-        "answer": example.answer,
-    }
-
-
-def read_lesson(line: dict[str, Any]) -> Lesson:
-    """Inverse of `lesson_line`, with the loss on the answer alone."""
-    prompt, answer = tuple(line["prompt_ids"]), tuple(line["answer_ids"])
-    return Lesson(
-        role=line["role"],
-        function=line["function"],
-        token_ids=prompt + answer,
-        loss_mask=(0,) * len(prompt) + (1,) * len(answer),
-    )
-
-
-def split(
-    lessons: Sequence[Lesson], fraction: float, seed: int
-) -> tuple[list[Lesson], list[Lesson]]:
-    """Hold out whole functions, so that no listing is on both sides."""
-    names = sorted({lesson.function for lesson in lessons})
-    held = set(derive_rng(seed, "split").sample(names, max(1, int(len(names) * fraction))))
-    return (
-        [lesson for lesson in lessons if lesson.function not in held],
-        [lesson for lesson in lessons if lesson.function in held],
-    )
-
-
 def fit(
-    config: WarmstartConfig, trainer: Any, train: Sequence[Lesson], held_out: Sequence[Lesson]
-) -> list[Any]:
+    config: WarmstartConfig, trainer: Trainer, train: Sequence[Lesson], held_out: Sequence[Lesson]
+) -> list[SupervisedStep]:
     """Supervised steps with a progress bar."""
-    from selfplay.learner.supervised import SupervisedConfig, SupervisedStep, train_supervised
+    from selfplay.learner.supervised import train_supervised
 
     bar = tqdm(unit="step", desc="supervised")
 
@@ -234,14 +190,6 @@ def fit(
         tail = "" if step.held_out_loss is None else f", held out {step.held_out_loss:.3f}"
         bar.set_postfix_str(f"loss {step.loss:.3f}, {step.tokens_per_s:.0f} tok/s{tail}")
 
-    settings = SupervisedConfig(
-        learning_rate=config.learning_rate,
-        epochs=config.epochs,
-        batch_tokens=config.batch_tokens,
-        max_seconds=config.max_minutes * 60,
-        eval_every=40,
-        seed=config.seed,
-    )
-    history = train_supervised(trainer, train, settings, held_out=held_out, progress=show)
+    history = train_supervised(trainer, train, config, held_out=held_out, progress=show)
     bar.close()
     return history

@@ -8,42 +8,30 @@ from selfplay.config.commands import (
     GradeConfig,
     InjectConfig,
     MineConfig,
+    MiningLimits,
     RepoConfig,
     TrainConfig,
     ValidateConfig,
     WarmstartConfig,
 )
-from selfplay.config.curriculum import (
-    CurriculumConfig,
-    EvalConfig,
-    InjectorConfig,
-    RewardConfig,
-)
+from selfplay.config.curriculum import CurriculumConfig, EvalConfig, InjectorConfig, RewardConfig
 from selfplay.config.learner import (
     LearnerConfig,
+    LossConfig,
+    RepetitionConfig,
+    SupervisedConfig,
+    TrainerConfig,
 )
-from selfplay.config.loading import (
-    find_conf_dir,
-    load_config,
-    read_config,
-    to_yaml,
-)
-from selfplay.config.policy import (
-    OpenAIConfig,
-    PolicyConfig,
-    VLLMConfig,
-)
-from selfplay.config.sandbox import (
-    ReposConfig,
-    SandboxConfig,
-)
-from selfplay.config.scaffold import (
-    AgentConfig,
-    ScaffoldConfig,
-)
+from selfplay.config.loading import GONE, find_conf_dir, load_config, read_config, to_yaml
+from selfplay.config.metrics import MetricsConfig
+from selfplay.config.policy import OpenAIConfig, PolicyConfig, VLLMConfig
+from selfplay.config.sandbox import ReposConfig, SandboxConfig
+from selfplay.config.scaffold import AgentConfig, AgentLimits, ScaffoldConfig
 
 __all__ = [
+    "GONE",
     "AgentConfig",
+    "AgentLimits",
     "CurriculumConfig",
     "DoctorConfig",
     "EpisodeConfig",
@@ -54,15 +42,21 @@ __all__ = [
     "InjectConfig",
     "InjectorConfig",
     "LearnerConfig",
+    "LossConfig",
+    "MetricsConfig",
     "MineConfig",
+    "MiningLimits",
     "OpenAIConfig",
     "PolicyConfig",
+    "RepetitionConfig",
     "RepoConfig",
     "ReposConfig",
     "RewardConfig",
     "SandboxConfig",
     "ScaffoldConfig",
+    "SupervisedConfig",
     "TrainConfig",
+    "TrainerConfig",
     "VLLMConfig",
     "ValidateConfig",
     "WarmstartConfig",

@@ -7,91 +7,147 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from selfplay.config.curriculum import CurriculumConfig, EvalConfig, InjectorConfig, RewardConfig
-from selfplay.config.learner import LearnerConfig
+from selfplay.config.checks import above, at_least, one_of, share
+from selfplay.config.curriculum import (
+    CurriculumConfig,
+    EvalConfig,
+    InjectorConfig,
+    RewardConfig,
+    check_limits,
+)
+from selfplay.config.learner import LearnerConfig, SupervisedConfig
+from selfplay.config.metrics import MetricsConfig
 from selfplay.config.policy import PolicyConfig
 from selfplay.config.sandbox import ReposConfig, SandboxConfig
 from selfplay.config.scaffold import ScaffoldConfig
-from selfplay.metrics import MetricsConfig
+from selfplay.errors import UserError
+from selfplay.types import Limits
 
 
-@dataclass(kw_only=True)
-class TrainConfig:
-    """`selfplay train`: one self-play run.
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What every command takes."""
 
-    `max_minutes`: this start plays no step that would not be over by then, with time left for the
-    evaluation after training; the same command goes on for as long again.
-    """
+    json: bool = False
+    """Print the result as one JSON document."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SandboxedCommand(Command):
+    """What every command takes that runs code of repositories."""
+
+    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
+    """Where code runs."""
+    repos: ReposConfig = field(default_factory=ReposConfig)
+    """Which repositories."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayingCommand(SandboxedCommand):
+    """What every command takes in which a policy answers."""
+
+    seed: int = 0
+    """Of all draws."""
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    """Which weights answer."""
+    scaffold: ScaffoldConfig = field(default_factory=ScaffoldConfig)
+    """How the roles work."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(PlayingCommand):
+    """`selfplay train`: one self-play run."""
 
     name: str = "train"
+    """Name of the run."""
     runs_dir: str = "runs"
+    """Folder of the runs; this one is written to runs_dir/name."""
     steps: int = 150
+    """Steps of the run; one that is resumed may have more."""
     max_minutes: float | None = None
-    seed: int = 0
+    """This start plays no step that would not be over by then, with time left for the evaluation
+    after training; the same command goes on for as long again. null: no bound."""
     resume: str = "auto"
-    json: bool = False
-    policy: PolicyConfig = field(default_factory=PolicyConfig)
-    scaffold: ScaffoldConfig = field(default_factory=ScaffoldConfig)
-    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
-    repos: ReposConfig = field(default_factory=ReposConfig)
+    """auto goes on with a run that is there, never refuses."""
     injector: InjectorConfig = field(default_factory=InjectorConfig)
+    """What is asked of the injector."""
     reward: RewardConfig = field(default_factory=RewardConfig)
+    """Rewards of both roles."""
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
+    """Shape of one step."""
     learner: LearnerConfig = field(default_factory=LearnerConfig)
+    """GRPO."""
     evaluation: EvalConfig = field(default_factory=EvalConfig)
+    """Held-out evaluation before and after training."""
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    """Sinks beside metrics.jsonl."""
+
+    def __post_init__(self) -> None:
+        one_of(self, "", "resume", ("auto", "never"))
 
 
-@dataclass(kw_only=True)
-class WarmstartConfig:
-    """`selfplay warmstart`: a supervised start in both roles from validated procedural bugs.
-
-    `injector_share`: part of the bugs that also teach the injector; all teach the solver.
-    `num_bare` repairs without tests of the code of `sources`: stdlib, installed packages,
-    directories.
-    """
+@dataclass(frozen=True, kw_only=True)
+class WarmstartConfig(PlayingCommand, SupervisedConfig):
+    """`selfplay warmstart`: a supervised start in both roles from validated procedural bugs."""
 
     out: str = MISSING
-    seed: int = 0
-    json: bool = False
+    """Folder of examples, corpus, adapter and record."""
     num_bugs: int = 800
+    """Procedural bugs to learn from."""
     max_bugs_per_function: int = 4
+    """Bugs of one function."""
     injector_share: float = 1.0
+    """Part of the bugs that also teach the injector; all teach the solver."""
     sources: list[str] = field(default_factory=list)
+    """Code that is broken and repaired as text: stdlib, installed packages, directories."""
     num_bare: int = 0
-    epochs: float = 1.0
-    learning_rate: float = 1e-3
-    batch_tokens: int = 8192
+    """Repairs of the code of `sources`, whose tests are not run."""
     held_out_fraction: float = 0.05
+    """Part of the functions whose examples are held out."""
     rank: int = 16
-    max_minutes: float = 60.0
-    policy: PolicyConfig = field(default_factory=PolicyConfig)
-    scaffold: ScaffoldConfig = field(default_factory=ScaffoldConfig)
-    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
-    repos: ReposConfig = field(default_factory=ReposConfig)
+    """Rank of the adapter."""
     injector: InjectorConfig = field(default_factory=InjectorConfig)
+    """Limits that a bug must meet."""
+
+    def __post_init__(self) -> None:
+        SupervisedConfig.__post_init__(self)
+        share(self, "", "injector_share", "held_out_fraction")
+        at_least(self, "", 1, "num_bugs", "max_bugs_per_function", "rank")
+        if bool(self.sources) != (self.num_bare > 0):
+            raise UserError("sources=[...] and num_bare=N belong together: give both or neither")
 
 
-@dataclass(kw_only=True)
-class InjectConfig:
-    """`selfplay inject`: N injection episodes; `repo` is a name, a path, or a list of them.
-
-    `n` tries of each repository: 8, or without bound where `num_bugs` ends the work.
-    """
+@dataclass(frozen=True, kw_only=True)
+class InjectConfig(PlayingCommand):
+    """`selfplay inject`: N injection episodes, or procedural bugs."""
 
     repo: Any = MISSING
+    """A name, a path, or a list of them."""
     n: int | None = None
+    """Tries of each repository; null: 8, or without bound where `num_bugs` ends the work."""
     num_bugs: int | None = None
-    seed: int = 0
+    """Bugs that end the work, with source=procedural; null: no such end."""
     out: str = "runs/inject"
-    json: bool = False
+    """Folder of bugs and episodes."""
     source: str = "policy"
-    policy: PolicyConfig = field(default_factory=PolicyConfig)
-    scaffold: ScaffoldConfig = field(default_factory=ScaffoldConfig)
-    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
-    repos: ReposConfig = field(default_factory=ReposConfig)
+    """policy, or procedural: mutations without any model."""
     injector: InjectorConfig = field(default_factory=InjectorConfig)
+    """What is asked of the injector."""
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
+    """How functions are drawn."""
+
+    def __post_init__(self) -> None:
+        one_of(self, "", "source", ("policy", "procedural"))
+        at_least(self, "", 1, "n", "num_bugs")
+        if self.source == "policy" and (len(self.names) != 1 or self.num_bugs):
+            raise UserError("several repositories and num_bugs= need source=procedural")
+        if not self.names:
+            raise UserError("repo=[]: name at least one repository")
+
+    @property
+    def names(self) -> list[str]:
+        """The repositories that are meant."""
+        return [self.repo] if isinstance(self.repo, str) else [str(name) for name in self.repo]
 
     @property
     def num_tries(self) -> int | None:
@@ -99,100 +155,128 @@ class InjectConfig:
         return self.n or (None if self.num_bugs else 8)
 
 
-@dataclass(kw_only=True)
-class EvaluateConfig:
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(PlayingCommand):
     """`selfplay evaluate`: the solver on the tasks of one suite file, or of a run's corpus."""
 
     suite: str = MISSING
+    """A suite file, or a run directory."""
     out: str | None = None
-    seed: int = 0
-    json: bool = False
+    """File of the result; null: it is only shown."""
     num_tasks: int | None = None
+    """Only the first tasks of the suite; null: all."""
     num_samples: int = 8
+    """Attempts on each task."""
     checkpoint: str | None = None
-    policy: PolicyConfig = field(default_factory=PolicyConfig)
-    scaffold: ScaffoldConfig = field(default_factory=ScaffoldConfig)
-    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
-    repos: ReposConfig = field(default_factory=ReposConfig)
+    """A run directory or exported weights; null: as `policy` says."""
+
+    def __post_init__(self) -> None:
+        at_least(self, "", 1, "num_samples", "num_tasks")
 
 
-@dataclass(kw_only=True)
-class ValidateConfig:
-    """`selfplay validate` and, with `patch`, `selfplay grade`."""
+@dataclass(frozen=True, kw_only=True)
+class ValidateConfig(SandboxedCommand, Limits):
+    """`selfplay validate`: the consistency validation of one artifact."""
 
     repo: str = MISSING
+    """A name or a path."""
     artifact: str = MISSING
-    json: bool = False
-    min_passing_tests: int = 5
-    min_changed_files: int = 1
-    min_failing_tests: int = 1
-    script_timeout_s: float = 90.0
-    inverse_hunks: bool = False
-    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
-    repos: ReposConfig = field(default_factory=ReposConfig)
+    """Directory with the five files of a bug."""
+
+    def __post_init__(self) -> None:
+        check_limits(self, "")
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class GradeConfig(ValidateConfig):
     """`selfplay grade`: one fix patch against one artifact."""
 
     patch: str = MISSING
+    """File with the fix patch."""
 
 
-@dataclass(kw_only=True)
-class RepoConfig:
-    """`selfplay repos prepare` and `selfplay mine`."""
+@dataclass(frozen=True, kw_only=True)
+class RepoConfig(SandboxedCommand):
+    """`selfplay repos prepare`: one repository made ready."""
 
     repo: str = MISSING
-    json: bool = False
+    """A name or a path."""
     refresh: bool = False
-    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
-    repos: ReposConfig = field(default_factory=ReposConfig)
+    """Prepare it again, whatever the cache holds."""
 
 
-@dataclass(kw_only=True)
-class MineConfig:
+@dataclass(frozen=True, kw_only=True)
+class MiningLimits:
+    """What a commit may change at most, and how long its tests may run."""
+
+    max_files: int = 6
+    """Source files that the commit changes."""
+    max_lines: int = 300
+    """Lines that the commit changes in them."""
+    script_timeout_s: float = 60.0
+    """Seconds of one run of its tests."""
+
+    def of_validation(self) -> Limits:
+        """One changed file, one test that fails, one that passes."""
+        return Limits(
+            min_passing_tests=1,
+            min_changed_files=1,
+            min_failing_tests=1,
+            script_timeout_s=self.script_timeout_s,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MineConfig(SandboxedCommand, MiningLimits):
     """`selfplay mine`: real bug-fix commits of one repository's history as a suite."""
 
     repo: str = MISSING
+    """A name or a path, of a repository with its history."""
     out: str = "runs/mined.jsonl"
-    json: bool = False
+    """Suite file that is written."""
     max_commits: int | None = None
+    """Commits that are looked at, the newest first; null: all."""
     max_tasks: int | None = None
-    max_files: int = 6
-    max_lines: int = 300
-    script_timeout_s: float = 60.0
-    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
-    repos: ReposConfig = field(default_factory=ReposConfig)
+    """Bugs that end the work; null: none do."""
+
+    def __post_init__(self) -> None:
+        at_least(self, "", 1, "max_files", "max_lines", "max_commits", "max_tasks")
+        above(self, "", 0, "script_timeout_s")
 
 
-@dataclass(kw_only=True)
-class ExportConfig:
-    """`selfplay export` and `selfplay corpus verify` (which reads `out`)."""
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(SandboxedCommand):
+    """`selfplay export`, and `selfplay corpus verify`, which reads what `out` holds."""
 
     run: str = MISSING
+    """Run directory."""
     format: str = "swebench"
+    """swebench, sft or hf."""
     out: str = MISSING
-    json: bool = False
+    """Folder of the export."""
     step: int | None = None
+    """format=hf: step of the checkpoint; null: the newest."""
     num_tasks: int | None = None
+    """corpus verify: only the first tasks; null: all."""
     revalidate: bool = False
-    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
-    repos: ReposConfig = field(default_factory=ReposConfig)
+    """corpus verify: also validate each bug once more."""
 
 
-@dataclass(kw_only=True)
-class EpisodeConfig:
+@dataclass(frozen=True, kw_only=True)
+class EpisodeConfig(Command):
     """`selfplay episode show`: stored episodes, turn by turn."""
 
     run: str = MISSING
+    """Run directory, or the folder of `selfplay inject`."""
     id: str | None = None
+    """Part of the ids of the episodes that are meant; null: all."""
     max_lines: int = 30
-    json: bool = False
+    """Lines of one turn that are shown."""
+
+    def __post_init__(self) -> None:
+        at_least(self, "", 2, "max_lines")
 
 
-@dataclass(kw_only=True)
-class DoctorConfig:
-    """`selfplay doctor`."""
-
-    json: bool = False
+@dataclass(frozen=True, kw_only=True)
+class DoctorConfig(Command):
+    """`selfplay doctor`: what works on this machine."""

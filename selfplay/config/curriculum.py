@@ -4,83 +4,105 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from selfplay.config.checks import above, at_least, share
+from selfplay.errors import UserError
 from selfplay.types import Limits
 
 
-@dataclass(kw_only=True)
-class InjectorConfig:
-    """Strategies with their weights, and the limits that an artifact must meet.
-
-    `temperature` is that of the injector's answers (null: `policy.temperature`). `inverse_hunks`:
-    each hunk of the bug must have a part in the failures, not just each file.
-    """
+@dataclass(frozen=True, kw_only=True)
+class InjectorConfig(Limits):
+    """What is asked of the injector, and the limits that its artifacts must meet."""
 
     strategies: dict[str, float] = field(default_factory=dict)
+    """{strategy: weight} of direct, removal, history, and with tools feature_add and combine."""
     temperature: float | None = None
-    min_passing_tests: int = 5
-    min_changed_files: int = 1
-    min_failing_tests: int = 1
-    script_timeout_s: float = 90.0
-    inverse_hunks: bool = False
+    """Of the injector's answers; null: `policy.temperature`."""
 
-    def limits(self) -> Limits:
-        """The limits of an injection task."""
-        return Limits(
-            min_passing_tests=self.min_passing_tests,
-            min_changed_files=self.min_changed_files,
-            min_failing_tests=self.min_failing_tests,
-            script_timeout_s=self.script_timeout_s,
-            inverse_hunks=self.inverse_hunks,
-        )
+    def __post_init__(self) -> None:
+        check_limits(self, "injector.")
+        for name, weight in self.strategies.items():
+            if not weight >= 0:
+                raise UserError(f"injector.strategies.{name}={weight}: must be at least 0")
 
 
-@dataclass(kw_only=True)
+def check_limits(limits: Limits, part: str) -> None:
+    """Raises `UserError` for limits that mean nothing."""
+    at_least(limits, part, 0, "min_passing_tests", "min_changed_files", "min_failing_tests")
+    above(limits, part, 0, "script_timeout_s")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RewardConfig:
-    """Injector reward (solve_rate, consistency, band, power) and its parameters; solver reward
-    (resolved, similarity, partial)."""
+    """Rewards of both roles (`roles/rewards.py`)."""
 
     injector: str = "solve_rate"
+    """solve_rate, consistency, band or power."""
     solver: str = "resolved"
+    """resolved, similarity or partial."""
     alpha: float = 0.8
+    """solve_rate: what a bug costs that nobody or everybody solves."""
     low: float = 0.1
+    """band: lowest solve rate that is rewarded."""
     high: float = 0.6
+    """band: highest solve rate that is rewarded."""
     a: float = 1.0
+    """power: exponent of the solve rate."""
     b: float = 1.0
+    """power: exponent of one minus the solve rate."""
+
+    def __post_init__(self) -> None:
+        if self.injector == "power" and (self.a <= 0 or self.b <= 0):
+            raise UserError(f"reward.a={self.a}, reward.b={self.b}: both must be positive")
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class CurriculumConfig:
-    """Shape of one step.
-
-    `num_groups` injector peer groups (repository x strategy) of `seeds_per_group` prompts, each
-    sampled `samples_per_seed` times; every valid bug gets `group_size` solver attempts; bugs of
-    earlier steps are replayed until `min_solve_groups` groups are on the table. Of the failed
-    attempts of a step, at most `higher_order` become second-order bugs (0: none). `adaptive_kinds`:
-    kinds of bug that the solver fixes some of are asked for more often (compact scaffold).
-    """
+    """Shape of one step."""
 
     num_groups: int = 2
+    """Peer groups of the injector: repository x strategy."""
     seeds_per_group: int = 2
+    """Prompts of each of these groups."""
     samples_per_seed: int = 2
+    """Answers to each prompt."""
     group_size: int = 8
+    """Attempts of the solver on each bug."""
     min_solve_groups: int = 6
+    """Bugs of earlier steps are replayed until this many are on the table."""
     higher_order: int = 2
+    """Failed attempts of a step that become second-order bugs, at most; 0: none."""
     max_bugs_per_function: int = 4
+    """A function with this many bugs is not asked for again."""
     adaptive_kinds: bool = True
+    """Ask for kinds of bug that the solver fixes some of (compact scaffold)."""
     replay_low: float = 0.05
+    """Lowest solve rate of a bug that is replayed."""
     replay_high: float = 0.7
+    """Highest solve rate of a bug that is replayed."""
     max_idle_steps: int = 5
+    """Steps on end without anything to learn that stop the run."""
+
+    def __post_init__(self) -> None:
+        names = ("num_groups", "seeds_per_group", "samples_per_seed", "group_size")
+        at_least(self, "curriculum.", 1, *names, "max_idle_steps")
+        at_least(self, "curriculum.", 0, "min_solve_groups", "higher_order")
+        share(self, "curriculum.", "replay_low", "replay_high")
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class EvalConfig:
-    """Held-out evaluation before and after training; `suite=null` leaves it out.
-
-    Temperature 1 and top-p 0.95 are the published settings.
-    """
+    """Held-out evaluation before and after training."""
 
     suite: str | None = None
+    """Suite file; null: no evaluation."""
     num_tasks: int | None = None
+    """Only the first tasks of the suite; null: all."""
     num_samples: int = 8
+    """Attempts on each task."""
     temperature: float = 1.0
+    """Of the samples; 1 is the published setting."""
     top_p: float = 0.95
+    """Part of the probability that is sampled from; 0.95 is the published setting."""
+
+    def __post_init__(self) -> None:
+        at_least(self, "evaluation.", 1, "num_samples", "num_tasks")

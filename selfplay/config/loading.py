@@ -10,17 +10,21 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from selfplay.config.overrides import read_override
 from selfplay.errors import UserError
 
 T = TypeVar("T")
+
+GONE = ("learner.save_every",)
+"""Keys of earlier versions that decided nothing; stored configurations may hold them."""
 
 
 def find_conf_dir() -> Path:
@@ -35,9 +39,10 @@ def find_conf_dir() -> Path:
 def load_config(schema: type[T], name: str, overrides: Sequence[str]) -> T:
     """Compose `conf/<name>.yaml` with overrides into `schema`. Raises `UserError` with one line."""
     try:
-        ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+        ConfigStore.instance().store(name=f"{name}_schema", node=_writable(schema))
         with initialize_config_dir(str(find_conf_dir().resolve()), version_base="1.3"):
-            composed = compose(config_name=name, overrides=list(overrides))
+            words = [read_override(schema, word) for word in overrides]
+            composed = compose(config_name=name, overrides=words)
         missing = sorted(OmegaConf.missing_keys(composed))
         if missing:
             raise UserError(f"{name}: missing {', '.join(f'{key}=...' for key in missing)}")
@@ -52,7 +57,10 @@ def load_config(schema: type[T], name: str, overrides: Sequence[str]) -> T:
 def read_config(schema: type[T], file: Path) -> T:
     """What `to_yaml` has written. Raises `UserError` where it does not fit this version."""
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(schema, OmegaConf.load(file)))
+        stored = OmegaConf.load(file)
+        for key in GONE:
+            _forget(stored, key)
+        config = OmegaConf.to_object(OmegaConf.merge(_writable(schema), stored))
     except (OSError, OmegaConfBaseException) as error:
         raise UserError(f"{file}: {str(error).splitlines()[0]}") from None
     assert isinstance(config, schema)
@@ -62,3 +70,22 @@ def read_config(schema: type[T], file: Path) -> T:
 def to_yaml(config: object) -> str:
     """The resolved configuration as YAML, for `config.yaml` of the run directory."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def _writable(schema: type[Any]) -> DictConfig:
+    """The schema with its defaults, to be merged into; frozen classes would refuse."""
+    node: DictConfig = OmegaConf.structured(schema)
+    nodes = [node]
+    for part in nodes:
+        OmegaConf.set_readonly(part, None)
+        children = (part._get_node(key) for key in part)
+        nodes += [child for child in children if isinstance(child, DictConfig)]
+    return node
+
+
+def _forget(config: Any, key: str) -> None:
+    """Drop a dotted key, where it is there."""
+    parent, _, last = key.rpartition(".")
+    part = OmegaConf.select(config, parent) if parent else config
+    if isinstance(part, DictConfig):
+        part.pop(last, None)

@@ -5,72 +5,111 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from selfplay.config.checks import above, at_least, one_of
+from selfplay.errors import UserError
 
-@dataclass(kw_only=True)
+
+@dataclass(frozen=True, kw_only=True)
 class VLLMConfig:
-    """vLLM servers: at `urls`, else `num_servers` started here by `python` (None: see the docs).
-
-    `args` goes to our servers as it is. A server that failed `max_failures` times in a row ends
-    the run.
-    """
+    """vLLM servers: at `urls`, else started here."""
 
     urls: list[str] = field(default_factory=list)
+    """Servers that run already; empty: they are started and stopped with the run."""
     num_servers: int = 1
+    """Servers that are started."""
     python: str | None = None
+    """Interpreter of the environment that has vLLM; null: $SELFPLAY_VLLM_PYTHON, or ours."""
     args: list[str] = field(default_factory=list)
+    """Further arguments of the servers that are started, as they are."""
     max_model_len: int | None = 4096
+    """Longest sequence, in tokens; null: the model's."""
     dtype: str = "bfloat16"
+    """Type of the weights."""
     enforce_eager: bool = True
+    """Start at once, without compiled graphs, which answer faster."""
     kv_cache_gib: int = 2
+    """Memory for keys and values on a CPU, in GiB."""
     seeds: bool = False
+    """Send a seed with each request: repeatable, but slower."""
     max_concurrency: int = 256
+    """Requests under way at each server."""
     max_failures: int = 5
+    """Failures on end of one server that end the run."""
     start_timeout_s: float = 600.0
+    """Seconds until a server must answer."""
     request_timeout_s: float = 600.0
+    """Seconds of one request."""
+
+    def __post_init__(self) -> None:
+        at_least(self, "policy.vllm.", 1, "num_servers", "max_concurrency")
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class OpenAIConfig:
-    """A server that speaks OpenAI's chat completions. The key is read from `$api_key_variable`.
-
-    omit         keys that no request has: temperature, top_p, seed, the one of `max_tokens_key`
-    rename       {our key: the server's}
-    body         added to each request, over what we send: {reasoning_effort: low}
-    system_role  system, developer, or user: put before the first message of the user
-    prices       dollars for a million tokens (None: not known)
-    """
+    """A server that speaks OpenAI's chat completions."""
 
     url: str = "http://127.0.0.1:8000/v1"
+    """Its base URL."""
     api_key_variable: str = "OPENAI_API_KEY"
+    """Environment variable with the key; it may be unset."""
     max_concurrency: int = 16
+    """Requests under way."""
     requests_per_minute: float | None = None
+    """Bound on requests; null: none."""
     max_retries: int = 6
+    """Tries again after a refusal for the moment or a lost connection."""
     timeout_s: float = 300.0
+    """Seconds of one request."""
     max_tokens_key: str = "max_tokens"
+    """Name of the bound on an answer's tokens in the request."""
     seeds: bool = True
+    """Send a seed with each request."""
     omit: list[str] = field(default_factory=list)
+    """Keys that no request has: temperature, top_p, seed, the one of `max_tokens_key`."""
     rename: dict[str, str] = field(default_factory=dict)
+    """{our key: the server's}."""
     system_role: str = "system"
+    """system, developer, or user: put before the first message of the user."""
     body: dict[str, Any] = field(default_factory=dict)
+    """Added to each request, over what we send: {reasoning_effort: low}."""
     input_price: float | None = None
+    """Dollars for a million tokens of prompts; null: not known."""
     output_price: float | None = None
+    """Dollars for a million tokens of answers; null: not known."""
+
+    def __post_init__(self) -> None:
+        at_least(self, "policy.openai.", 1, "max_concurrency")
+        above(self, "policy.openai.", 0, "requests_per_minute")
+        known = {"model", "messages", self.max_tokens_key, "temperature", "top_p", "seed"}
+        for name, keys in (("omit", self.omit), ("rename", self.rename)):
+            for key in sorted({*keys} - known):
+                raise UserError(
+                    f"policy.openai.{name}: no request has a key {key!r}; one of {sorted(known)}"
+                )
+        one_of(self, "policy.openai.", "system_role", ("system", "developer", "user"))
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
-    """Which weights answer, and how they are sampled (temperature 1, top-p 1 while training).
-
-    `engine`: transformers, vllm, openai or scripted. `device`: where the engine transformers runs
-    (auto: on a GPU where there is one, cpu, cuda).
-    """
+    """Which weights answer, and how they are sampled (temperature 1, top-p 1 while training)."""
 
     engine: str = "transformers"
+    """transformers, vllm, openai or scripted."""
     device: str = "auto"
+    """Where the engine transformers runs: auto (a GPU where there is one), cpu or cuda."""
     model: str = "smollm2-135m"
+    """A name that is known, a model directory, or the name that a server knows."""
     adapter: str | None = "default"
+    """LoRA adapter: default (ships with the package), a directory, or null for none."""
     temperature: float = 1.0
+    """Of the samples."""
     top_p: float = 1.0
+    """Part of the probability that is sampled from."""
     max_new_tokens: int = 80
-    batch_tokens: int = 24_000
+    """Longest answer of the compact scaffold."""
+    batch_tokens: int | None = None
+    """Columns of keys and values that the engine transformers holds; null: by the device."""
     vllm: VLLMConfig = field(default_factory=VLLMConfig)
+    """vLLM servers."""
     openai: OpenAIConfig = field(default_factory=OpenAIConfig)
+    """A server with OpenAI's chat completions."""

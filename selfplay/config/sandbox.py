@@ -4,24 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from selfplay.config.checks import at_least
 
-@dataclass(kw_only=True)
+
+@dataclass(frozen=True, kw_only=True)
 class SandboxConfig:
-    """Backend (auto, docker, bubblewrap, unsafe) and how many run at once (None: all cores).
-
-    `preload`: bubblewrap forks test runs from an interpreter that has loaded the test runner.
-    `runtime`: what Docker runs containers with, such as gVisor's runsc (None: its default).
-    """
+    """Which sandbox, and how many run at once."""
 
     name: str = "auto"
+    """Backend: auto, docker, bubblewrap or unsafe."""
     num_workers: int | None = None
+    """Sandboxes that run at once; null: one for each core."""
     preload: bool = True
+    """bubblewrap forks test runs from an interpreter that has loaded the test runner."""
     runtime: str | None = None
+    """What Docker runs containers with, such as gVisor's runsc; null: the engine's default."""
+
+    def __post_init__(self) -> None:
+        at_least(self, "sandbox.", 1, "num_workers")
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ReposConfig:
-    """Names in `repos/` or paths to git work trees, for training and for held-out evaluation."""
+    """Which repositories."""
 
     train: list[str] = field(default_factory=list)
+    """Names in `repos.directory`, or paths to git work trees."""
     directory: str | None = None
+    """Folder of repository files; null: the `repos/` of the checkout."""

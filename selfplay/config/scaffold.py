@@ -4,41 +4,71 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from selfplay.config.checks import above, at_least, share
 
-@dataclass(kw_only=True)
-class AgentConfig:
-    """Bounds of an agentic episode (`agent/loop.py`), and how the roles use it.
 
-    num_open         sandboxes that are open at once
-    num_resubmit     refused submissions of the injector that it may mend
-    seeded           the injector is given a file, function or commit; else it chooses itself
-    """
+@dataclass(frozen=True, kw_only=True)
+class AgentLimits:
+    """Bounds of one agentic episode (`agent/loop.py`); each has its own ending."""
 
     max_turns: int = 128
+    """Answers of one episode."""
     max_tokens: int = 131_072
+    """Whole length of the trajectory: prompt, answers and observations."""
     max_turn_tokens: int = 4096
+    """Tokens of one answer; a longer one is cut, which is a bad call."""
     wall_s: float = 1800.0
+    """Seconds since the episode was opened, waiting for the policy included."""
     command_s: float = 120.0
+    """Seconds of one command."""
     max_bad_calls: int = 4
+    """Bad calls on end after which the episode is over."""
     max_output: int = 8000
+    """Bytes of one observation."""
+
+    def __post_init__(self) -> None:
+        names = ("max_turns", "max_tokens", "max_turn_tokens", "max_bad_calls")
+        at_least(self, "scaffold.agent.", 1, *names)
+        above(self, "scaffold.agent.", 0, "wall_s", "command_s", "max_output")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentConfig(AgentLimits):
+    """Agentic episodes: their bounds, and how the roles use them."""
+
     num_open: int = 16
+    """Sandboxes that are open at once."""
     num_resubmit: int = 0
+    """Refused submissions of the injector that it may mend."""
     seeded: bool = True
+    """The injector is given a file, a function or a commit; false: it chooses itself."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, "scaffold.agent.", 1, "num_open")
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ScaffoldConfig:
-    """How the roles work: `kind` is compact (one turn) or agentic (tools in a sandbox).
-
-    The other keys are the compact scaffold's: what a prompt may hold. `public_share`: part of the
-    failing tests that a solver is shown; it is graded on all of them.
-    """
+    """How the roles work. The keys between `kind` and `agent` are the compact scaffold's: what a
+    prompt may hold."""
 
     kind: str = "compact"
+    """compact (one turn, a few line edits) or agentic (tools in a sandbox)."""
     max_prompt_tokens: int = 640
+    """Longest prompt."""
     max_functions: int = 2
+    """Functions that a solver is shown."""
     max_function_lines: int = 36
+    """Lines of a function that is played on."""
     max_oracle_files: int = 2
+    """Test files that an artifact of the compact injector runs."""
     max_oracle_s: float = 3.0
+    """Seconds that those test files may take together on the original."""
     public_share: float = 1.0
+    """Part of the failing tests that a solver is shown; it is graded on all of them."""
     agent: AgentConfig = field(default_factory=AgentConfig)
+    """Agentic episodes."""
+
+    def __post_init__(self) -> None:
+        share(self, "scaffold.", "public_share")

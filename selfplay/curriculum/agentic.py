@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from selfplay.agent.driver import play
-from selfplay.agent.loop import AgentEpisode, AgentLimits, AgentTask, OnTurn
+from selfplay.agent.loop import AgentEpisode, AgentTask, OnTurn
 from selfplay.chat import ChatRenderer
-from selfplay.config import PolicyConfig, ScaffoldConfig
+from selfplay.config import AgentLimits, PolicyConfig, ScaffoldConfig
 from selfplay.curriculum.scaffold import Answer, RepoContext, Rollout, RolloutContext
 from selfplay.errors import InfrastructureError
 from selfplay.roles.agentic.injector import AgenticInjection, AgenticInjector
@@ -70,15 +70,7 @@ class AgenticScaffold:
                 for name, context in repo_contexts.items()
             },
             renderer=policy.tokenizer.chat(),
-            limits=AgentLimits(
-                max_turns=agent.max_turns,
-                max_tokens=agent.max_tokens,
-                max_turn_tokens=agent.max_turn_tokens,
-                wall_s=agent.wall_s,
-                command_s=agent.command_s,
-                max_bad_calls=agent.max_bad_calls,
-                max_output=agent.max_output,
-            ),
+            limits=agent,
             num_open=agent.num_open,
             targeted=agent.seeded,
             on_turn=on_turn,

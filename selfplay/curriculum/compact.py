@@ -53,6 +53,7 @@ class CompactScaffold:
     roles: Mapping[str, CompactRoles]
     strategies: tuple[Strategy, ...] = ("direct", "removal", "history")
     targeted: bool = True
+    num_open: int | None = None
 
     @classmethod
     def open(

@@ -15,31 +15,16 @@ stay in the log under the same ids with a lower `try`.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Protocol
 
 from selfplay.curriculum.curriculum import Curriculum
 from selfplay.curriculum.scaffold import RolloutContext
 from selfplay.curriculum.step import StepRules, play_step, step_metrics
 from selfplay.errors import UserError
-from selfplay.metrics import MetricsLog
+from selfplay.learning import Learner
 from selfplay.run_dir import RunDir
-from selfplay.types import PeerGroup
-
-
-class Learner(Protocol):
-    """What the controller asks of the learner (`learner/grpo.py`)."""
-
-    def step(self, groups: Sequence[PeerGroup]) -> dict[str, float]:
-        """One optimizer step on the groups that have variance, then publish; metrics.
-
-        `skipped` is 1.0 in the result, and nothing moves, when no group has any variance.
-        """
-        ...
-
-    def save(self, run_dir: RunDir, step: int, extra: Mapping[str, Any]) -> None:
-        """Checkpoint of everything that `step` changes, atomically, under `checkpoints/`."""
-        ...
+from selfplay.run_dir.metrics import MetricsLog, joined, within
 
 
 class Watcher(Protocol):
@@ -87,7 +72,7 @@ class Controller:
                 return step
             row = self.step(step)
             longest = max(longest, time.monotonic() - began)
-            idle = idle + 1 if row["groups_trained"] == 0 else 0
+            idle = idle + 1 if row["learner/groups_trained"] == 0 else 0
             if self._learner is not None and idle >= self._max_idle_steps:
                 raise UserError(
                     f"stopped at step {step}: for {idle} steps no peer group had both outcomes, so "
@@ -106,15 +91,15 @@ class Controller:
         result = play_step(step, self._curriculum, self._context, self._rules, report)
         self._run_dir.append_episodes(result.episodes)
         played_s = time.monotonic() - began
-        row = step_metrics(result)
         report("learn")
+        learned = {"groups_trained": 0.0}
         if self._learner is not None:
-            row |= self._learner.step(result.groups)
-        row.setdefault("groups_trained", 0.0)
-        row |= {"play_s": played_s, "step_s": time.monotonic() - began}
+            learned = self._learner.step(result.groups)
+        times = {"play/wall_s": played_s, "curriculum/step_s": time.monotonic() - began}
+        row = joined(step_metrics(result), within("learner", learned), times)
         if self._learner is not None:
             report("save")
-            self._learner.save(self._run_dir, step, {"metrics": row})
+            self._learner.save(self._run_dir, step, row)
         self._metrics.log(step, row)
         self._watcher.step_done(step, row)
         return row

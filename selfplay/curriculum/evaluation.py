@@ -1,18 +1,41 @@
-"""Solver evaluation: every task of a suite attempted n times, resolved or not."""
+"""Solver evaluation: every task of a suite attempted n times, resolved or not.
+
+Nothing that concerns one task or one answer ends it, and what was judged is handed on at once
+(`on_attempt`), so that it can go on from there (`known`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from selfplay.curriculum.scaffold import RolloutContext
 from selfplay.curriculum.solving import Attempt, solve
+from selfplay.errors import InfrastructureError, PolicyError, SelfplayError, UserError
+from selfplay.sampling import Policy, SampleRequest, ServedPolicy
 from selfplay.statistics import Interval, bootstrap_pass_at_k
-from selfplay.types import SolveTask
+from selfplay.types import Completion, SolveTask
+
+log = logging.getLogger(__name__)
 
 CHUNK = 16
 """Tasks for each call of `solve`: small enough for a living progress bar."""
+_NOT_ASKED = "not asked: the engine answers nothing more"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What became of attempt number `sample` on a task. Errored: no verdict, to be tried again."""
+
+    instance_id: str
+    sample: int
+    resolved: bool
+    errored: bool
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,13 +51,15 @@ class TaskScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Scores of a suite with pass@1 and pass@n, 95 % bootstrap intervals over tasks."""
+    """Scores of a suite with pass@1 and pass@n, 95 % bootstrap intervals over tasks. `stopped`: why
+    attempts are missing."""
 
     scores: tuple[TaskScore, ...]
     num_samples: int
     pass_at_1: Interval
     pass_at_n: Interval
     reasons: dict[str, int]
+    stopped: SelfplayError | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The document that `evaluate json=true` and `summary.json` hold."""
@@ -63,29 +88,187 @@ def evaluate(
     tasks: Sequence[SolveTask],
     num_samples: int,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    known: Sequence[Judged] = (),
+    on_attempt: Callable[[Judged, Attempt], None] = lambda judged, attempt: None,
+    lost: Mapping[str, str] | None = None,
 ) -> Evaluation:
-    """Attempt each task `num_samples` times. Draws depend on the context's seed, not on the step,
-    so that two evaluations of one policy are the same."""
-    groups: list[list[Attempt]] = []
-    for start in range(0, len(tasks), CHUNK):
-        chunk = tasks[start : start + CHUNK]
-        groups += solve(context, chunk, num_samples, salt="evaluation")
-        on_progress(len(groups), len(tasks))
+    """Attempt each task `num_samples` times, those that are `known` counted in.
+
+    Draws depend on the context's seed, not on the step, so that two evaluations of one policy are
+    the same. `lost` names repositories that are not there, and why. Where the engine answers
+    nothing more, the result says so (`stopped`).
+    """
+    work = _Work(
+        context=replace(context, policy=_Kept(context.policy)),
+        num_samples=num_samples,
+        found={(j.instance_id, j.sample): j for j in known if j.sample < num_samples},
+        on_attempt=on_attempt,
+        on_progress=lambda done: on_progress(done, len(tasks)),
+    )
+    for task in tasks:
+        if task.repo in (lost or {}):
+            work.give_up(task, f"infrastructure: repository: {(lost or {})[task.repo]}")
+    work.run([task for task in tasks if task.repo not in (lost or {})])
+    return _summary(tasks, num_samples, work.found, work.error)
+
+
+class _Kept:
+    """The policy, whose errors end nothing: what it did not answer is marked (`_NOT_ASKED`)."""
+
+    def __init__(self, inner: Policy) -> None:
+        self.inner = inner
+        self.version = inner.version
+        self.error: SelfplayError | None = None
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.inner.tokenizer
+
+    def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        groups: list[list[Completion]] = [[] for _ in requests]
+        if self.error is None:
+            try:
+                if isinstance(self.inner, ServedPolicy):
+                    groups, error = self.inner.try_sample(requests)
+                else:
+                    groups, error = self.inner.sample(requests), None
+            except PolicyError as fault:
+                error = fault
+            self.error = self.error or error
+        none = Completion(
+            token_ids=(), logprobs=(), text="", finish_reason="stop",
+            policy_version=self.version, problem=_NOT_ASKED, errored=True,
+        )  # fmt: skip
+        return [
+            [*group, *[none] * (request.num_samples - len(group))]
+            for group, request in zip(groups, requests, strict=True)
+        ]
+
+
+@dataclass(kw_only=True)
+class _Work:
+    """An evaluation under way; `found` is {(task, sample): verdict}."""
+
+    context: RolloutContext
+    num_samples: int
+    found: dict[tuple[str, int], Judged]
+    on_attempt: Callable[[Judged, Attempt], None]
+    on_progress: Callable[[int], None]
+    num_done: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def error(self) -> SelfplayError | None:
+        """Why the engine answers nothing more."""
+        policy = self.context.policy
+        return policy.error if isinstance(policy, _Kept) else None
+
+    def run(self, tasks: Sequence[SolveTask]) -> None:
+        """Attempt what is missing: chunks of tasks, or tasks at once where servers answer them."""
+        waiting: dict[int, list[SolveTask]] = {}
+        for task in tasks:
+            waiting.setdefault(len(self._missing(task)), []).append(task)
+        self._done(len(waiting.pop(0, ())))
+        for num, group in sorted(waiting.items(), reverse=True):
+            workers = self._workers(num)
+            size = 1 if workers else CHUNK
+            chunks = [group[i : i + size] for i in range(0, len(group), size)]
+            with ThreadPoolExecutor(max(1, workers)) as threads:
+                for _ in threads.map(lambda chunk: self._attempt(chunk), chunks):
+                    pass
+
+    def give_up(self, task: SolveTask, reason: str) -> None:
+        """Nothing can be attempted on a task."""
+        log.warning("%s: %s", task.bug_id, reason)
+        for sample in self._missing(task):
+            self.found[task.bug_id, sample] = Judged(
+                instance_id=task.bug_id, sample=sample, resolved=False, errored=True, reason=reason
+            )
+        self._done(1)
+
+    def _workers(self, num_missing: int) -> int:
+        """Tasks that keep servers busy; 0 where the engine takes batches of one caller."""
+        policy = self.context.policy
+        inner = policy.inner if isinstance(policy, _Kept) else policy
+        if not isinstance(inner, ServedPolicy):
+            return 0
+        width = self.context.scaffold.num_open or inner.max_concurrency
+        return max(1, width // num_missing)
+
+    def _missing(self, task: SolveTask) -> list[int]:
+        """Numbers of the attempts that have no verdict."""
+        found = (self.found.get((task.bug_id, i)) for i in range(self.num_samples))
+        return [i for i, judged in enumerate(found) if judged is None or judged.errored]
+
+    def _attempt(self, tasks: Sequence[SolveTask]) -> None:
+        """Attempt tasks with equally many missing samples."""
+        if self.error is not None:
+            return
+        missing = [self._missing(task) for task in tasks]
+        num = len(missing[0])
+        first = self.num_samples - num
+        salt = "evaluation" if not first else f"evaluation from {first}"
+        try:
+            groups = solve(self.context, tasks, num, salt=salt)
+        except (UserError, InfrastructureError) as error:
+            if len(tasks) == 1:
+                self.give_up(tasks[0], f"infrastructure: {error}")
+                return
+            for task in tasks:  # one of them cannot be attempted
+                self._attempt([task])
+            return
+        for task, numbers, group in zip(tasks, missing, groups, strict=True):
+            for sample, attempt in zip(numbers, group, strict=True):
+                self._keep(task, sample, attempt)
+        self._done(len(tasks))
+
+    def _keep(self, task: SolveTask, sample: int, attempt: Attempt) -> None:
+        outcome = attempt.outcome
+        if _NOT_ASKED in outcome.reason:
+            return
+        judged = Judged(
+            instance_id=task.bug_id,
+            sample=sample,
+            resolved=outcome.resolved,
+            errored=outcome.errored,
+            reason=outcome.reason,
+        )
+        with self.lock:
+            self.found[task.bug_id, sample] = judged
+            self.on_attempt(judged, attempt)
+
+    def _done(self, num: int) -> None:
+        with self.lock:
+            self.num_done += num
+            self.on_progress(self.num_done)
+
+
+def _summary(
+    tasks: Sequence[SolveTask],
+    num_samples: int,
+    found: Mapping[tuple[str, int], Judged],
+    stopped: SelfplayError | None,
+) -> Evaluation:
+    def group(task: SolveTask) -> Iterator[Judged]:
+        numbers = ((task.bug_id, sample) for sample in range(num_samples))
+        return (found[key] for key in numbers if key in found)
+
     scores = tuple(
         TaskScore(
             instance_id=task.bug_id,
             repo=task.repo,
-            num_judged=sum(not a.outcome.errored for a in group),
-            num_resolved=sum(a.outcome.resolved for a in group),
-            num_errored=sum(a.outcome.errored for a in group),
+            num_judged=sum(not j.errored for j in group(task)),
+            num_resolved=sum(j.resolved for j in group(task)),
+            num_errored=sum(j.errored for j in group(task)),
         )
-        for task, group in zip(tasks, groups, strict=True)
+        for task in tasks
     )
     counts = [(s.num_judged, s.num_resolved) for s in scores if s.num_judged]
     reasons: dict[str, int] = {}
-    for attempt in (a for group in groups for a in group):
-        reason = "resolved" if attempt.outcome.resolved else attempt.outcome.reason
-        reasons[reason.split(":")[0]] = reasons.get(reason.split(":")[0], 0) + 1
+    for judged in (j for task in tasks for j in group(task)):
+        reason = "resolved" if judged.resolved else judged.reason.split(":")[0]
+        reasons[reason] = reasons.get(reason, 0) + 1
     smallest = min((n for n, _ in counts), default=num_samples)
     return Evaluation(
         scores=scores,
@@ -93,4 +276,5 @@ def evaluate(
         pass_at_1=bootstrap_pass_at_k(counts, k=1),
         pass_at_n=bootstrap_pass_at_k(counts, k=min(num_samples, smallest)),
         reasons=dict(sorted(reasons.items(), key=lambda item: -item[1])),
+        stopped=stopped,
     )

@@ -117,6 +117,7 @@ class Scaffold(Protocol):
 
     strategies   those that its injector can follow
     targeted     whether its injector is told where to plant a bug, or chooses by itself
+    num_open     rollouts that may be under way at once; None: as many as the policy takes
     """
 
     @property
@@ -124,6 +125,9 @@ class Scaffold(Protocol):
 
     @property
     def targeted(self) -> bool: ...
+
+    @property
+    def num_open(self) -> int | None: ...
 
     def inject(
         self, context: RolloutContext, tasks: Sequence[InjectionTask], num_samples: int

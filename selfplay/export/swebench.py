@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from selfplay.bugs.artifact import write_artifact
 from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import SuiteTask, write_suite
 from selfplay.errors import UserError
-from selfplay.repo.spec import RepoSpec, load_spec
+from selfplay.export.sources import environment_of, read_sources
+from selfplay.repo.spec import RepoSpec, load_spec, spec_from
 
 log = logging.getLogger(__name__)
 
@@ -19,12 +21,12 @@ log = logging.getLogger(__name__)
 def export_swebench(run: Path, out: Path, repos_dir: Path) -> int:
     """Write `out/suite.jsonl` and `out/artifacts/<bug id>/`; the number of bugs.
 
-    The suite appears last and whole. A repository without a specification in `repos_dir` (one
-    given by its path) is named alone; who reads the suite must know it.
+    The suite appears last and whole.
     """
     with Corpus(run / "corpus.sqlite", read_only=True) as corpus:
         bugs = corpus.bugs()
-    specs = {name: find_spec(name, repos_dir) for name in sorted({bug.task.repo for bug in bugs})}
+    kept, names = read_sources(run), sorted({bug.task.repo for bug in bugs})
+    sources = {name: source_of(name, repos_dir, kept) for name in names}
     try:
         out.mkdir(parents=True, exist_ok=True)
         for bug in bugs:
@@ -32,11 +34,11 @@ def export_swebench(run: Path, out: Path, repos_dir: Path) -> int:
         tasks = [
             SuiteTask(
                 solve_task=bug.task,
-                base_commit=describe_source(spec) if spec else "",
-                environment=environment_of(spec) if spec else {"repo": bug.task.repo},
+                base_commit=base_commit,
+                environment=environment,
             )
             for bug in bugs
-            for spec in (specs[bug.task.repo],)
+            for environment, base_commit in (sources[bug.task.repo],)
         ]
         write_suite(tasks, out / "suite.jsonl")
     except OSError as error:
@@ -44,23 +46,20 @@ def export_swebench(run: Path, out: Path, repos_dir: Path) -> int:
     return len(bugs)
 
 
-def find_spec(name: str, repos_dir: Path) -> RepoSpec | None:
-    """The specification that a run used, None when `repos_dir` has none of that name."""
-    if not (repos_dir / f"{name}.yaml").is_file():
+def source_of(
+    name: str, repos_dir: Path, kept: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, Any], str]:
+    """(environment, base commit) of a repository: as `repos_dir` or else as the run has it."""
+    if (repos_dir / f"{name}.yaml").is_file():
+        spec = load_spec(name, repos_dir)
+    elif name in kept:
+        spec = spec_from(name, kept[name])
+        commit = kept[name].get("commit")
+        return dict(kept[name]), str(commit) if commit else describe_source(spec)
+    else:
         log.warning("%s: no specification in %s; the suite holds its name alone", name, repos_dir)
-        return None
-    return load_spec(name, repos_dir)
-
-
-def environment_of(spec: RepoSpec) -> dict[str, Any]:
-    """How the sandbox of a repository is made: enough to prepare it again elsewhere."""
-    kind = type(spec.source).__name__.removesuffix("Source").lower()
-    return {
-        "repo": spec.name,
-        "source": {kind: dataclasses.asdict(spec.source)},
-        "install": list(spec.install),
-        "license": spec.license,
-    }
+        return {"repo": name}, ""
+    return environment_of(spec), describe_source(spec)
 
 
 def describe_source(spec: RepoSpec) -> str:

@@ -10,32 +10,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
-from selfplay.errors import UserError
+from selfplay.config import RepetitionConfig
 from selfplay.types import TrainingSample
 
 log = logging.getLogger(__name__)
 
 ALARM_SHARE = 0.05
 """Share of a step's answer tokens in loops that is worth a warning."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RepetitionConfig:
-    """A loop: at least `tokens` sampled tokens on end, each equal to the one `p` before it, for a
-    period p of at most `period`. `tokens` 0 switches the detection off."""
-
-    tokens: int = 48
-    period: int = 12
-
-    def __post_init__(self) -> None:
-        if self.tokens < 0:
-            raise UserError(f"learner.repetition_tokens={self.tokens}: must be at least 0 (off)")
-        if self.period < 1:
-            raise UserError(f"learner.repetition_period={self.period}: must be at least 1")
 
 
 def looping(
@@ -48,13 +33,14 @@ def looping(
     sampled 7 5 6 5 6 5 6 the last four repeat what stands two before them, so {3, 4, 5, 6}.
     """
     found: set[int] = set()
-    if not config.tokens:
+    if not config.repetition_tokens:
         return found
+    longest = config.repetition_period
     for start, end in _runs(torch.tensor(loss_mask, dtype=torch.bool)):
         ids = torch.tensor(token_ids[start:end])
-        for period in range(1, min(config.period, len(ids) - config.tokens) + 1):
+        for period in range(1, min(longest, len(ids) - config.repetition_tokens) + 1):
             for low, high in _runs(ids[period:] == ids[:-period]):
-                if high - low >= config.tokens:
+                if high - low >= config.repetition_tokens:
                     found.update(range(start + period + low, start + period + high))
     return found
 

@@ -18,10 +18,11 @@ from typing import Any
 
 import torch
 
+from selfplay.config import TrainerConfig
 from selfplay.learner.lora import lora_layers
 from selfplay.learner.loss import LossStats, denominator, policy_loss
 from selfplay.learner.memory import ModelShape
-from selfplay.learner.trainer import Trainer, TrainerConfig
+from selfplay.learner.trainer import Trainer
 from selfplay.modeling.devices import choose_device
 from selfplay.modeling.model_files import load_model
 from selfplay.policy.transformers import HFTokenizer, TransformersPolicy
@@ -275,7 +276,7 @@ def _scores_and_gradients(
             layer.merge()
     samples = random_samples(model.config.get_text_config().vocab_size, 3, 4, 200, 24)
     batches = trainer.pack(samples)
-    config = trainer.config.loss
+    config = trainer.config
     total = denominator(batches, config)
     with torch.no_grad():
         scores = [trainer.score(batch) for batch in batches]

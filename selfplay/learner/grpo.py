@@ -19,18 +19,19 @@ from selfplay.config import LearnerConfig, PolicyConfig
 from selfplay.errors import UserError
 from selfplay.learner import checkpoint
 from selfplay.learner.advantages import staleness, training_samples
-from selfplay.learner.degenerate import RepetitionConfig, without_loops
+from selfplay.learner.degenerate import without_loops
 from selfplay.learner.distributed import ALONE, World
 from selfplay.learner.lora import adapter_rank, add_lora, load_adapter, merge_adapter, save_adapter
-from selfplay.learner.loss import LossConfig
 from selfplay.learner.memory import check_model
 from selfplay.learner.publish import Publisher, save_hf
 from selfplay.learner.rank_group import RankGroup
-from selfplay.learner.trainer import Trainer, TrainerConfig
+from selfplay.learner.trainer import Trainer
+from selfplay.learning import Restored
 from selfplay.modeling.devices import choose_device
 from selfplay.modeling.model_files import load_model, resolve_adapter, resolve_model
 from selfplay.policy.transformers import HFTokenizer, TransformersPolicy
 from selfplay.run_dir import RunDir
+from selfplay.run_dir.metrics import joined
 from selfplay.types import PeerGroup
 
 log = logging.getLogger(__name__)
@@ -55,9 +56,6 @@ class GrpoLearner:
         self._publisher = Publisher(trainer.model, policy)
         self._model_dir = model_dir
         self._config = config
-        self._repetition = RepetitionConfig(
-            tokens=config.repetition_tokens, period=config.repetition_period
-        )
 
     def step(self, groups: Sequence[PeerGroup]) -> dict[str, float]:
         """One optimizer step on the groups that have variance, then publish; metrics.
@@ -66,31 +64,36 @@ class GrpoLearner:
         """
         batch = training_samples(groups)
         trained = batch.metrics["num_groups"] - batch.metrics["num_zero_variance_groups"]
-        samples, dropped = without_loops(batch.samples, self._repetition)
-        told = {**batch.metrics, **dropped, **staleness(samples, self.policy.version)}
+        samples, dropped = without_loops(batch.samples, self._config)
+        told = joined(batch.metrics, dropped, staleness(samples, self.policy.version))
         if not samples:
-            return {**told, "groups_trained": 0.0, "skipped": 1.0}
+            return joined(told, {"groups_trained": 0.0, "skipped": 1.0})
         stats = self.team.step(samples)
         if not stats["skipped"]:
             self._publisher.publish()
         moved = 0.0 if stats["skipped"] else trained
         version = float(self.policy.version)
-        return {**told, **stats, "groups_trained": moved, "policy_version": version}
+        return joined(told, stats, {"groups_trained": moved, "policy_version": version})
 
-    def save(self, run_dir: RunDir, step: int, extra: Mapping[str, Any]) -> None:
+    def save(self, run_dir: RunDir, step: int, metrics: Mapping[str, float]) -> None:
         """Checkpoint of `step` under `checkpoints/`."""
-        extra = {**extra, "step": step, "policy_version": self.policy.version}
+        version = self.policy.version
+        extra = {"metrics": metrics, "step": step, "policy_version": version}
         directory = run_dir.path / "checkpoints"
         self.team.save(directory, step, extra, keep_last=self._config.keep_last)
 
-    def restore(self, run_dir: RunDir) -> dict[str, Any] | None:
-        """Load the newest whole checkpoint; what was saved with it, or None when there is none."""
+    def restore(self, run_dir: RunDir) -> Restored | None:
+        """Load the newest whole checkpoint; None when there is none."""
         newest = checkpoint.latest(run_dir.path / "checkpoints")
         if newest is None:
             return None
         extra = self.team.load(newest)
         self.policy.version = int(extra["policy_version"])
-        return extra
+        return Restored(step=int(extra["step"]), metrics=extra["metrics"])
+
+    def dismiss(self) -> None:
+        """The other ranks end."""
+        self.team.dismiss()
 
     def export(self, run_dir: RunDir, step: int) -> Path:
         """The weights after `step` as `weights/step_N`: an adapter, or a whole model directory."""
@@ -151,18 +154,16 @@ def open_trainer(
 ) -> Trainer:
     """The model with its adapter, to be trained; equal on all ranks.
 
-
     An adapter is trained on when `lora_rank` > 0 (the ranks must agree), and merged into the
     weights for full training.
     """
     torch.manual_seed(seed)
     device = choose_device(learner.device, "learner.device")
     model = load_model(resolve_model(policy.model, cache_root()), device=device)
-    config = trainer_config(learner)
     if learner.memory_check and longest is not None:
-        check_model(model, config, longest)
+        check_model(model, learner, longest)
     use_adapter(model, policy.adapter, rank=learner.lora_rank)
-    return Trainer(model, config, world)
+    return Trainer(model, learner, world)
 
 
 def export_checkpoint(
@@ -176,29 +177,6 @@ def export_checkpoint(
     trainer = open_trainer(policy, learner, seed)
     checkpoint.load(path, trainer)
     save_hf(trainer.model, resolve_model(policy.model, cache_root()), out)
-
-
-def trainer_config(learner: LearnerConfig) -> TrainerConfig:
-    """The part of the configuration that the trainer looks at."""
-    return TrainerConfig(
-        lora_rank=learner.lora_rank,
-        learning_rate=learner.learning_rate,
-        warmup_steps=learner.warmup_steps,
-        max_grad_norm=learner.max_grad_norm,
-        weight_decay=learner.weight_decay,
-        micro_batch_tokens=learner.micro_batch_tokens,
-        share_prefixes=learner.share_prefixes,
-        activation_checkpointing=learner.activation_checkpointing,
-        loss=LossConfig(
-            clip_low=learner.clip_low,
-            clip_high=learner.clip_high,
-            max_log_ratio=learner.max_log_ratio,
-            importance_cap=learner.importance_cap,
-            importance_mode=learner.importance_mode,
-            gibberish_logprob=learner.gibberish_logprob,
-            entropy_coefficient=learner.entropy_coefficient,
-        ),
-    )
 
 
 def load_for_inference(policy: PolicyConfig) -> TransformersPolicy:

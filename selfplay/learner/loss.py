@@ -33,7 +33,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from selfplay.errors import UserError
+from selfplay.config import LossConfig
 from selfplay.learner.packing import MicroBatch
 
 KEPT_LOGITS = 2048
@@ -46,30 +46,6 @@ _COUNTS = (
     "dropped_importance",
     "nonfinite_trainer",
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LossConfig:
-    """Parameters of the loss; see the module's head."""
-
-    clip_low: float = 0.2
-    clip_high: float = 0.28
-    max_log_ratio: float = 10.0
-    importance_cap: float = 4.0
-    importance_mode: str = "truncate"
-    gibberish_logprob: float = -14.0
-    entropy_coefficient: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.importance_mode not in ("truncate", "mask"):
-            raise UserError(
-                f"learner.importance_mode={self.importance_mode!r}: must be truncate or mask"
-            )
-        if not self.importance_cap >= 1.0:
-            raise UserError(f"learner.importance_cap={self.importance_cap}: must be at least 1")
-        for name in ("clip_low", "clip_high", "max_log_ratio"):
-            if not getattr(self, name) >= 0.0:
-                raise UserError(f"learner.{name}={getattr(self, name)}: must be at least 0")
 
 
 @dataclass(slots=True)

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from selfplay.config import TrainerConfig
 from selfplay.errors import UserError
 from selfplay.learner.loss import CHUNK, KEPT_LOGITS
-from selfplay.learner.trainer import TrainerConfig
 from selfplay.modeling.attention import KEPT_KEYS
 from selfplay.modeling.prefix_tree import BLOCK_TOKENS
 

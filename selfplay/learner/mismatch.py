@@ -45,7 +45,7 @@ def measure_mismatch(model: Any, trajectories: Sequence[Trajectory]) -> Mismatch
     ratios = []
     for batch in pack(samples, max_tokens=2048):
         batch = batch.to(head.device)
-        states = row_states(model, batch)[batch.predictors - batch.num_context]
+        states = row_states(model, batch)[batch.predictors]
         logprobs, _ = token_scores(states, head, batch.targets, batch.temperatures)
         ratios.append(logprobs - batch.rollout_logprobs)
     log_ratio = torch.cat(ratios).double()

@@ -21,8 +21,6 @@ from selfplay.errors import UserError
 from selfplay.modeling.prefix_tree import (
     BLOCK_TOKENS,
     Block,
-    PrefixTree,
-    build_split_tree,
     build_tree,
     common_prefix,
 )
@@ -49,14 +47,13 @@ class MicroBatch:
 
     token_ids, position_ids: int64 [1, T]. predictors (row index whose state predicts), targets:
     int64 [N]. rollout_logprobs, advantages, temperatures: fp32 [N]. samples: index of each trained
-    token's sample in the step's list, int64 [N]. The first `num_context` tokens are prompts without
-    gradient.
+    token's sample in the step's list, int64 [N].
     """
 
     token_ids: torch.Tensor
     position_ids: torch.Tensor
     blocks: tuple[Block, ...]
-    num_context: int
+    stops: tuple[int, ...]
     predictors: torch.Tensor
     targets: torch.Tensor
     rollout_logprobs: torch.Tensor
@@ -86,23 +83,18 @@ def pack(
     samples: Sequence[Sample],
     *,
     max_tokens: int,
-    prompt_gradient: bool = True,
     share_prefixes: bool = True,
     block_tokens: int = BLOCK_TOKENS,
 ) -> list[MicroBatch]:
     """Pack samples into rows of at most `max_tokens`; a longer sample gets a row of its own.
 
     Without `share_prefixes`, each sample brings all its tokens: the same result for more work.
-    Without `prompt_gradient`, all prompt tokens but the last become context of the row (which can
-    exceed `max_tokens` by the answers' first tokens that are then not shared).
 
     Nothing is truncated. Samples are taken in the order of their tokens, which brings equal
     prefixes together, so the result does not depend on the order of `samples`.
     """
     if max_tokens < 1:
         raise UserError(f"learner.micro_batch_tokens={max_tokens}: must be at least 1")
-    if not share_prefixes and not prompt_gradient:
-        raise UserError("prompt_gradient=False keeps shared contexts: it needs share_prefixes=True")
     order = sorted(range(len(samples)), key=lambda index: samples[index].token_ids)
     rows: list[list[int]] = []
     size = 0
@@ -117,8 +109,7 @@ def pack(
                 continue
         rows.append([index])
         size = len(tokens)
-    layout = _Layout(prompt_gradient, share_prefixes, block_tokens)
-    return [_micro_batch(samples, row, layout) for row in rows]
+    return [_micro_batch(samples, row, share_prefixes, block_tokens) for row in rows]
 
 
 def num_trained_tokens(samples: Sequence[Sample]) -> int:
@@ -126,32 +117,11 @@ def num_trained_tokens(samples: Sequence[Sample]) -> int:
     return sum(sum(sample.loss_mask) for sample in samples)
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """How the samples of a row are laid out."""
-
-    prompt_gradient: bool
-    share_prefixes: bool
-    block_tokens: int
-
-    def tree(self, members: list[Sample]) -> PrefixTree:
-        sequences = [member.token_ids for member in members]
-        if self.prompt_gradient:
-            share = self.share_prefixes
-            return build_tree(sequences, block_tokens=self.block_tokens, share=share)
-        cuts = [_context_length(member.loss_mask) for member in members]
-        contexts = [ids[:cut] for ids, cut in zip(sequences, cuts, strict=True)]
-        rests = [ids[cut:] for ids, cut in zip(sequences, cuts, strict=True)]
-        return build_split_tree(contexts, rests, block_tokens=self.block_tokens)
-
-
-def _context_length(loss_mask: Sequence[int]) -> int:
-    """Tokens before the one that makes the first prediction."""
-    return max(0, loss_mask.index(1) - 1) if 1 in loss_mask else 0
-
-
-def _micro_batch(samples: Sequence[Sample], row: list[int], layout: _Layout) -> MicroBatch:
-    tree = layout.tree([samples[index] for index in row])
+def _micro_batch(
+    samples: Sequence[Sample], row: list[int], share: bool, block_tokens: int
+) -> MicroBatch:
+    sequences = [samples[index].token_ids for index in row]
+    tree = build_tree(sequences, block_tokens=block_tokens, share=share)
     predictors: list[int] = []
     targets: list[int] = []
     logprobs: list[float] = []
@@ -175,7 +145,7 @@ def _micro_batch(samples: Sequence[Sample], row: list[int], layout: _Layout) -> 
         token_ids=torch.tensor([tree.token_ids]),
         position_ids=torch.tensor([tree.position_ids]),
         blocks=tree.blocks,
-        num_context=tree.num_context,
+        stops=tree.stops,
         predictors=torch.tensor(predictors, dtype=torch.long),
         targets=torch.tensor(targets, dtype=torch.long),
         rollout_logprobs=torch.tensor(logprobs, dtype=torch.float32),

@@ -9,7 +9,8 @@ from torch import nn
 
 from selfplay.learner.loss import token_scores
 from selfplay.learner.packing import MicroBatch
-from selfplay.modeling.attention import TreePlan, hidden_states
+from selfplay.modeling.attention import hidden_states
+from selfplay.modeling.row_attention import make_plan
 
 
 class TokenScorer(nn.Module):
@@ -25,18 +26,10 @@ class TokenScorer(nn.Module):
     def forward(self, batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
         states = row_states(self.model, batch)
         head = self.model.get_output_embeddings().weight  # type: ignore[operator]
-        predictors = batch.predictors - batch.num_context
-        return token_scores(states[predictors], head, batch.targets, batch.temperatures)
+        return token_scores(states[batch.predictors], head, batch.targets, batch.temperatures)
 
 
 def row_states(model: Any, batch: MicroBatch) -> torch.Tensor:
-    """Last states of the row's tokens after its context, [tokens, size]."""
-    num, context = batch.num_context, []
-    if num:
-        before = tuple(block for block in batch.blocks if block.end <= num)
-        with torch.no_grad():
-            plan = TreePlan(before, lambda _, key, value: context.append((key, value)))
-            hidden_states(model, batch.token_ids[:, :num], batch.position_ids[:, :num], plan)
-    after = tuple(block for block in batch.blocks if block.start >= num)
-    plan = TreePlan(after, context=context)
-    return hidden_states(model, batch.token_ids[:, num:], batch.position_ids[:, num:], plan)[0]
+    """Last states of the row's tokens, [tokens, size]."""
+    plan = make_plan(batch, batch.token_ids.device)
+    return hidden_states(model, batch.token_ids, batch.position_ids, plan)[0]

@@ -11,11 +11,15 @@ from typing import Protocol
 
 import torch
 
+from selfplay.config import SupervisedConfig
 from selfplay.errors import UserError
 from selfplay.learner.loss import supervised_loss
 from selfplay.learner.packing import MicroBatch
 from selfplay.learner.trainer import Trainer
 from selfplay.types import TrainingSample
+
+WARMUP_SHARE, FINAL_SHARE = 0.05, 0.1
+"""Of the run, and of the learning rate at its end."""
 
 Progress = Callable[["SupervisedStep"], None]
 
@@ -27,20 +31,6 @@ class Example(Protocol):
     def token_ids(self) -> tuple[int, ...]: ...
     @property
     def loss_mask(self) -> tuple[int, ...]: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SupervisedConfig:
-    """Batches of about `batch_tokens` sequence tokens; linear warm-up, then cosine to a tenth."""
-
-    learning_rate: float = 2e-4
-    epochs: float = 1.0
-    batch_tokens: int = 4096
-    warmup_share: float = 0.05
-    final_share: float = 0.1
-    eval_every: int = 0
-    max_seconds: float | None = None
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +57,9 @@ def train_supervised(
     """Minimise the mean negative log-likelihood of the trained tokens; the record of all steps.
 
     Examples with equal prompts stay together, so that their prompt is run once. With
-    `max_seconds` the schedule is stretched or cut to the clock instead of the data.
+    `max_minutes` the schedule is stretched or cut to the clock instead of the data.
     """
+    max_s = None if config.max_minutes is None else config.max_minutes * 60
     if not examples:
         raise UserError("supervised training was given no examples")
     plan = _batches(examples, config)
@@ -76,11 +67,11 @@ def train_supervised(
     history: list[SupervisedStep] = []
     for step, batch in enumerate(plan):
         elapsed = time.monotonic() - begin
-        if config.max_seconds is not None and elapsed >= config.max_seconds:
+        if max_s is not None and elapsed >= max_s:
             break
         done = step / len(plan)
-        if config.max_seconds is not None:
-            done = max(done, elapsed / config.max_seconds)
+        if max_s is not None:
+            done = max(done, elapsed / max_s)
         rate = scheduled_rate(config, done)
         start = time.perf_counter()
         loss, norm, tokens = _one_step(trainer, batch, rate)
@@ -113,11 +104,11 @@ def mean_loss(trainer: Trainer, examples: Sequence[Example]) -> float:
 
 def scheduled_rate(config: SupervisedConfig, done: float) -> float:
     """Learning rate at share `done` of the run."""
-    if done < config.warmup_share:
-        return config.learning_rate * (0.1 + 0.9 * done / config.warmup_share)
-    share = min(1.0, (done - config.warmup_share) / max(1.0 - config.warmup_share, 1e-9))
+    if done < WARMUP_SHARE:
+        return config.learning_rate * (0.1 + 0.9 * done / WARMUP_SHARE)
+    share = min(1.0, (done - WARMUP_SHARE) / max(1.0 - WARMUP_SHARE, 1e-9))
     cosine = 0.5 * (1.0 + math.cos(math.pi * share))
-    return config.learning_rate * (config.final_share + (1.0 - config.final_share) * cosine)
+    return config.learning_rate * (FINAL_SHARE + (1.0 - FINAL_SHARE) * cosine)
 
 
 def _one_step(trainer: Trainer, batch: Sequence[Example], rate: float) -> tuple[float, float, int]:

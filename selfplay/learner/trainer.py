@@ -16,17 +16,17 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
+from selfplay.config import TrainerConfig
 from selfplay.errors import UserError
 from selfplay.learner.balance import divide
 from selfplay.learner.distributed import ALONE, World, whole
 from selfplay.learner.lora import add_lora, lora_layers
-from selfplay.learner.loss import LossConfig, LossStats, denominator, policy_loss
+from selfplay.learner.loss import LossStats, denominator, policy_loss
 from selfplay.learner.packing import MicroBatch, Sample, pack
 from selfplay.learner.scoring import TokenScorer
 from selfplay.learner.sharding import shard
@@ -35,6 +35,9 @@ from selfplay.modeling.devices import memory_boundary
 from selfplay.types import TrainingSample
 
 log = logging.getLogger(__name__)
+
+_BETAS = (0.9, 0.95)
+"""Of AdamW."""
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 """What AdamW keeps of each weight, beside its number of steps."""
@@ -53,32 +56,6 @@ _FILLER = TrainingSample(
 """What a rank computes, without effect, while others still have micro-batches."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainerConfig:
-    """`lora_rank` 0 trains all weights; `lora_alpha` None means twice the rank.
-
-    `prompt_gradient=False` treats the prompts' keys and values as constants: a biased gradient
-    (cosine with the exact one 0.64 to 0.82 on SmolLM2-135M, where two batches of 8 exact ones
-    have 0.25 to 0.5) for a forward pass alone instead of forward and backward over the prompts.
-
-    `activation_checkpointing` keeps the input of each layer alone and computes the rest again in
-    the backward pass: the same gradients for a third more work and much less memory.
-    """
-
-    lora_rank: int = 16
-    lora_alpha: float | None = None
-    learning_rate: float = 1e-4
-    warmup_steps: int = 2
-    max_grad_norm: float = 1.0
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.95)
-    micro_batch_tokens: int = 2048
-    prompt_gradient: bool = True
-    share_prefixes: bool = True
-    activation_checkpointing: bool = False
-    loss: LossConfig = field(default_factory=LossConfig)
-
-
 class Trainer:
     """Owns the model's training state. The model's live weights change in place.
 
@@ -86,15 +63,8 @@ class Trainer:
     """
 
     def __init__(self, model: Any, config: TrainerConfig, world: World = ALONE) -> None:
-        if config.lora_rank < 0:
-            raise UserError(f"learner.lora_rank={config.lora_rank}: must be 0 (full) or positive")
-        if world.size > 1 and not config.prompt_gradient:
-            raise UserError(
-                "prompt_gradient=False works in one process only: rows differ in passes"
-            )
         if config.lora_rank and not any(True for _ in lora_layers(model)):
-            alpha = config.lora_alpha if config.lora_alpha is not None else 2.0 * config.lora_rank
-            add_lora(model, config.lora_rank, alpha)
+            add_lora(model, config.lora_rank, alpha=2.0 * config.lora_rank)
         use_plans(model)
         self.model = model
         self.config = config
@@ -115,7 +85,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.masters.values(),
             lr=config.learning_rate,
-            betas=config.betas,
+            betas=_BETAS,
             weight_decay=config.weight_decay,
             fused=True,
         )
@@ -149,13 +119,13 @@ class Trainer:
         world = self.world
         samples = world.scatter(divide(samples, world.size)) if world.size > 1 else samples
         batches = self.pack(samples)
-        num_total = sum(world.gather(denominator(batches, self.config.loss)))
+        num_total = sum(world.gather(denominator(batches, self.config)))
         stats = LossStats()
         if num_total == 0:
             return {"skipped": 1.0, **stats.means()}
 
         def loss(logprobs: torch.Tensor, entropy: torch.Tensor, batch: MicroBatch) -> torch.Tensor:
-            return policy_loss(logprobs, entropy, batch, self.config.loss, num_total, stats)
+            return policy_loss(logprobs, entropy, batch, self.config, num_total, stats)
 
         learning_rate = self.learning_rate
         self.accumulate(batches, loss)
@@ -184,7 +154,6 @@ class Trainer:
         batches = pack(
             samples,
             max_tokens=self.config.micro_batch_tokens,
-            prompt_gradient=self.config.prompt_gradient,
             share_prefixes=self.config.share_prefixes,
         )
         return [batch.to(self.device) for batch in batches]

@@ -14,7 +14,6 @@ import time
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from selfplay.cache import cache_root
 from selfplay.config import LearnerConfig, PolicyConfig
@@ -22,6 +21,7 @@ from selfplay.errors import UserError
 from selfplay.learner.distributed import ALONE, World
 from selfplay.learner.grpo import GrpoLearner, load_for_inference, open_learner
 from selfplay.learner.publish import DirectoryPublisher
+from selfplay.learning import Restored
 from selfplay.modeling.model_files import resolve_model
 from selfplay.policy.transformers import HFTokenizer
 from selfplay.policy.vllm import VLLMPolicy, open_vllm
@@ -38,22 +38,25 @@ class ServedLearner:
         self._learner = learner
         self._publisher = publisher
         self.policy = policy
-        self.team = learner.team
 
     def step(self, groups: Sequence[PeerGroup]) -> dict[str, float]:
         """One optimizer step, then publish; metrics, `weight_update_s` among them."""
         row = self._learner.step(groups)
         return row | {"weight_update_s": self._publish()}
 
-    def save(self, run_dir: RunDir, step: int, extra: Mapping[str, Any]) -> None:
+    def save(self, run_dir: RunDir, step: int, metrics: Mapping[str, float]) -> None:
         """Checkpoint of `step`."""
-        self._learner.save(run_dir, step, extra)
+        self._learner.save(run_dir, step, metrics)
 
-    def restore(self, run_dir: RunDir) -> dict[str, Any] | None:
+    def restore(self, run_dir: RunDir) -> Restored | None:
         """Load the newest whole checkpoint, and give the servers its weights."""
-        extra = self._learner.restore(run_dir)
+        restored = self._learner.restore(run_dir)
         self._publish()
-        return extra
+        return restored
+
+    def dismiss(self) -> None:
+        """The other ranks end."""
+        self._learner.dismiss()
 
     def export(self, run_dir: RunDir, step: int) -> Path:
         """The weights after `step` under `weights/`."""

@@ -7,7 +7,7 @@ The model is called with `plan=...`; every layer hands its queries, keys and val
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -34,21 +34,11 @@ class AttentionPlan(Protocol):
 
 
 class TreePlan:
-    """One row laid out by `prefix_tree.py`; `keep` sees each layer's keys and values.
+    """One row laid out by `prefix_tree.py`; `keep` sees each layer's keys and values."""
 
-    With `context`, the keys and values of the row's first tokens in each layer, the model is given
-    only the tokens after them, and no gradient flows into the context.
-    """
-
-    def __init__(
-        self,
-        blocks: tuple[Block, ...],
-        keep: KeepKeys | None = None,
-        context: Sequence[tuple[torch.Tensor, torch.Tensor]] = (),
-    ) -> None:
+    def __init__(self, blocks: tuple[Block, ...], keep: KeepKeys | None = None) -> None:
         self._blocks = blocks
         self._keep = keep
-        self._context = context
         self._biases: tuple[torch.Tensor, ...] = ()
 
     def attend(
@@ -57,14 +47,10 @@ class TreePlan:
         assert query.shape[0] == 1, "a prefix tree is one row"
         if self._keep is not None:
             self._keep(layer, key[0], value[0])
-        keys, values = key[0], value[0]
-        if self._context:
-            keys = torch.cat([self._context[layer][0], keys], dim=1)
-            values = torch.cat([self._context[layer][1], values], dim=1)
         if not self._biases:
             self._biases = tuple(_bias(block.mask, query) for block in self._blocks)
         out: torch.Tensor = _TreeAttention.apply(  # type: ignore[no-untyped-call]
-            query[0], keys, values, self._blocks, self._biases, scale
+            query[0], key[0], value[0], self._blocks, self._biases, scale
         )
         return out.transpose(0, 1).unsqueeze(0)
 

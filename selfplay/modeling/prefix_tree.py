@@ -45,9 +45,9 @@ class PrefixTree:
     token_ids: tuple[int, ...]
     position_ids: tuple[int, ...]
     blocks: tuple[Block, ...]
+    stops: tuple[int, ...]
+    """The row after the last that sees each token."""
     paths: tuple[tuple[Span, ...], ...]
-    num_context: int = 0
-    """Leading rows that came in as contexts (`build_split_tree`)."""
 
     def rows(self, index: int) -> list[int]:
         """Row indices of the tokens of sequence `index`, in its order."""
@@ -88,69 +88,41 @@ def build_tree(
     assert sequences and all(len(sequence) for sequence in sequences)
     forest = _Forest(block_tokens)
     if share:
-        return forest.tree(forest.add(sequences), num_context=0)
-    return forest.tree([forest.add([sequence])[0] for sequence in sequences], num_context=0)
-
-
-def build_split_tree(
-    contexts: Sequence[Sequence[int]],
-    rests: Sequence[Sequence[int]],
-    *,
-    block_tokens: int = BLOCK_TOKENS,
-) -> PrefixTree:
-    """Sequence i is `contexts[i]` (may be empty) and then `rests[i]` (not empty).
-
-    The rows of all contexts come first, so that they can be run apart from the rest. Rests share
-    their beginnings under equal contexts only. Example, contexts (1,2) (1,2) (1), rests (3) (3,4)
-    (2): row 1 2 | 2 3 4, of which the first two are context.
-    """
-    forest = _Forest(block_tokens)
-    distinct = sorted({tuple(context) for context in contexts})
-    filled = [context for context in distinct if context]
-    spans = dict(zip(filled, forest.add(filled), strict=True)) if filled else {}
-    num_context = len(forest.tokens)
-    paths: list[tuple[Span, ...]] = [()] * len(rests)
-    for context in distinct:
-        members = [index for index, other in enumerate(contexts) if tuple(other) == context]
-        added = forest.add(
-            [rests[index] for index in members], spans.get(context, ()), len(context)
-        )
-        for index, path in zip(members, added, strict=True):
-            paths[index] = path
-    return forest.tree(paths, num_context=num_context)
+        return forest.tree(forest.add(sequences))
+    return forest.tree([forest.add([sequence])[0] for sequence in sequences])
 
 
 class _Forest:
-    """Trees side by side in one row, each below rows that lie in it already."""
+    """Trees side by side in one row."""
 
     def __init__(self, block_tokens: int) -> None:
         self._block_tokens = block_tokens
         self.tokens: list[int] = []
         self._positions: list[int] = []
+        self._stops: list[int] = []
         self._blocks: list[Block] = []
 
-    def add(
-        self, sequences: Sequence[Sequence[int]], above: tuple[Span, ...] = (), depth: int = 0
-    ) -> list[tuple[Span, ...]]:
-        """Append a tree whose first tokens have position `depth`; the path of each sequence."""
+    def add(self, sequences: Sequence[Sequence[int]]) -> list[tuple[Span, ...]]:
+        """Append a tree; the path of each sequence."""
         order = sorted(range(len(sequences)), key=lambda index: tuple(sequences[index]))
         builder = _Builder([tuple(sequences[index]) for index in order], len(self.tokens))
         root = builder.build()
         self.tokens += builder.tokens
-        self._positions += [depth + position for position in builder.positions]
-        _make_blocks([root], above, self._block_tokens, self._blocks)
+        self._positions += builder.positions
+        self._stops += builder.stops
+        _make_blocks([root], (), self._block_tokens, self._blocks)
         paths: list[tuple[Span, ...]] = [()] * len(sequences)
         for index, node in zip(order, builder.last_node, strict=True):
-            paths[index] = tuple(_joined([*above, *node.path()]))
+            paths[index] = tuple(node.path())
         return paths
 
-    def tree(self, paths: Sequence[tuple[Span, ...]], *, num_context: int) -> PrefixTree:
+    def tree(self, paths: Sequence[tuple[Span, ...]]) -> PrefixTree:
         return PrefixTree(
             token_ids=tuple(self.tokens),
             position_ids=tuple(self._positions),
             blocks=tuple(self._blocks),
+            stops=tuple(self._stops),
             paths=tuple(paths),
-            num_context=num_context,
         )
 
 
@@ -162,6 +134,7 @@ class _Builder:
         self._first_row = first_row
         self.tokens: list[int] = []
         self.positions: list[int] = []
+        self.stops: list[int] = []
         self.last_node: list[_Node] = [_Node(0)] * len(ordered)
 
     def build(self) -> _Node:
@@ -194,6 +167,8 @@ class _Builder:
             stack.extend(reversed(pending))
         for node in reversed(nodes):
             node.stop = node.children[-1].stop if node.children else node.end
+        for node in nodes:
+            self.stops.extend([node.stop] * (node.end - node.start))
         return root
 
 

@@ -18,9 +18,10 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from selfplay.modeling.attention import TreePlan, hidden_states
+from selfplay.modeling.attention import hidden_states
 from selfplay.modeling.devices import device_of
 from selfplay.modeling.prefix_tree import build_tree
+from selfplay.modeling.row_attention import make_plan
 
 
 class DecodePlan:
@@ -164,7 +165,7 @@ def prefill(
         model,
         torch.tensor([tree.token_ids], device=device),
         torch.tensor([tree.position_ids], device=device),
-        TreePlan(tree.blocks, keep),
+        make_plan(tree, device, keep),
     )[0]
     last = torch.tensor([path[-1][1] - 1 for path in tree.paths], device=device)
     return plan, states[last.repeat_interleave(counts)]

@@ -42,8 +42,6 @@ class Pace:
     """At most `per_minute` starts a minute, evenly spaced (None: no limit). Thread-safe."""
 
     def __init__(self, per_minute: float | None) -> None:
-        if per_minute is not None and per_minute <= 0:
-            raise UserError(f"policy.openai.requests_per_minute={per_minute}: must be positive")
         self._gap_s = 60.0 / per_minute if per_minute else 0.0
         self._next = 0.0
         self._lock = threading.Lock()
@@ -71,8 +69,8 @@ class OpenAIPolicy:
     ) -> None:
         if config.max_concurrency < 1:
             raise UserError("policy.openai.max_concurrency must be at least 1")
-        _check_keys(config)
         self.version = 0
+        self.max_concurrency = config.max_concurrency
         self.tokenizer = MessageTokenizer()
         self._model = model
         self._config = config
@@ -266,19 +264,3 @@ def open_openai(config: PolicyConfig) -> OpenAIPolicy:
     if config.adapter is not None:
         raise UserError("policy=openai: the server has its own weights; set policy.adapter=null")
     return OpenAIPolicy(config.model, config.openai)
-
-
-def _check_keys(config: OpenAIConfig) -> None:
-    """`UserError` for a key that no request has: it would be left as it is in silence."""
-    known = {"model", config.max_tokens_key, "temperature", "top_p"}
-    known |= {"seed"} if config.seeds else set()
-    for name, keys in (("omit", config.omit), ("rename", config.rename)):
-        for key in keys:
-            if key not in known and (key, config.seeds) != ("seed", False):
-                raise UserError(
-                    f"policy.openai.{name}: no request has a key {key!r}; one of {sorted(known)}"
-                )
-    if config.system_role not in ("system", "developer", "user"):
-        raise UserError(
-            f"policy.openai.system_role={config.system_role}: one of system, developer, user"
-        )

@@ -30,22 +30,44 @@ def draw_tokens(
     if bool(nucleus.any()):
         weights = probs.clone()
         weights[nucleus] = keep_nucleus(probs[nucleus], top_p[nucleus])
-    tokens = draw_categorical(weights, generator)
+    uniform = torch.rand(len(weights), 2, generator=generator, dtype=torch.float64)
+    tokens = draw_categorical(weights, uniform.to(weights.device))
     if bool(greedy.any()):
         tokens = torch.where(greedy, logits.argmax(-1), tokens)
     return tokens, probs.gather(1, tokens.unsqueeze(1)).squeeze(1).log()
 
 
-def draw_categorical(probs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def draw_static(
+    logits: torch.Tensor,
+    divisor: torch.Tensor,
+    greedy: torch.Tensor,
+    top_p: torch.Tensor | None,
+    uniform: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `draw_tokens`, by the same operations whatever the values are, so that it can be recorded.
+
+    divisor: the temperature, 1 where `greedy`; top_p: infinite where nothing is left out, None
+    where that is everywhere; uniform: fp64 [rows, 2].
+    """
+    probs = torch.softmax(logits.float() / divisor.unsqueeze(1), dim=-1)
+    weights = probs
+    if top_p is not None:
+        values, indices = probs.sort(dim=-1, descending=True)
+        weights = _scattered(values, indices, top_p, probs)
+    drawn = draw_categorical(weights, uniform)
+    tokens = torch.where(greedy, logits.argmax(-1), drawn)
+    return tokens, probs.gather(1, tokens.unsqueeze(1)).squeeze(1).log()
+
+
+def draw_categorical(probs: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     """One index for each row of unnormalised weights [rows, size], by inverse cumulation.
 
     In two levels (blocks, then inside the block): much faster on CPU than `torch.multinomial`
-    over a large vocabulary, and no long fp32 sum. A weight of 0 is never drawn. The generator is a
-    CPU's, whatever the weights lie on.
+    over a large vocabulary, and no long fp32 sum. A weight of 0 is never drawn. uniform: fp64
+    numbers below 1, [rows, 2].
     """
     rows, size = probs.shape
     padded = functional.pad(probs, (0, -size % _BLOCK)).view(rows, -1, _BLOCK)
-    uniform = torch.rand(rows, 2, generator=generator, dtype=torch.float64).to(probs.device)
     block = _invert(padded.sum(-1).double(), uniform[:, 0])
     inside = padded[torch.arange(rows, device=probs.device), block].double()
     return block * _BLOCK + _invert(inside, uniform[:, 1])
@@ -58,6 +80,13 @@ def keep_nucleus(probs: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
     values, indices = probs.topk(num, dim=-1)
     if num < size and bool((values.sum(-1) < top_p).any()):
         values, indices = probs.sort(dim=-1, descending=True)
+    return _scattered(values, indices, top_p, probs)
+
+
+def _scattered(
+    values: torch.Tensor, indices: torch.Tensor, top_p: torch.Tensor, probs: torch.Tensor
+) -> torch.Tensor:
+    """The likeliest probabilities, sorted, back in their places, up to the mass `top_p`."""
     before = values.cumsum(-1) - values
     values = values.masked_fill(before >= top_p.unsqueeze(1), 0.0)
     return torch.zeros_like(probs).scatter_(1, indices, values)

@@ -18,6 +18,7 @@ from selfplay.modeling.attention import hidden_states, use_plans
 from selfplay.modeling.devices import device_of, memory_boundary
 from selfplay.policy.decoding import prefill
 from selfplay.policy.sampling import draw_tokens
+from selfplay.policy.static_decoding import StaticSampler
 from selfplay.sampling import SampleRequest, Tokenizer
 from selfplay.thinking import MARKS
 from selfplay.types import Completion
@@ -131,7 +132,8 @@ class TransformersPolicy:
     """Batched sampling; answers are reproducible for equal calls on equal weights.
 
     `batch_tokens` bounds the columns of keys and values that are held at a time (46 kB each for
-    SmolLM2-135M in bf16).
+    SmolLM2-135M in bf16); None: what suits the device. On a GPU steps are recorded
+    (`static_decoding.py`).
     """
 
     def __init__(
@@ -146,7 +148,10 @@ class TransformersPolicy:
         self.model = model
         self.tokenizer: Tokenizer = tokenizer
         self.version = version
-        self._batch_tokens = batch_tokens or 24_000
+        self._batch_tokens = batch_tokens or default_batch_tokens(model)
+        self._static: StaticSampler | None = None
+        if device_of(model).type != "cpu":
+            self._static = StaticSampler(model, tokenizer.end_of_turn_id)
 
     @torch.inference_mode()
     def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
@@ -172,7 +177,23 @@ class TransformersPolicy:
     ) -> dict[_Row, Completion]:
         rows = [row for group in batch for row in group.rows]
         asked = [requests[row.request] for row in rows]
-        generator = torch.Generator().manual_seed(_batch_seed(asked, rows))
+        prompts, num_rows = [group.prompt for group in batch], [len(g.rows) for g in batch]
+        decode = self._decode if self._static is None else self._static.sample
+        tokens, logprobs = decode(prompts, num_rows, asked, _batch_seed(asked, rows))
+        return {
+            row: self._completion(ids, values, request.max_new_tokens)
+            for row, ids, values, request in zip(rows, tokens, logprobs, asked, strict=True)
+        }
+
+    def _decode(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        num_rows: Sequence[int],
+        asked: Sequence[SampleRequest],
+        seed: int,
+    ) -> tuple[list[list[int]], list[list[float]]]:
+        """Tokens and log-probabilities [row][step]; rows that have ended leave the batch."""
+        generator = torch.Generator().manual_seed(seed)
         device = device_of(self.model)
         limits = [request.max_new_tokens for request in asked]
         limit = torch.tensor(limits, device=device)
@@ -180,12 +201,10 @@ class TransformersPolicy:
         top_p = torch.tensor([float(request.top_p) for request in asked], device=device)
         length = torch.tensor([len(request.prompt_ids) for request in asked], device=device)
         max_steps = max(limits)
-        plan, states = prefill(
-            self.model, [group.prompt for group in batch], [len(g.rows) for g in batch], max_steps
-        )
-        tokens = torch.zeros(len(rows), max_steps, dtype=torch.long, device=device)
-        logprobs = torch.zeros(len(rows), max_steps, device=device)
-        active = torch.arange(len(rows), device=device)
+        plan, states = prefill(self.model, prompts, num_rows, max_steps)
+        tokens = torch.zeros(len(asked), max_steps, dtype=torch.long, device=device)
+        logprobs = torch.zeros(len(asked), max_steps, device=device)
+        active = torch.arange(len(asked), device=device)
         head = self.model.get_output_embeddings()
         for step in range(max_steps):
             drawn, logprob = draw_tokens(
@@ -203,8 +222,7 @@ class TransformersPolicy:
             positions = (length[active] + step).unsqueeze(1)
             states = hidden_states(self.model, drawn.unsqueeze(1), positions, plan)[:, 0]
             plan.step += 1
-        drawn_rows = zip(rows, tokens.tolist(), logprobs.tolist(), limits, strict=True)
-        return {row: self._completion(*drawn) for row, *drawn in drawn_rows}
+        return tokens.tolist(), logprobs.tolist()
 
     def _completion(self, tokens: list[int], logprobs: list[float], limit: int) -> Completion:
         ids = tokens[:limit]
@@ -217,6 +235,21 @@ class TransformersPolicy:
             finish_reason="stop" if stopped else "length",
             policy_version=self.version,
         )
+
+
+def default_batch_tokens(model: Any) -> int:
+    """On a CPU 24,000 columns; on a GPU what a quarter of its free memory holds, at most 8 GiB."""
+    device = device_of(model)
+    if device.type != "cuda":
+        return 24_000
+    config = model.config.get_text_config()
+    heads = config.num_attention_heads
+    key_heads = getattr(config, "num_key_value_heads", None) or heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    width = next(model.parameters()).element_size()
+    column = 2 * config.num_hidden_layers * key_heads * size * width
+    room = min(8 * 2**30, torch.cuda.mem_get_info(device)[0] // 4)
+    return max(24_000, int(room // column))
 
 
 def make_batches(requests: Sequence[SampleRequest], batch_tokens: int) -> Iterator[list[_Group]]:

@@ -46,6 +46,7 @@ class VLLMPolicy:
         assert backends
         self._backends = tuple(backends)
         self._tokenizer = tokenizer
+        self.max_concurrency = max_concurrency
         self._threads = ThreadPoolExecutor(max_concurrency, thread_name_prefix="vllm")
         self._choosing = threading.Lock()
         self._updating = threading.Lock()

@@ -58,8 +58,6 @@ def make_injector_reward(config: RewardConfig) -> InjectorReward:
     if config.injector != "consistency" and config.injector not in variants:
         names = ", ".join(["consistency", *variants])
         raise UserError(f"reward.injector={config.injector!r} is unknown; one of: {names}")
-    if config.injector == "power" and (config.a <= 0 or config.b <= 0):
-        raise UserError(f"reward.a={config.a}, reward.b={config.b}: both must be positive")
     if config.injector == "consistency":
         return lambda valid, _: 1.0 if valid else INVALID
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from selfplay.agent.fenced import FencedRenderer
-from selfplay.agent.loop import AgentEpisode, AgentLimits, AgentTask
+from selfplay.agent.loop import AgentEpisode, AgentTask
+from selfplay.config import AgentLimits
 from selfplay.sampling import SampleRequest
 from selfplay.sandbox.base import Environment, Job, Quota, Sandbox
 from selfplay.sandbox.host import host_mounts, make_readable

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from selfplay.config import TrainerConfig
 from selfplay.errors import InfrastructureError, UserError
 from selfplay.learner import checkpoint
-from selfplay.learner.trainer import Trainer, TrainerConfig
+from selfplay.learner.trainer import Trainer
 
 from .tiny import tiny_model
 
@@ -99,7 +100,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from tiny import tiny_model
 from selfplay.learner import checkpoint
-from selfplay.learner.trainer import Trainer, TrainerConfig
+from selfplay.config import TrainerConfig
+from selfplay.learner.trainer import Trainer
 trainer = Trainer(tiny_model(), TrainerConfig(lora_rank=2))
 for step in range(10_000):
     checkpoint.save(Path(sys.argv[2]), step, trainer, {"step": step})

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from selfplay.config import RepetitionConfig
 from selfplay.errors import UserError
-from selfplay.learner.degenerate import RepetitionConfig, looping, without_loops
+from selfplay.learner.degenerate import looping, without_loops
 
 from .samples import sample
 
-SMALL = RepetitionConfig(tokens=4, period=2)
+SMALL = RepetitionConfig(repetition_tokens=4, repetition_period=2)
 
 
 def test_a_loop_by_hand() -> None:
@@ -39,7 +40,7 @@ def test_looping_equals_the_definition(ids: list[int], tokens: int, period: int)
             for high in range(low + tokens, len(ids) + 1):
                 if all(ids[i] == ids[i - p] for i in range(low, high)):
                     want |= set(range(low, high))
-    config = RepetitionConfig(tokens=tokens, period=period)
+    config = RepetitionConfig(repetition_tokens=tokens, repetition_period=period)
     assert looping(ids, [1] * len(ids), config) == want
 
 
@@ -56,9 +57,9 @@ def test_loops_leave_the_mask_and_are_counted(caplog: pytest.LogCaptureFixture) 
 
 def test_detection_can_be_switched_off() -> None:
     samples = [sample([1], [3] * 30)]
-    kept, counts = without_loops(samples, RepetitionConfig(tokens=0))
+    kept, counts = without_loops(samples, RepetitionConfig(repetition_tokens=0))
     assert kept[0] is samples[0] and counts["num_dropped_repetition"] == 0
     with pytest.raises(UserError, match="repetition_period"):
-        RepetitionConfig(period=0)
+        RepetitionConfig(repetition_period=0)
     with pytest.raises(UserError, match="repetition_tokens"):
-        RepetitionConfig(tokens=-1)
+        RepetitionConfig(repetition_tokens=-1)

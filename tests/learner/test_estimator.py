@@ -18,8 +18,9 @@ import math
 import pytest
 import torch
 
+from selfplay.config import LossConfig
 from selfplay.learner.advantages import training_samples
-from selfplay.learner.loss import LossConfig, LossStats, denominator, policy_loss, token_scores
+from selfplay.learner.loss import LossStats, denominator, policy_loss, token_scores
 from selfplay.learner.packing import pack
 from selfplay.types import PeerGroup, Trajectory
 

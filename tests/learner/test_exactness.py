@@ -8,6 +8,7 @@ token, all by autograd in fp32. The bar: no number more than 1e-5 apart.
 from __future__ import annotations
 
 import random
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -15,8 +16,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from selfplay.learner.loss import LossConfig, LossStats, denominator, policy_loss
-from selfplay.learner.trainer import Trainer, TrainerConfig
+from selfplay.config import LossConfig, TrainerConfig
+from selfplay.learner.loss import LossStats, denominator, policy_loss
+from selfplay.learner.trainer import Trainer
 from selfplay.types import TrainingSample
 
 from .tiny import VOCABULARY, tiny_model
@@ -71,7 +73,7 @@ def make_model() -> Any:
 
 
 def make_trainer(rank: int, **config: Any) -> Trainer:
-    trainer = Trainer(make_model(), TrainerConfig(lora_rank=rank, loss=LOSS, **config))
+    trainer = Trainer(make_model(), TrainerConfig(lora_rank=rank, **asdict(LOSS), **config))
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for name, master in trainer.masters.items():

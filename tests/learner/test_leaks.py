@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from selfplay.config import TrainerConfig
 from selfplay.learner import checkpoint
 from selfplay.learner.publish import Publisher
-from selfplay.learner.trainer import Trainer, TrainerConfig
+from selfplay.learner.trainer import Trainer
 from selfplay.policy.transformers import TransformersPolicy
 from selfplay.sampling import SampleRequest
 from selfplay.types import TrainingSample

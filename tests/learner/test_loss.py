@@ -8,15 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from selfplay.config import LossConfig
 from selfplay.errors import UserError
-from selfplay.learner.loss import (
-    LossConfig,
-    LossStats,
-    denominator,
-    policy_loss,
-    supervised_loss,
-    token_scores,
-)
+from selfplay.learner.loss import LossStats, denominator, policy_loss, supervised_loss, token_scores
 from selfplay.learner.packing import MicroBatch
 
 
@@ -25,8 +19,8 @@ def batch_of(rollout: list[float], advantages: list[float]) -> MicroBatch:
     return MicroBatch(
         token_ids=torch.zeros(1, num, dtype=torch.long),
         position_ids=torch.zeros(1, num, dtype=torch.long),
+        stops=(),
         blocks=(),
-        num_context=0,
         predictors=torch.zeros(num, dtype=torch.long),
         targets=torch.zeros(num, dtype=torch.long),
         rollout_logprobs=torch.tensor(rollout),

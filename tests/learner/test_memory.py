@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from selfplay.commands.compose import check_weights, scaffold_class
-from selfplay.config import LearnerConfig, PolicyConfig, ScaffoldConfig
+from selfplay.commands.compose import scaffold_class
+from selfplay.config import AgentConfig, LearnerConfig, PolicyConfig, ScaffoldConfig, TrainerConfig
 from selfplay.errors import UserError
 from selfplay.learner.memory import (
     MIB,
@@ -22,7 +22,6 @@ from selfplay.learner.memory import (
     check_model,
     estimate,
 )
-from selfplay.learner.trainer import TrainerConfig
 
 from .tiny import tiny_model
 
@@ -36,7 +35,8 @@ import json, sys
 from pathlib import Path
 import torch
 from selfplay.learner.memory import ModelShape, StepShape, estimate
-from selfplay.learner.trainer import Trainer, TrainerConfig
+from selfplay.config import TrainerConfig
+from selfplay.learner.trainer import Trainer
 from selfplay.modeling.model_files import load_model, resolve_model
 from selfplay.cache import cache_root
 from selfplay.types import TrainingSample
@@ -138,14 +138,13 @@ def test_the_longest_sequence_comes_from_the_configuration() -> None:
     scaffold = ScaffoldConfig(max_prompt_tokens=640)
     policy = PolicyConfig(max_new_tokens=80)
     assert scaffold_class(scaffold).longest(scaffold, policy) == 720
-    scaffold.kind = "agentic"
-    scaffold.agent.max_tokens = 9000
+    scaffold = ScaffoldConfig(kind="agentic", agent=AgentConfig(max_tokens=9000))
     assert scaffold_class(scaffold).longest(scaffold, policy) == 9000
 
 
 def test_loss_weights_are_checked() -> None:
-    check_weights(LearnerConfig(injector_weight=0.0))
+    LearnerConfig(injector_weight=0.0)
     with pytest.raises(UserError, match=r"solver_weight=-1.0"):
-        check_weights(LearnerConfig(solver_weight=-1.0))
+        LearnerConfig(solver_weight=-1.0)
     with pytest.raises(UserError, match="both 0"):
-        check_weights(LearnerConfig(injector_weight=0.0, solver_weight=0.0))
+        LearnerConfig(injector_weight=0.0, solver_weight=0.0)

@@ -9,15 +9,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from selfplay.config import LossConfig
 from selfplay.errors import UserError
-from selfplay.learner.loss import LossConfig, LossStats, denominator, policy_loss, token_scores
+from selfplay.learner.loss import LossStats, denominator, policy_loss, token_scores
 from selfplay.learner.packing import MicroBatch, num_trained_tokens, pack
-from selfplay.learner.scoring import row_states
 from selfplay.modeling.attention import TreePlan, hidden_states, use_plans
 from selfplay.types import TrainingSample
 
 from .samples import ragged_groups, sample
-from .tiny import VOCABULARY, tiny_model
+from .tiny import tiny_model
 
 CONFIG = LossConfig(entropy_coefficient=0.1)
 
@@ -156,34 +156,6 @@ def test_micro_batch_budget_must_be_positive() -> None:
         pack([sample([1], [2])], max_tokens=0)
 
 
-@settings(max_examples=20, deadline=None)
-@given(samples=ragged_groups(), block_tokens=st.sampled_from([1, 4, 256]))
-def test_without_prompt_gradient_the_loss_is_the_same_and_only_answers_are_differentiated(
-    samples: list[TrainingSample], block_tokens: int
-) -> None:
-    model = tiny_model()
-    use_plans(model)
-    results = []
-    for prompt_gradient in (True, False):
-        model.zero_grad()
-        batches = pack(
-            samples,
-            max_tokens=10_000,
-            prompt_gradient=prompt_gradient,
-            block_tokens=block_tokens,
-        )
-        (batch,) = batches
-        stats = LossStats()
-        states = row_states(model, batch)
-        head = model.get_output_embeddings().weight
-        states = states[batch.predictors - batch.num_context]
-        scores = token_scores(states, head, batch.targets, batch.temperatures)
-        loss = policy_loss(*scores, batch, CONFIG, denominator(batches, CONFIG), stats)
-        loss.backward()
-        results.append((float(loss.detach()), model.get_input_embeddings().weight.grad.clone()))
-    assert results[0][0] == pytest.approx(results[1][0], abs=1e-5)
-
-
 def test_attention_that_is_computed_again_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     samples = [sample(list(range(20)), [1 + index, 2, 3]) for index in range(3)]
     kept = packed_gradients(tiny_model(), samples, 1000, 8)
@@ -191,14 +163,3 @@ def test_attention_that_is_computed_again_is_the_same(monkeypatch: pytest.Monkey
     again = packed_gradients(tiny_model(), samples, 1000, 8)
     assert kept[0] == again[0]
     assert all(torch.equal(grad, again[1][name]) for name, grad in kept[1].items())
-
-
-def test_without_prompt_gradient_the_gradient_is_that_of_detached_keys() -> None:
-    """On the first layer's inputs: nothing reaches the embedding of a token in the context."""
-    model = tiny_model(tied=False)
-    use_plans(model)
-    (batch,) = pack([sample([7, 8, 9], [10, 11])], max_tokens=100, prompt_gradient=False)
-    assert batch.num_context == 2
-    row_states(model, batch).square().sum().backward()
-    moved = model.get_input_embeddings().weight.grad.abs().sum(-1)
-    assert [token for token in range(VOCABULARY) if moved[token] > 0] == [9, 10, 11]

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 
+from selfplay.config import TrainerConfig
 from selfplay.errors import PolicyError, UserError
 from selfplay.learner import checkpoint
 from selfplay.learner.lora import load_adapter, lora_layers, merge_adapter, save_adapter
 from selfplay.learner.publish import Publisher, is_merged, save_hf
-from selfplay.learner.trainer import Trainer, TrainerConfig
+from selfplay.learner.trainer import Trainer
 from selfplay.types import TrainingSample
 
 from .samples import sample

@@ -19,7 +19,7 @@ ANSWER: dict[str, Any] = {
 class Unreliable(ThreadingHTTPServer):
     """Answers each request with the next of `script` (status, document, headers), then `ANSWER`.
 
-    Status 0 closes the connection without a word.
+    Status 0 closes the connection without a word, -1 waits for the end of the server.
     """
 
     daemon_threads = True
@@ -29,6 +29,7 @@ class Unreliable(ThreadingHTTPServer):
         self.script: list[tuple[int, Any, dict[str, str]]] = []
         self.seen: list[tuple[float, dict[str, Any], str]] = []
         self.lock = threading.Lock()
+        self.ends = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}/v1/"
 
 
@@ -43,6 +44,9 @@ class Handler(BaseHTTPRequestHandler):
             status, document, headers = (
                 self.server.script.pop(0) if self.server.script else (200, ANSWER, {})
             )
+        if status < 0:
+            self.server.ends.wait()
+            status = 0
         if not status:
             self.close_connection = True
             return
@@ -66,6 +70,7 @@ def serving() -> Iterator[Unreliable]:
     try:
         yield server
     finally:
+        server.ends.set()
         server.shutdown()
         server.server_close()
         thread.join()

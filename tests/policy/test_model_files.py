@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from selfplay.config import TrainerConfig
 from selfplay.errors import UserError
-from selfplay.learner.trainer import Trainer, TrainerConfig
+from selfplay.learner.trainer import Trainer
 from selfplay.modeling import model_files
 from selfplay.modeling.model_files import load_model, resolve_adapter, resolve_model
 from selfplay.policy.transformers import HFTokenizer, TransformersPolicy

@@ -130,7 +130,7 @@ def test_requests_keep_their_pace(server: Unreliable) -> None:
     policy.sample([ask(policy, num_samples=5)])
     times = sorted(when for when, _, _ in server.seen)
     assert times[-1] - times[0] >= 0.35
-    with pytest.raises(UserError, match="must be positive"):
+    with pytest.raises(UserError, match="must be above 0"):
         policy_of(server, requests_per_minute=0.0)
 
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.modeling.prefix_tree import PrefixTree, build_split_tree, build_tree, common_prefix
+from selfplay.modeling.prefix_tree import PrefixTree, build_tree, common_prefix
 
 sequences = st.lists(
     st.lists(st.integers(0, 3), min_size=1, max_size=12).map(tuple), min_size=1, max_size=9
@@ -61,39 +61,3 @@ def test_blocks_cover_the_row_once_and_stay_small(
     spans = sorted((block.start, block.end) for block in tree.blocks)
     assert [row for start, end in spans for row in range(start, end)] == list(range(len(prefixes)))
     assert all(end - start <= block_tokens for start, end in spans)
-
-
-def test_split_tree_worked_example() -> None:
-    tree = build_split_tree([(1, 2), (1, 2), (1,)], [(3,), (3, 4), (2,)])
-    assert (tree.token_ids, tree.num_context) == ((1, 2, 2, 3, 4), 2)
-    assert [tree.rows(index) for index in range(3)] == [[0, 1, 3], [0, 1, 3, 4], [0, 2]]
-    assert tree.position_ids == (0, 1, 1, 2, 3)
-
-
-@given(
-    st.lists(
-        st.tuples(
-            st.lists(st.integers(0, 2), max_size=8).map(tuple),
-            st.lists(st.integers(0, 2), min_size=1, max_size=5).map(tuple),
-        ),
-        min_size=1,
-        max_size=8,
-    ),
-    st.sampled_from([1, 3, 256]),
-)
-def test_split_trees_show_each_token_exactly_its_prefix(
-    found: list[tuple[tuple[int, ...], tuple[int, ...]]], block_tokens: int
-) -> None:
-    contexts, rests = [c for c, _ in found], [r for _, r in found]
-    tree = build_split_tree(contexts, rests, block_tokens=block_tokens)
-    mask = seen(tree)
-    for index, (context, rest) in enumerate(found):
-        rows = tree.rows(index)
-        assert tuple(tree.token_ids[row] for row in rows) == context + rest
-        assert [tree.position_ids[row] for row in rows] == list(range(len(rows)))
-        assert all(row < tree.num_context for row in rows[: len(context)])
-        assert all(row >= tree.num_context for row in rows[len(context) :])
-        for length, row in enumerate(rows, 1):
-            assert torch.nonzero(mask[row]).flatten().tolist() == rows[:length]
-    for block in tree.blocks:
-        assert block.end <= tree.num_context or block.start >= tree.num_context

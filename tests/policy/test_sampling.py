@@ -7,7 +7,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfplay.policy.sampling import draw_categorical, draw_tokens, keep_nucleus
+from selfplay.policy.sampling import (
+    draw_categorical,
+    draw_static,
+    draw_tokens,
+    keep_nucleus,
+)
+
+
+def uniform(rows: int, generator: torch.Generator) -> torch.Tensor:
+    return torch.rand(rows, 2, generator=generator, dtype=torch.float64)
 
 
 def draw(
@@ -36,7 +45,7 @@ def test_large_vocabulary_is_drawn_in_two_levels() -> None:
     weights = torch.zeros(1, 1000)
     weights[0, [3, 255, 256, 999]] = torch.tensor([1.0, 2.0, 3.0, 4.0])
     generator = torch.Generator().manual_seed(1)
-    drawn = draw_categorical(weights.expand(20_000, -1), generator)
+    drawn = draw_categorical(weights.expand(20_000, -1), uniform(20_000, generator))
     share = torch.bincount(drawn, minlength=1000) / 20_000
     assert share[[3, 255, 256, 999]].tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4], abs=0.015)
     assert share.sum() == pytest.approx(1.0)
@@ -76,4 +85,22 @@ def test_top_p_does_not_change_the_logprob() -> None:
 def test_a_weight_of_zero_is_never_drawn(weights: list[float], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     rows = torch.tensor([weights]).expand(20, -1)
-    assert all(weights[index] > 0 for index in draw_categorical(rows, generator).tolist())
+    assert all(
+        weights[index] > 0
+        for index in draw_categorical(rows, uniform(len(rows), generator)).tolist()
+    )
+
+
+def test_static_draws_are_the_same_draws() -> None:
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(500, 1500, generator=generator)
+    temperature = torch.tensor([0.0, 0.5, 1.0, 1.0]).repeat(125)
+    top_p = torch.tensor([1.0, 0.9, 0.9, 1.0]).repeat(125)
+    want = draw_tokens(logits, temperature, top_p, torch.Generator().manual_seed(4))
+    drawn = uniform(500, torch.Generator().manual_seed(4))
+    limit = torch.where(top_p < 1, top_p, float("inf"))
+    divisor = torch.where(temperature == 0, 1.0, temperature)
+    got = draw_static(logits, divisor, temperature == 0, limit, drawn)
+    assert torch.equal(got[0], want[0]) and torch.equal(got[1], want[1])
+    everything = draw_static(logits, divisor, temperature == 0, None, drawn)
+    assert torch.equal(everything[0][3::4], want[0][3::4])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from selfplay.errors import PolicyError
 from selfplay.policy.decoding import prefill
+from selfplay.policy.static_decoding import StaticSampler, shape_of
 from selfplay.policy.transformers import TransformersPolicy, make_batches
 from selfplay.sampling import SampleRequest
 from selfplay.types import Completion
@@ -38,6 +39,12 @@ class PlainTokenizer:
 @pytest.fixture(scope="module")
 def policy() -> TransformersPolicy:
     return TransformersPolicy(tiny_model(), PlainTokenizer(), version=7)
+
+
+def with_static_decoding(policy: TransformersPolicy) -> TransformersPolicy:
+    """What is done on a GPU, without one."""
+    policy._static = StaticSampler(policy.model, END)
+    return policy
 
 
 def reference_logprobs(
@@ -69,11 +76,15 @@ requests = st.lists(
 
 
 @settings(max_examples=15, deadline=None)
-@given(requests, st.sampled_from([1, 60, 24_000]))
-def test_logprobs_equal_a_full_forward_pass(asked: list[SampleRequest], batch_tokens: int) -> None:
+@given(requests, st.sampled_from([1, 60, 24_000]), st.booleans())
+def test_logprobs_equal_a_full_forward_pass(
+    asked: list[SampleRequest], batch_tokens: int, static: bool
+) -> None:
     policy = TransformersPolicy(
         tiny_model(), PlainTokenizer(), version=7, batch_tokens=batch_tokens
     )
+    if static:
+        policy = with_static_decoding(policy)
     answers = policy.sample(asked)
     assert [len(group) for group in answers] == [request.num_samples for request in asked]
     for request, group in zip(asked, answers, strict=True):
@@ -171,3 +182,51 @@ def test_ids_outside_the_vocabulary_are_a_policy_error(policy: TransformersPolic
 
 def test_no_requests(policy: TransformersPolicy) -> None:
     assert policy.sample([]) == []
+
+
+def test_static_decoding_is_reproducible_stops_and_reuses_what_it_holds() -> None:
+    policy = with_static_decoding(TransformersPolicy(tiny_model(), PlainTokenizer()))
+    assert policy._static is not None
+    long = [SampleRequest(prompt_ids=(5, n), num_samples=3, max_new_tokens=90) for n in range(4, 9)]
+    first = policy.sample(long)
+    assert policy.sample(long[:1]) != first
+    assert policy.sample(long) == first
+    assert len(policy._static._states) == 2
+    greedy = [SampleRequest(prompt_ids=(5, 6, 7), temperature=0.0, max_new_tokens=70)]
+    plain = TransformersPolicy(tiny_model(), PlainTokenizer()).sample(greedy)[0][0]
+    static = policy.sample(greedy)[0][0]
+    assert static.token_ids == plain.token_ids
+    assert static.logprobs == pytest.approx(plain.logprobs, abs=1e-4)
+
+
+def test_static_decoding_ends_when_all_rows_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    policy = with_static_decoding(TransformersPolicy(model, PlainTokenizer()))
+    calls = []
+    decoder = model.get_decoder()
+    forward = decoder.forward
+    monkeypatch.setattr(decoder, "forward", lambda **k: calls.append(1) or forward(**k))
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+        model.lm_head.weight[END] = 1e-3
+    asked = SampleRequest(prompt_ids=(5,), num_samples=8, max_new_tokens=4096, seed=1)
+    ends = [len(answer.token_ids) for answer in policy.sample([asked])[0]]
+    assert max(ends) < 1500 and len(calls) <= max(ends) + 16
+
+
+def test_static_decoding_refuses_broken_weights() -> None:
+    model = tiny_model()
+    policy = with_static_decoding(TransformersPolicy(model, PlainTokenizer()))
+    with torch.no_grad():
+        model.lm_head.weight[0] = float("nan")
+    with pytest.raises(PolicyError, match="not finite"):
+        policy.sample([SampleRequest(prompt_ids=(5, 6), max_new_tokens=3)])
+
+
+def test_shapes_are_few_and_near() -> None:
+    asked = [SampleRequest(prompt_ids=(1,), max_new_tokens=80)]
+    shapes = {shape_of([(1,) * 600] * n, [8] * n, asked).groups for n in range(1, 65)}
+    assert len(shapes) <= 20
+    assert all(
+        shape_of([(1,)] * n, [1] * n, asked).groups <= max(8, 1.25 * n) for n in range(1, 65)
+    )

@@ -82,10 +82,14 @@ def deselected_tests(script: str) -> tuple[str, ...]:
 
 def with_targets(script: str, more: Iterable[str]) -> str:
     """A shipped script with further targets. Raises `ValueError` for any other text."""
+    return on_targets(script, [*script_targets(script), *more])
+
+
+def on_targets(script: str, targets: Iterable[str]) -> str:
+    """A shipped script on other targets. Raises `ValueError` for any other text."""
     runner = script_runner(script)
     if runner is None:
         raise ValueError("not a shipped script")
-    targets = [*script_targets(script), *more]
     if runner == "pytest":
         return pytest_script(targets, deselected_tests(script))
     return runner_script(runner, targets)

@@ -41,10 +41,10 @@ class ValidationState:
     def __post_init__(self) -> None:
         self.runs = CountedRuns(self.runner)
 
-    def run(self, layer: Layer, *, hash_seed: int = 0) -> TestRun:
-        """Run the artifact's script on original + `layer`. Raises `SandboxError`."""
+    def run(self, layer: Layer, *, hash_seed: int = 0, script: str | None = None) -> TestRun:
+        """Run the artifact's script (or another) on original + `layer`. Raises `SandboxError`."""
         return self.runs.run(
-            self.artifact.test_script,
+            script or self.artifact.test_script,
             self.artifact.test_parser,
             layer,
             timeout_s=self.limits.script_timeout_s,

@@ -8,10 +8,12 @@ log-probability that is not finite is written as its name ("-inf").
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from selfplay.errors import UserError
+from selfplay.files import read_json_lines
 from selfplay.types import Episode, Trajectory, Turn
 
 
@@ -59,6 +61,25 @@ def episode_from_dict(data: Mapping[str, Any]) -> Episode:
         raise UserError(f"episode {data.get('episode_id')!r}: {error or 'lists differ'}") from None
 
 
+def read_episodes(path: Path) -> Iterator[Episode]:
+    """Episodes of a run directory, or of a file of them; needs no lock.
+
+    A step that was cut off and repeated is in the log twice, with another `try`: the last counts.
+    """
+    file = path if path.is_file() else path / "episodes.jsonl"
+    last: dict[Any, int] = {}
+    for _, line in read_json_lines(file):
+        key = _repeats_of(line)
+        last[key] = max(last.get(key, 0), int(line.get("try", 1)))
+    for number, line in read_json_lines(file):
+        if int(line.get("try", 1)) < last[_repeats_of(line)]:
+            continue
+        try:
+            yield episode_from_dict(line)
+        except UserError as error:
+            raise UserError(f"{file}:{number}: {error}") from None
+
+
 def _trajectory_to_dict(trajectory: Trajectory | None) -> dict[str, Any] | None:
     if trajectory is None:
         return None
@@ -86,3 +107,10 @@ def _trajectory_from_dict(data: Mapping[str, Any] | None) -> Trajectory | None:
         ),
         temperature=float(data.get("temperature", 1.0)),
     )
+
+
+def _repeats_of(line: Mapping[str, Any]) -> Any:
+    """Lines with an equal key are one try of the same thing: a step, else an episode."""
+    info = line.get("info")
+    step = info.get("step") if isinstance(info, dict) else None
+    return line.get("episode_id") if step is None else int(step)

@@ -1,0 +1,120 @@
+"""The attempts of an evaluation, a line each, written as they are judged and gone on from.
+
+A line is an episode (`episodes.py`, without its tokens) with the attempt's `sample`, `resolved`,
+`errored`, `patch`, and what it belongs to: `evaluation` and `task` are hashes. docs/formats.md
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from selfplay.config import PolicyConfig, ScaffoldConfig
+from selfplay.curriculum.evaluation import Judged
+from selfplay.curriculum.solving import Attempt
+from selfplay.errors import UserError
+from selfplay.files import append_json_lines, read_json_lines, repair_json_lines
+from selfplay.run_dir.episodes import episode_to_dict
+from selfplay.types import Episode, SolveTask
+
+
+def places(out: str) -> tuple[Path, Path]:
+    """(summary, attempts) of `out=`: the named file and one beside it.
+
+    Example: `e.json` has `e.attempts.jsonl` beside it, `e.jsonl` has `e.summary.json`.
+    """
+    path = Path(out)
+    if path.suffix == ".jsonl":
+        return path.with_suffix(".summary.json"), path
+    return path, path.with_suffix(".attempts.jsonl")
+
+
+class AttemptLog:
+    """The lines of one file. Those of another policy, scaffold or seed are refused."""
+
+    def __init__(
+        self, file: Path, policy: PolicyConfig, scaffold: ScaffoldConfig, seed: int
+    ) -> None:
+        self._file = file
+        self._evaluation = _hash([seed, _settings(policy, scaffold)])
+
+    def read(self, tasks: Sequence[SolveTask]) -> list[Judged]:
+        """Verdicts on these tasks; of one that was tried again, the last. Mends a torn line."""
+        repair_json_lines(self._file, self._file.with_suffix(".torn"))
+        wanted = {task.bug_id: _task_hash(task) for task in tasks}
+        found: dict[tuple[str, int], Judged] = {}
+        for number, line in read_json_lines(self._file):
+            try:
+                if line["evaluation"] != self._evaluation:
+                    raise UserError(
+                        f"{self._file} holds attempts of another policy, scaffold or seed; "
+                        "name another out=, or move that file away"
+                    )
+                if wanted.get(line["bug_id"]) == line["task"]:
+                    judged = Judged(
+                        instance_id=line["bug_id"],
+                        sample=int(line["sample"]),
+                        resolved=bool(line["resolved"]),
+                        errored=bool(line["errored"]),
+                        reason=str(line["reason"]),
+                    )
+                    found[judged.instance_id, judged.sample] = judged
+            except KeyError as error:
+                raise UserError(f"{self._file}:{number}: no attempt: {error} is missing") from None
+        return list(found.values())
+
+    def append(self, judged: Judged, attempt: Attempt) -> None:
+        """One attempt, on disk when this returns."""
+        rollout, outcome = attempt.rollout, attempt.outcome
+        trajectory = rollout.trajectory
+        episode = Episode(
+            episode_id=f"{judged.instance_id}/solver/{judged.sample}",
+            group_id=f"{judged.instance_id}/solver",
+            role="solver",
+            repo=attempt.task.repo,
+            task_id=judged.instance_id,
+            bug_id=judged.instance_id,
+            status=attempt.status,
+            reward=None if judged.errored else (1.0 if judged.resolved else -1.0),
+            reason=judged.reason,
+            trajectory=None,
+            answer=rollout.answer,
+            policy_version=rollout.policy_version,
+            info=rollout.info,
+        )
+        line: Mapping[str, Any] = episode_to_dict(episode) | {
+            "num_tokens": sum(trajectory.loss_mask) if trajectory else 0,
+            "num_prompt_tokens": trajectory.loss_mask.count(0) if trajectory else 0,
+            "sample": judged.sample,
+            "resolved": judged.resolved,
+            "errored": judged.errored,
+            "patch": outcome.patch,
+            "evaluation": self._evaluation,
+            "task": _task_hash(attempt.task),
+        }
+        append_json_lines(self._file, [line])
+
+
+def _settings(policy: PolicyConfig, scaffold: ScaffoldConfig) -> list[Any]:
+    """What an attempt depends on; not where the server is, or how fast it is asked."""
+    shown = dataclasses.asdict(scaffold)
+    shown["agent"].pop("num_open", None)
+    names = ["engine", "model", "adapter", "temperature", "top_p", "max_new_tokens"]
+    found = [shown, *(getattr(policy, name) for name in names)]
+    if policy.engine == "openai":
+        keys = ["omit", "rename", "system_role", "body", "max_tokens_key"]
+        found += [getattr(policy.openai, key) for key in keys]
+    return found
+
+
+def _task_hash(task: SolveTask) -> str:
+    artifact = task.artifact
+    return _hash([artifact.bug_patch, artifact.weakening_patch, list(task.fail_to_pass)])
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]

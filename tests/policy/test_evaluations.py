@@ -1,0 +1,144 @@
+"""`selfplay evaluate`: what was judged is kept, one odd answer or lost repository ends nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfplay.commands.attempt_log import places
+from selfplay.files import read_json_lines
+
+from .served import ANSWER, serving
+
+ROOT = Path(__file__).resolve().parents[2]
+OK = (200, ANSWER, {})
+ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def command(*words: object) -> list[str]:
+    return [sys.executable, "-m", "selfplay", *map(str, words), "json=true"]
+
+
+def selfplay(*words: object, rc: int = 0) -> Any:
+    done = subprocess.run(
+        command(*words), cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == rc, done.stderr[-2000:]
+    return json.loads(done.stdout) if done.stdout else done.stderr
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two tasks."""
+    run = tmp_path_factory.mktemp("suite")
+    selfplay(
+        "inject", "repo=sample-ledger", "source=procedural", "num_bugs=2", f"out={run}",
+        "sandbox=bubblewrap",
+    )  # fmt: skip
+    selfplay("export", f"run={run}", "format=swebench", f"out={run / 'export'}")
+    lines = (run / "export" / "suite.jsonl").read_text().splitlines()[:2]
+    assert len(lines) == 2
+    file = run / "two.jsonl"
+    file.write_text("".join(f"{line}\n" for line in lines))
+    return file
+
+
+def evaluation(suite: Path, url: str, out: Path, *more: str) -> list[str]:
+    return [
+        "evaluate", f"suite={suite}", "policy=openai", "policy.model=m", f"policy.openai.url={url}",
+        "policy.openai.max_concurrency=2", "num_samples=2", f"out={out}", "sandbox=bubblewrap",
+        *more,
+    ]  # fmt: skip
+
+
+def attempts(out: Path) -> list[dict[str, Any]]:
+    return [line for _, line in read_json_lines(places(str(out))[1])]
+
+
+def test_a_killed_evaluation_goes_on_from_what_it_had_judged(suite: Path, tmp_path: Path) -> None:
+    out = tmp_path / "e.json"
+    with serving() as server:
+        server.script = [OK, OK, (-1, None, {}), (-1, None, {})]
+        words = command(*evaluation(suite, server.url, out))
+        process = subprocess.Popen(
+            words, cwd=ROOT, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            until = time.monotonic() + 200
+            while len(attempts(out)) < 2 and time.monotonic() < until:
+                time.sleep(0.1)
+        finally:
+            process.kill()
+            process.wait()
+        judged = attempts(out)
+        assert len(judged) == 2 and not out.exists()
+    with places(str(out))[1].open("a") as stream:
+        stream.write('{"torn')
+    with serving() as server:
+        result = selfplay(*evaluation(suite, server.url, out))
+        assert len(server.seen) == 2, "what is there is not asked again"
+        assert [(t["n"], t["errored"]) for t in result["tasks"]] == [(2, 0), (2, 0)]
+        assert json.loads(out.read_text()) == result and attempts(out)[:2] == judged
+        assert len({(a["bug_id"], a["sample"]) for a in attempts(out)}) == 4
+        assert selfplay(*evaluation(suite, server.url, out))["tasks"] == result["tasks"]
+        assert len(server.seen) == 2
+        refused = selfplay(*evaluation(suite, server.url, out, "policy.temperature=0.5"), rc=2)
+        assert "another policy" in refused
+    (line, *_) = attempts(out)
+    assert line["answer"] == "four" and line["reason"] == "bad_format" and line["patch"] == ""
+    assert line["num_tokens"] > 0 and line["num_prompt_tokens"] > 0
+    shown = selfplay("episode", "show", f"run={places(str(out))[1]}")
+    assert len(shown) == 4 and shown[0]["answer"] == "four"
+
+
+def test_no_credit_stops_and_keeps(suite: Path, tmp_path: Path) -> None:
+    out = tmp_path / "e.jsonl"
+    with serving() as server:
+        server.script = [OK, OK, OK, (402, {"error": {"message": "Insufficient credits"}}, {})]
+        told = selfplay(*evaluation(suite, server.url, out), rc=2)
+        assert "credit" in told and len(attempts(out)) == 3
+        kept = json.loads((tmp_path / "e.summary.json").read_text())
+        assert sum(task["n"] for task in kept["tasks"]) == 3 and kept["num_errored"] == 0
+        result = selfplay(*evaluation(suite, server.url, out))
+        assert len(server.seen) == 5 and [t["n"] for t in result["tasks"]] == [2, 2]
+
+
+def test_errored_attempts_are_tried_again_and_a_lost_repository_is_told(
+    suite: Path, tmp_path: Path
+) -> None:
+    task = json.loads(suite.read_text().splitlines()[0])
+    gone = {**task, "instance_id": "gone-1", "repo": "gone"}
+    gone["environment"] = {"repo": "gone", "source": {"local": {"path": "/no/such/place"}}}
+    three = tmp_path / "three.jsonl"
+    three.write_text(suite.read_text() + json.dumps(gone) + "\n")
+    out = tmp_path / "e.json"
+    odd = (400, {"error": {"message": "bad request"}}, {})
+    with serving() as server:
+        server.script = [OK, odd]
+        result = selfplay(*evaluation(three, server.url, out))
+        assert [(t["n"], t["errored"]) for t in result["tasks"]][2] == (0, 2)
+        assert sum(t["n"] for t in result["tasks"]) == 3 and result["num_errored"] == 3
+        asked = len(server.seen)
+        result = selfplay(*evaluation(three, server.url, out))
+        assert len(server.seen) == asked + 1 and sum(t["n"] for t in result["tasks"]) == 4
+
+
+def test_agentic_episodes_are_kept_too(suite: Path, tmp_path: Path) -> None:
+    out = tmp_path / "e.json"
+    ends = {"choices": [{"message": {"content": "```submit\n```"}, "finish_reason": "stop"}]}
+    filtered = {"choices": [{"message": {}, "finish_reason": "content_filter"}]}
+    words = ("scaffold=agentic", "scaffold.agent.num_open=1", "num_samples=1")
+    with serving() as server:
+        server.script = [(200, ends, {}), (200, filtered, {})]
+        result = selfplay(*evaluation(suite, server.url, out, *words))
+        assert result["reasons"].pop("content_filter") == 1 and sum(result["reasons"].values()) == 1
+        assert {a["info"]["ending"] for a in attempts(out)} == {"submitted", "no_answer"}
+        assert selfplay(*evaluation(suite, server.url, out, *words))["tasks"] == result["tasks"]
+        assert len(server.seen) == 2
