@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from selfplay.bugs.artifact import solve_task
 from selfplay.bugs.grading.grade import grade
@@ -12,6 +12,8 @@ from selfplay.config import ScaffoldConfig
 from selfplay.curriculum.compact import CompactRoles
 from selfplay.curriculum.scaffold import RepoContext, RolloutContext
 from selfplay.errors import InfrastructureError, PolicyError, SandboxError
+from selfplay.repo.prepare import PreparedRepo
+from selfplay.roles.agentic.workspace import audit_sandbox
 from selfplay.roles.compact.injector import CompactInjector
 from selfplay.sampling import SampleRequest
 from selfplay.sandbox.base import Job
@@ -22,7 +24,8 @@ MAX_TRIES = 40
 
 
 def self_check(context: RolloutContext, repos: Sequence[str], config: ScaffoldConfig) -> None:
-    """One generation; on each repository one sandbox command, and one known bug graded both ways.
+    """One generation; on each repository one sandbox command, one known bug graded both ways, and
+    the leak audit of its solver's sandbox.
 
     Raises `InfrastructureError` (exit code 3) that names the part that does not work.
     """
@@ -59,6 +62,29 @@ def check_grading(context: RolloutContext, repo: RepoContext, config: ScaffoldCo
         raise InfrastructureError(
             f"self-check: a known bug of {repo.prepared.name} was misgraded (gold patch: "
             f"{clean.reason or 'resolved'}; no patch: {broken.reason or 'resolved'})"
+        )
+    check_sealing(context, repo.prepared, task)
+
+
+def check_tasks(context: RolloutContext, tasks: Iterable[SolveTask]) -> None:
+    """The leak audit on the first task of each repository. Raises `InfrastructureError`."""
+    first: dict[str, SolveTask] = {}
+    for task in tasks:
+        if task.repo in context.repo_contexts:
+            first.setdefault(task.repo, task)
+    context.pool.map(
+        lambda task: check_sealing(context, context.repo_contexts[task.repo].prepared, task),
+        first.values(),
+    )
+
+
+def check_sealing(context: RolloutContext, prepared: PreparedRepo, task: SolveTask) -> None:
+    """The leak audit on one task. Raises `InfrastructureError` that names file and line."""
+    leaks = audit_sandbox(context.pool.sandbox, prepared.environment, task.artifact)
+    if leaks:
+        raise InfrastructureError(
+            f"leak audit of {prepared.name}, bug {task.bug_id}: a solver could read the answer in "
+            f"{'; '.join(leaks[:5])}; take such files out of the repository (or its image)"
         )
 
 

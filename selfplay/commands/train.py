@@ -20,7 +20,7 @@ from selfplay.commands.compose import (
     scaffold_class,
 )
 from selfplay.commands.output import print_json, say
-from selfplay.commands.selfcheck import self_check
+from selfplay.commands.selfcheck import check_tasks, self_check
 from selfplay.commands.summary import print_summary, summarise
 from selfplay.commands.watch import RunWatcher
 from selfplay.config import TrainConfig, load_config, to_yaml
@@ -113,6 +113,7 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Learner]) -> int
         opened = open_run(config, run_dir, repos, trained, pool, open_learner)
         say("self-check: one generation; in each repository a command, and a bug graded both ways")
         self_check(opened.context, trained, config.scaffold)
+        check_tasks(opened.context, tasks)
         corpus = stack.enter_context(Corpus(run_dir.corpus))
         keep_originals(opened.context.repo_contexts.values(), corpus)
         spent = evaluated(config, run_dir, opened.context, tasks, ("before", 0), watcher)

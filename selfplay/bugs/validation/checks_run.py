@@ -8,6 +8,7 @@ from selfplay.bugs.patches.layers import apply_patch, read_file
 from selfplay.bugs.test_runs.runner import TestRun, failed_tests, passed_tests
 from selfplay.bugs.test_runs.scripts import on_targets, script_targets
 from selfplay.bugs.validation.elsewhere import passing_elsewhere
+from selfplay.bugs.validation.unstable_ids import unstable_ids
 from selfplay.bugs.validation.validation_state import CheckFailed, ValidationState, without
 from selfplay.types import TestTable
 
@@ -175,10 +176,12 @@ def check_determinism(state: ValidationState) -> str:
     limits = state.limits
     again = state.run(state.bug, hash_seed=OTHER_SEED)
     original = state.run({}, hash_seed=OTHER_SEED)
+    gone = set(unstable_ids(state.environment.tree, passes_in_order(state)))
     flaky = [
         test
         for test in passes_in_order(state)
-        if original.table.get(test) != "passed"
+        if test in gone
+        or original.table.get(test) != "passed"
         or (again.table.get(test) == "passed") != (state.bug_run.table.get(test) == "passed")
     ]
     state.flaky = flaky
