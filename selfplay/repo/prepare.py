@@ -22,6 +22,7 @@ from selfplay.repo.dependencies.venv import PACKAGES, steady_options
 from selfplay.repo.discovery.discover import discover
 from selfplay.repo.discovery.profile import RepoProfile
 from selfplay.repo.discovery.pytest_settings import moved_variables
+from selfplay.repo.discovery.test_names import test_names
 from selfplay.repo.languages.functions import SOURCE_SUFFIXES, FunctionInfo, list_functions
 from selfplay.repo.sources.docker_image import (
     BYTE_CODE,
@@ -165,7 +166,7 @@ def prepare_tree(
         environment=_as_discovered(environment, known),
         history=None,
         profile=known,
-        functions=_functions(environment.tree),
+        functions=_functions(environment.tree, frozenset(known.test_files)),
     )
 
 
@@ -214,13 +215,15 @@ def _open(spec: RepoSpec, target: Path, key: str) -> PreparedRepo:
         environment=_as_discovered(_environment(target, key), profile),
         history=history if history.is_dir() else None,
         profile=profile,
-        functions=_functions(target / "tree"),
+        functions=_functions(target / "tree", frozenset(profile.test_files)),
     )
 
 
 @cache
-def _functions(tree: Path) -> tuple[FunctionInfo, ...]:
+def _functions(tree: Path, test_files: frozenset[str]) -> tuple[FunctionInfo, ...]:
+    """Functions of source files: of no test, no helper of one, and no file that builds or runs."""
     found: list[FunctionInfo] = []
+    is_test = test_names(tree)
     files = (file for file in tree.rglob("*") if file.name.endswith(SOURCE_SUFFIXES))
     for file in sorted(file for file in files if file.is_file()):
         relative = file.relative_to(tree)
@@ -229,6 +232,8 @@ def _functions(tree: Path) -> tuple[FunctionInfo, ...]:
         if folders & set(NOT_SOURCE) or relative.parts[0] in ("t", "xt"):
             continue
         if name.startswith("test_") or name.endswith(("_test.py", ".t")) or name in BUILD_FILES:
+            continue
+        if relative.as_posix() in test_files or is_test(relative.as_posix()):
             continue
         source = file.read_bytes().decode("utf-8", "surrogateescape")
         found += list_functions(source, relative.as_posix())

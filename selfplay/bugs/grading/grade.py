@@ -15,10 +15,12 @@ from selfplay.bugs.grading.poisoned_tests import disarmed_tests
 from selfplay.bugs.patches.diffs import parse_patch, touched_files
 from selfplay.bugs.patches.layers import apply_patch, file_state, normal_layer, read_file
 from selfplay.bugs.patches.paths import is_hook_path, is_shadowing, is_test_path
+from selfplay.bugs.patches.stray import usable_parts
 from selfplay.bugs.test_runs.junit import unsupported_passes
 from selfplay.bugs.test_runs.runner import RunsTests, TestRun
 from selfplay.bugs.test_runs.scripts import parser_runner, script_runner
 from selfplay.errors import PatchError
+from selfplay.repo.discovery.test_names import test_names
 from selfplay.types import GradeReport, Layer, SolveTask
 
 IN_FIX = ("runner", "dynamic", "equality", "source_reading")
@@ -50,6 +52,7 @@ def graded_layer(task: SolveTask, fix_patch: str, runner: RunsTests) -> Layer:
     tree = environment.tree
     if not fix_patch.strip():
         raise NotResolved("empty_patch")
+    fix_patch = usable_parts(fix_patch)
     try:
         parse_patch(fix_patch)
     except PatchError:
@@ -70,9 +73,10 @@ def graded_layer(task: SolveTask, fix_patch: str, runner: RunsTests) -> Layer:
     ours = {*artifact.test_files, *touched_files(artifact.weakening_patch)}
     buggy = set(touched_files(artifact.bug_patch))
     refused: dict[str, str] = {}
+    names = test_names(tree)
     for path in changed:
         new = read_file(tree, {}, path) is None and path not in buggy
-        if path in ours or (is_test_path(path, ours) and path not in buggy):
+        if path in ours or (is_test_path(path, ours, names) and path not in buggy):
             refused[path] = "only_tests"
         elif is_hook_path(path) or (new and is_shadowing(path, environment)):
             refused[path] = "only_hooks"

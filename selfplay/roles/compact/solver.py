@@ -28,6 +28,7 @@ from selfplay.compact.failures import (
 )
 from selfplay.compact.localization import ochiai, rank, reached_by_all
 from selfplay.config import ScaffoldConfig
+from selfplay.repo.discovery.test_names import test_names
 from selfplay.repo.languages.functions import FunctionInfo, list_functions
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.compact.injector import edited_layer
@@ -83,8 +84,13 @@ class CompactSolver:
         self.prepared = prepared
         self.tokenizer = tokenizer
         self.scaffold = scaffold
+        names = test_names(prepared.environment.tree)
         self._reached = {  # helpers of the tests are no place to repair anything
-            test: [name for name in info.functions if is_source_path(name.split("::", 1)[0])]
+            test: [
+                name
+                for name in info.functions
+                if is_source_path(name.split("::", 1)[0], names=names)
+            ]
             for test, info in prepared.profile.tests.items()
         }
 
