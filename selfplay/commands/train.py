@@ -20,6 +20,8 @@ from selfplay.commands.compose import (
     scaffold_class,
 )
 from selfplay.commands.output import print_json, say
+from selfplay.commands.placing import placed
+from selfplay.commands.plan import dry_run
 from selfplay.commands.selfcheck import self_check
 from selfplay.commands.summary import print_summary, summarise
 from selfplay.commands.watch import RunWatcher
@@ -69,18 +71,21 @@ def run(overrides: Sequence[str]) -> int:
     config = load_config(TrainConfig, "train", overrides)
     scaffold_class(config.scaffold)
     check_metrics(config.metrics)
+    if config.dry_run:
+        return dry_run(config)
+    here = placed(config)
     if not is_launched():
-        return train(config, functools.partial(open_trained, config))
+        return train(config, functools.partial(open_trained, here))
     if not config.learner.enabled:
         raise UserError("learner=none leaves nothing to share; start this run without torchrun")
     from selfplay.learner.distributed import joined_world
 
     with joined_world() as world:
         if world.is_first:
-            return train(config, functools.partial(open_trained, config, world=world))
+            return train(config, functools.partial(open_trained, here, world=world))
         from selfplay.learner.grpo import follow
 
-        follow(config.policy, config.learner, config.seed, world)
+        follow(here.policy, here.learner, here.seed, world)
     return 0
 
 

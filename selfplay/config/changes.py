@@ -6,7 +6,10 @@ from typing import Any
 
 from selfplay.config.loading import GONE
 
-FREE_KEYS = frozenset({"steps", "max_minutes", "resume", "json", "runs_dir", "sandbox", "metrics"})
+FREE_KEYS = frozenset(
+    {"steps", "max_minutes", "resume", "json", "runs_dir", "sandbox", "metrics", "dry_run"}
+    | {"devices", "split"}
+)
 """Top-level keys of the configuration that a resumed run may change."""
 
 
