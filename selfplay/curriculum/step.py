@@ -117,8 +117,8 @@ def peer_groups(
 
 
 def _code(reason: str) -> str:
-    """A reason without its prose; "none" for an episode that has no other than its success."""
-    return reason.partition(":")[0] or "none"
+    """A reason without its prose; a resolved attempt has none."""
+    return reason.partition(":")[0] or "resolved"
 
 
 def step_metrics(result: StepResult) -> dict[str, float]:
