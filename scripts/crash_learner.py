@@ -42,9 +42,9 @@ from selfplay.config import LearnerConfig, MetricsConfig, TrainConfig, load_conf
 from selfplay.learner.grpo import GrpoLearner
 from selfplay.learner.packing import pack
 from selfplay.learner.trainer import Trainer
-from selfplay.metrics import MetricsLog
 from selfplay.policy.transformers import TransformersPolicy
 from selfplay.run_dir import RunDir
+from selfplay.run_dir.metrics import MetricsLog, within
 from selfplay.sampling import SampleRequest
 from selfplay.scripted.compact import ByteTokenizer, ScriptedPolicy
 from selfplay.seeds import derive_seed
@@ -114,7 +114,7 @@ def compare(play: Play, folder: Path, kills: int, moments: random.Random) -> dic
         "num_kills": len(at),
         "num_lost": len(seen - kept_ids(killed)),
         "num_steps": steps,
-        "num_trained_steps": sum(row["groups_trained"] > 0 for row in rows(killed)),
+        "num_trained_steps": sum(row["learner/groups_trained"] > 0 for row in rows(killed)),
         "num_tensors": len(want),
         "num_tries": json.loads((killed / NAME / "run.json").read_text())["tries"][-1]["try"],
         "startup_s": round(startup_s, 1),
@@ -236,7 +236,7 @@ def play_bytes(runs: Path, steps: int) -> None:
         sys.stderr.write(READY.decode() + "\n")
         sys.stderr.flush()
         for step in range(first, steps):
-            row = learner.step(byte_groups(learner.policy, step))
+            row = within("learner", learner.step(byte_groups(learner.policy, step)))
             learner.save(run_dir, step, row)
             metrics.log(step, row)
         learner.export(run_dir, steps - 1)

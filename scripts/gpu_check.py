@@ -33,7 +33,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = Path(__file__).resolve().with_name("gpu_check_parts.py")
 PARTS = ("environment", "compare", "throughput", "run")
-SHARES = {"compare": 0.13, "throughput": 0.22}
+SHARES = {"compare": 0.2, "throughput": 0.38}
 """Largest part of all minutes for each; what is not used goes to the run."""
 RESERVE_S = 12.0
 """Kept at the end for writing results."""

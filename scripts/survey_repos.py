@@ -1,10 +1,11 @@
 """How many real packages become environments with nothing written by hand, and why others do not.
 
-    python scripts/survey_repos.py NAME[==VERSION]... [--file LIST] [--timeout-s 300] [--log FILE]
+    python scripts/survey_repos.py WHAT... [--file LIST] [--timeout-s 300] [--log FILE]
 
-Each package of the index is prepared as `selfplay repos prepare` does it, from its source archive,
-in a process of its own that is ended after `--timeout-s` seconds. A list has one NAME[==VERSION] a
-line; without a version the newest is taken. With --log, finished packages are appended there and
+WHAT is NAME[==VERSION], a package of the index from its source archive (without a version the
+newest), or the path or URL of a git repository, perhaps with @COMMIT (else its HEAD). Each is
+prepared as `selfplay repos prepare` does it, in a process of its own that is ended after
+`--timeout-s` seconds. A list has one a line. With --log, finished packages are appended there and
 not repeated by the next call. Prints a table and, as the last line, one JSON object:
 {"ready": n, "total": n, "results": [{"repo", "version", "ready", "reason", "tests", "functions",
 "seconds"}...]}. The exit code is 0 whatever was found.
@@ -42,11 +43,11 @@ def main() -> int:
     finished = finished_before(options.log)
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        for name, version in packages(options.names, options.file):
+        for name, version, url in packages(options.names, options.file):
             result = finished.get(f"{name}=={version}") if version else None
             if result is None:
                 say(f"surveying {name} {version}".rstrip())
-                result = survey(name, version, Path(folder), options)
+                result = survey(name, version, url, Path(folder), options)
                 if options.log:
                     append_json_lines(options.log, [result])
             results.append(result)
@@ -58,26 +59,46 @@ def main() -> int:
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME[==VERSION]")
-    parser.add_argument("--file", type=Path, help="a list of packages, one a line")
+    parser.add_argument("names", nargs="*", metavar="WHAT")
+    parser.add_argument("--file", type=Path, help="a list of them, one a line")
     parser.add_argument("--timeout-s", type=float, default=300.0, help="for each package")
     parser.add_argument("--sandbox", default="bubblewrap")
     parser.add_argument("--log", type=Path, help="JSON lines of finished packages")
     return parser.parse_args()
 
 
-def packages(names: Sequence[str], file: Path | None) -> Iterator[tuple[str, str]]:
-    """(name, version or "") of each argument and line. Raises `UserError`."""
+def packages(names: Sequence[str], file: Path | None) -> Iterator[tuple[str, str, str]]:
+    """(name, version or commit or "", URL of a git repository or "") of each argument and line.
+
+    Raises `UserError`.
+    """
     lines = file.read_text(encoding="utf-8").splitlines() if file else []
     for line in [*names, *(line.partition("#")[0].strip() for line in lines)]:
         if not line:
+            continue
+        if "/" in line:
+            url, _, commit = line.partition("@") if "://" not in line else line.rpartition("@")
+            url, commit = (url, commit) if url else (line, "")
+            commit = commit or head_of(url)
+            places = [part for part in Path(url).parts if part not in (".git", "repo")]
+            name = re.sub(r"[^A-Za-z0-9._-]+", "-", places[-1]).removesuffix(".git")
+            yield name, commit, url
             continue
         try:
             requirement = Requirement(line)
         except InvalidRequirement:
             raise UserError(f"{line!r} is not of the form NAME or NAME==VERSION") from None
         pins = [s.version for s in requirement.specifier if s.operator == "=="]
-        yield requirement.name, pins[0] if pins else ""
+        yield requirement.name, pins[0] if pins else "", ""
+
+
+def head_of(url: str) -> str:
+    """The commit that HEAD of a git repository names. Raises `UserError`."""
+    argv = ["git", "ls-remote", "--", url, "HEAD"]
+    done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode or not done.stdout:
+        raise UserError(f"{url}: not a git repository with a HEAD: {done.stderr.strip()}")
+    return done.stdout.split()[0]
 
 
 def finished_before(log: Path | None) -> dict[str, dict[str, Any]]:
@@ -86,14 +107,18 @@ def finished_before(log: Path | None) -> dict[str, dict[str, Any]]:
     return {f"{result['repo']}=={result['version']}": result for _, result in lines}
 
 
-def survey(name: str, version: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """One package: prepared, or the reason why not."""
+def survey(
+    name: str, version: str, url: str, folder: Path, options: argparse.Namespace
+) -> dict[str, Any]:
+    """One package or repository: prepared, or the reason why not."""
     began = time.monotonic()
     result: dict[str, Any] = dict.fromkeys(COLUMNS, 0)
     result |= {"repo": name, "version": version, "ready": False, "reason": ""}
     try:
         result["version"] = version or newest(name)
         source = {"pypi": {"project": name, "version": result["version"]}}
+        if url:
+            source = {"git": {"url": url, "commit": version}}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump({"source": source}), encoding="utf-8")
         said = prepare(name, folder, options)
         result |= {"ready": True, "tests": said["tests"], "functions": said["functions"]}

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need and runs the whole suite: ruff, mypy, pytest.
 # As root on Debian it installs and starts the Docker engine too. Arguments go to pytest.
+# Two processes of pytest at a time; SELFPLAY_TEST_WORKERS says otherwise (0: one, in the open).
 # With CI=true a test that cannot run here is a failure; otherwise it is listed as not run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -37,4 +38,5 @@ installing=$!
 "$PY" -m mypy scripts/*.py
 wait "$installing"
 install_vllm "${SELFPLAY_VLLM_VENV:-.venv-vllm}"  # is there now, or says again why not
-exec "$PY" -m pytest "$@"
+# Files are dealt out whole: what a file starts (a server, a prepared repository) it shares.
+exec "$PY" -m pytest -n "${SELFPLAY_TEST_WORKERS:-2}" --dist loadfile "$@"

@@ -8,16 +8,20 @@ from pathlib import Path
 from selfplay.errors import UserError
 
 
-def cache_root() -> Path:
-    """Where repositories, models and interpreters are kept; readable by the sandbox's uid."""
+def cache_place() -> Path:
+    """Where repositories, models and interpreters are kept; nothing needs to be there yet."""
     chosen = os.environ.get("SELFPLAY_CACHE")
     if chosen:
-        root = Path(chosen).absolute()
-    elif os.geteuid() == 0:
-        root = Path("/var/cache/selfplay")
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-        root = Path(base).absolute() / "selfplay"
+        return Path(chosen).absolute()
+    if os.geteuid() == 0:
+        return Path("/var/cache/selfplay")
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base).absolute() / "selfplay"
+
+
+def cache_root() -> Path:
+    """`cache_place`, made where it is not there; readable by the sandbox's uid."""
+    root = cache_place()
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:

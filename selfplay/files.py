@@ -1,4 +1,5 @@
-"""Writing files so that a kill at any moment leaves the old content, the new one, or a clean tail.
+"""Writing files so that a kill at any moment leaves the old content, the new one, or a clean tail;
+locks on files, which a process that died does not hold.
 
 JSON is written as ASCII: text with lone surrogates (bytes that are not UTF-8) survives unchanged.
 """
@@ -6,6 +7,7 @@ JSON is written as ASCII: text with lone surrogates (bytes that are not UTF-8) s
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import math
 import os
@@ -122,6 +124,36 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return value
+
+
+def take_lock(path: Path, what: str) -> int:
+    """Exclusive lock on a file, as an open descriptor; closing it, or dying, gives it back.
+
+    Raises `UserError` when another process holds it.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        os.close(descriptor)
+        raise UserError(
+            f"{what}: in use by process {owner}; wait for it or end it, or choose another directory"
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
+
+
+@contextlib.contextmanager
+def waiting_lock(path: Path) -> Iterator[None]:
+    """Exclusive lock on a file, waiting for it."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _last_piece(descriptor: int, size: int) -> bytes:

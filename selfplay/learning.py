@@ -34,7 +34,7 @@ class Learner(Protocol):
     def step(self, groups: Sequence[PeerGroup]) -> dict[str, float]:
         """One optimizer step on the groups that have variance, then publish; metrics.
 
-        `skipped` is 1.0 in the result, and nothing moves, when no group has any variance.
+        `groups_trained` is in the result: 0.0 when no group has any variance, and nothing moves.
         """
         ...
 

@@ -54,6 +54,14 @@ def bug_ids(run: Path) -> set[str]:
         return {row[0] for row in db.execute("SELECT bug_id FROM bugs")}
 
 
+def test_max_minutes_ends_a_run_in_good_order_and_the_next_start_goes_on(tmp_path: Path) -> None:
+    finish((*SCRIPTED, "max_minutes=0.0001"), tmp_path)
+    run = tmp_path / "samples"
+    assert json.loads((run / "summary.json").read_text())["steps"] == 0
+    finish((*SCRIPTED, "max_minutes=30"), tmp_path)
+    assert json.loads((run / "summary.json").read_text())["steps"] == 3
+
+
 def test_a_scripted_run_leaves_everything_behind(tmp_path: Path) -> None:
     stdout, _ = finish(SCRIPTED, tmp_path)
     run = tmp_path / "samples"
@@ -131,9 +139,9 @@ def test_the_real_model_plays_and_learns(tmp_path: Path) -> None:
     finish(MODEL, tmp_path, timeout=900)
     run = tmp_path / "samples"
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert len(rows) == 2 and sum(row["groups_trained"] for row in rows) > 0
-    assert rows[-1]["policy_version"] >= 1
-    assert max(abs(row.get("mismatch_kl", 0.0)) for row in rows) < 0.05
+    assert len(rows) == 2 and sum(row["learner/groups_trained"] for row in rows) > 0
+    assert rows[-1]["learner/policy_version"] >= 1
+    assert max(abs(row.get("learner/mismatch_kl", 0.0)) for row in rows) < 0.05
     assert any(e["reason"] == "valid" for e in episodes(run) if e["role"] == "injector")
     assert list((run / "checkpoints").glob("step_*"))
     assert (run / "weights" / "step_1" / "adapter_config.json").is_file()

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from selfplay.commands.watch import RunWatcher
 from selfplay.config import MetricsConfig
 from selfplay.errors import UserError
-from selfplay.metrics import MetricsLog, check_metrics
 from selfplay.run_dir import RunDir
+from selfplay.run_dir.metrics import MetricsLog, check_metrics, current_names, joined, within
 
 PLAIN = MetricsConfig(tensorboard=False)
 
@@ -48,23 +49,23 @@ def test_a_repeated_step_replaces_its_row_and_later_ones(tmp_path: Path) -> None
 def test_ensure_writes_a_missing_row_alone(tmp_path: Path) -> None:
     with RunDir(tmp_path / "a") as run:
         metrics = MetricsLog(run, PLAIN)
-        metrics.log(0, {"x": 0.0})
-        metrics.ensure(0, {"x": 9.0})
-        metrics.ensure(1, {"x": 1.0})
-        assert rows(run) == [{"step": 0, "x": 0.0}, {"step": 1, "x": 1.0}]
+        metrics.log(0, {"learner/x": 0.0})
+        metrics.ensure(0, {"learner/x": 9.0})
+        metrics.ensure(1, {"learner/x": 1.0})
+        assert rows(run) == [{"step": 0, "learner/x": 0.0}, {"step": 1, "learner/x": 1.0}]
 
 
 def test_a_torn_row_is_repaired_and_written_again(tmp_path: Path) -> None:
     with RunDir(tmp_path / "a") as run:
         metrics = MetricsLog(run, PLAIN)
-        metrics.log(0, {"x": 0.0})
-        metrics.log(1, {"x": 1.0})
+        metrics.log(0, {"learner/x": 0.0})
+        metrics.log(1, {"learner/x": 1.0})
     file = tmp_path / "a" / "metrics.jsonl"
     file.write_bytes(file.read_bytes()[:-5])
     with RunDir(tmp_path / "a") as run:
         metrics = MetricsLog(run, PLAIN)
-        metrics.ensure(1, {"x": 1.0})
-        assert rows(run) == [{"step": 0, "x": 0.0}, {"step": 1, "x": 1.0}]
+        metrics.ensure(1, {"learner/x": 1.0})
+        assert rows(run) == [{"step": 0, "learner/x": 0.0}, {"step": 1, "learner/x": 1.0}]
 
 
 def test_numbers_that_are_not_finite_are_left_out(
@@ -148,3 +149,39 @@ def test_a_sink_that_fails_is_reported_once_and_never_raised(
         metrics.close()
     assert caplog.text.count("tensorboard fails") == 1
     assert caplog.text.count("metrics.jsonl fails") == 1
+
+
+def test_a_name_that_is_written_twice_is_an_error() -> None:
+    """Bug: the learner's trained tokens took the place of the sampled ones."""
+    played, learned = {"num_tokens": 42.0}, {"num_tokens": 11.0, "loss": 0.5}
+    with pytest.raises(ValueError, match="written twice: num_tokens"):
+        joined(played, learned)
+    row = joined(within("play", played), within("learner", learned))
+    assert row == {"play/num_tokens": 42.0, "learner/num_tokens": 11.0, "learner/loss": 0.5}
+
+
+def test_the_bar_shows_what_was_sampled_a_second(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {
+        "play/num_tokens": 84.0, "learner/num_tokens": 22.0, "curriculum/step_s": 2.0,
+        "injector/valid_rate": 0.25, "solver/solve_rate": 0.5,
+    }  # fmt: skip
+    with RunWatcher("r", 1) as watcher:
+        watcher.step_done(0, row)
+    assert "valid 25%, solved 50%, 42 tok/s" in capsys.readouterr().err
+
+
+def test_rows_of_older_runs_get_the_names_of_today(tmp_path: Path) -> None:
+    old = {
+        "step": 3, "num_valid": 2.0, "solver/reward": -1.0, "injector/advantage_abs": 0.5,
+        "loss": 0.25, "groups_trained": 1.0, "step_s": 9.0,
+    }  # fmt: skip
+    new = {
+        "step": 3, "injector/num_valid": 2.0, "solver/reward": -1.0,
+        "learner/injector/advantage_abs": 0.5, "learner/loss": 0.25,
+        "learner/groups_trained": 1.0, "curriculum/step_s": 9.0,
+    }  # fmt: skip
+    assert current_names(old) == new
+    assert current_names(new) == new
+    with RunDir(tmp_path / "a") as run:  # the row that an older version's checkpoint holds
+        MetricsLog(run, PLAIN).ensure(3, old)
+        assert rows(run) == [new]

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from selfplay.bug_sources.commits import split_name
+from selfplay.bug_sources.commit_trees import split_name
 from selfplay.bug_sources.mining import problem_statement
 from selfplay.corpus.suite import read_suite
 
@@ -119,11 +119,12 @@ def test_a_kept_bug_is_the_state_before_its_commit(
     assert fix.base_commit == call(["git", "rev-parse", "HEAD~4"], work).strip()
     assert "CHANGES" not in task.artifact.bug_patch  # documents stay as they were
     idle = tasks["Two files, one of them idle"].solve_task
-    assert idle.artifact.meta["left_repaired"] == ["other.py"]
+    assert idle.artifact.meta["reverted"] == ["other.py"]
+    assert idle.artifact.meta["left_repaired"] == []
 
 
 def test_the_change_log_gives_nothing_away(mined: tuple[Path, dict[str, Any]], work: Path) -> None:
-    from selfplay.bug_sources.commits import commit_environment, read_commit
+    from selfplay.bug_sources.commit_trees import Place, place_environment
     from selfplay.repo.prepare import prepare
     from selfplay.repo.spec import find_repos_dir, load_spec
     from selfplay.sandbox.bubblewrap.sandbox import BubblewrapSandbox
@@ -131,7 +132,7 @@ def test_the_change_log_gives_nothing_away(mined: tuple[Path, dict[str, Any]], w
     sandbox = BubblewrapSandbox()
     prepared = prepare(load_spec(str(work), find_repos_dir()), sandbox)
     sha = call(["git", "rev-parse", "HEAD~3"], work).strip()
-    tree = commit_environment(prepared, read_commit(prepared, sha)).tree
+    tree = place_environment(prepared, Place(sha=sha)).tree
     sandbox.close()
     assert (tree / "CHANGES.md").read_text() == "# Changes\n"
     assert "if values else 0" in (tree / "shop.py").read_text()

@@ -1,176 +1,216 @@
-"""A repository at a commit of its past: where mined bugs live.
+"""Commits of a repository's past: what each changed, and which make one change together.
 
-The original code of a mined bug is the state after its commit, without what the commit says about
-itself in documents and change logs: those stay as they were before, so that they give nothing away.
-Such a place is named `NAME@COMMIT` (the first 12 digits), wherever a repository's name may stand.
+A merge is the whole of its branch, read against its first parent. A fix that lies beside its tests
+as a commit of its own is read with them: `base` may be older than the parent.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import re
-import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import git as gitpython
-
-from selfplay.bugs.patches.paths import is_source_path, is_test_path
+from selfplay.bug_sources.commit_files import Kind, kinds_of
 from selfplay.errors import RepoError, UserError
-from selfplay.repo.prepare import PreparedRepo, environment_for, prepare_tree
-from selfplay.repo.sources.archives import drop_outward_links
-from selfplay.repo.sources.git import CONFIG, git
-from selfplay.sandbox.base import Environment, Sandbox
-from selfplay.sandbox.host import make_readable
+from selfplay.repo.prepare import PreparedRepo
+from selfplay.repo.sources.git import git, git_bytes
 from selfplay.types import FileChange
 
-_NAME = re.compile(r"(?P<repo>.+)@(?P<commit>[0-9a-f]{7,40})")
-_PLAIN = (0o100644, 0o100755)
+_PLAIN = ("100644", "100755", "100664")
+MAX_APART = 3
+"""Commits from a fix to its tests, at most."""
+MAX_MESSAGES = 10
+"""Messages of a branch that a problem is told with, the last ones."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitId:
+    """A commit as a log lists it."""
+
+    sha: str
+    parents: tuple[str, ...]
+    author: str
+
+    @property
+    def is_merge(self) -> bool:
+        """Whether it joins branches."""
+        return len(self.parents) > 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """A commit with one parent and the files that it changed.
+    """What lies between two commits, or between a commit and its (first) parent.
 
-    before    path -> content in the parent, None where the commit made the file
+    before    path -> content in the base, None where there was no such file; of a file that was
+              renamed, its old content under its new name
     after     path -> content in the commit, None where it deleted the file
-    odd       paths that are links, submodules or the like
+    kinds     path -> what the file is to a bug
+    odd       paths that are links, submodules or the like: as they are after the commit
     """
 
     sha: str
-    parent: str
+    base: str
+    subject: str
     message: str
     before: Mapping[str, FileChange]
     after: Mapping[str, FileChange]
+    kinds: Mapping[str, Kind]
     odd: tuple[str, ...]
 
-    @property
-    def sources(self) -> list[str]:
-        """Changed source files."""
-        return [path for path in self.after if is_source_path(path)]
-
-    @property
-    def tests(self) -> list[str]:
-        """Changed test files and their helpers."""
-        return [path for path in self.after if is_test_path(path)]
-
-    @property
-    def documents(self) -> list[str]:
-        """Whatever else it changed."""
-        return [p for p in self.after if not is_test_path(p) and not is_source_path(p)]
+    def of_kind(self, kind: Kind) -> list[str]:
+        """The touched files of one kind."""
+        return [path for path in self.after if self.kinds[path] == kind]
 
 
-def split_name(name: str) -> tuple[str, str | None]:
-    """`NAME@COMMIT` -> (NAME, COMMIT); any other name -> (name, None)."""
-    match = _NAME.fullmatch(name)
-    return (match["repo"], match["commit"]) if match else (name, None)
+def list_commits(prepared: PreparedRepo, max_commits: int | None = None) -> list[CommitId]:
+    """Commits with a parent, newest first, merges among them: `max_commits` beside the merges.
+
+    Raises `UserError` without a history.
+    """
+    log = git(
+        "log", "--min-parents=1", "--format=%H%x00%P%x00%aE", "HEAD", cwd=history_of(prepared)
+    )
+    found: list[CommitId] = []
+    num_plain = 0
+    for line in filter(None, log.split("\n")):
+        sha, parents, author = line.split("\0", 2)
+        commit = CommitId(sha=sha, parents=tuple(parents.split()), author=author)
+        num_plain += not commit.is_merge
+        if max_commits is not None and num_plain > max_commits:
+            break
+        found.append(commit)
+    return found
 
 
-def list_commits(prepared: PreparedRepo) -> list[str]:
-    """Ids of the commits with one parent, newest first. `UserError` without a history."""
-    history = _history(prepared)
-    log = git("rev-list", "--no-merges", "--min-parents=1", "HEAD", cwd=history)
-    return log.split()
+def branch_of(prepared: PreparedRepo, merge: CommitId) -> list[str]:
+    """Ids of the commits that a merge brought in."""
+    arguments = ("rev-list", merge.sha, f"^{merge.parents[0]}")
+    return [sha for sha in git(*arguments, cwd=history_of(prepared)).split() if sha != merge.sha]
 
 
-def read_commit(prepared: PreparedRepo, sha: str) -> Commit:
-    """One commit. Raises `RepoError` when the history holds none of that id."""
-    with gitpython.Repo(_history(prepared), odbt=gitpython.GitCmdObjectDB) as repo:
-        repo.git.update_environment(GIT_CONFIG_NOSYSTEM="1", GIT_CONFIG_GLOBAL=os.devnull)
-        repo.git.set_persistent_git_options(c=[f"{k}={v}" for k, v in CONFIG.items()])
-        try:
-            commit = repo.commit(sha)
-            parent = commit.parents[0]
-            diffs = parent.diff(commit, no_renames=True)
-        except (ValueError, IndexError, gitpython.exc.GitError, gitpython.exc.BadName) as error:
-            raise RepoError(f"{prepared.name}: no commit {sha} with a parent ({error})") from None
-        before: dict[str, FileChange] = {}
-        after: dict[str, FileChange] = {}
-        odd: list[str] = []
-        for diff in diffs:
-            path = str(diff.b_path or diff.a_path)
-            sides = [(diff.a_blob, diff.a_mode), (diff.b_blob, diff.b_mode)]
-            if any(blob is not None and mode not in _PLAIN for blob, mode in sides):
-                odd.append(path)
-                continue
-            before[path], after[path] = (_change(blob, mode) for blob, mode in sides)
-        message = commit.message
-        return Commit(
-            sha=commit.hexsha,
-            parent=parent.hexsha,
-            message=message if isinstance(message, str) else message.decode(errors="replace"),
-            before=before,
-            after=after,
-            odd=tuple(odd),
-        )
+def with_neighbours(commits: Sequence[CommitId]) -> dict[str, tuple[str, ...]]:
+    """{sha: its ancestors, nearest first, that may be one change with it}: in a row, by the same
+    author, no merge among them."""
+    known = {commit.sha: commit for commit in commits}
+    found: dict[str, tuple[str, ...]] = {}
+    for commit in commits:
+        chain: list[str] = []
+        here = commit
+        while not here.is_merge and len(chain) < MAX_APART:
+            parent = known.get(here.parents[0])
+            if parent is None or parent.is_merge or parent.author != commit.author:
+                break
+            chain.append(parent.sha)
+            here = parent
+        found[commit.sha] = tuple(chain)
+    return found
 
 
-def _change(blob: gitpython.Blob | None, mode: int | None) -> FileChange:
-    if blob is None:
-        return FileChange(content=None)
-    return FileChange(content=blob.data_stream.read(), executable=mode == _PLAIN[1])
+def read_commit(prepared: PreparedRepo, sha: str, base: str = "") -> Commit:
+    """What lies between `base` (the first parent) and a commit.
 
-
-def commit_environment(prepared: PreparedRepo, commit: Commit) -> Environment:
-    """The environment whose original tree is the commit's (made once, kept with the repository)."""
-    folder = _folder(prepared, commit.sha)
-    if not (folder / "tree").is_dir():
-        _write_tree(prepared, commit, folder)
-    digest = f"{prepared.environment.digest}@{commit.sha}"
-    return environment_for(prepared.environment, folder / "tree", digest)
-
-
-def at_commit(prepared: PreparedRepo, commit: str, sandbox: Sandbox) -> PreparedRepo:
-    """The repository at a commit, with its tests discovered there. Raises `RepoError`."""
-    found = read_commit(prepared, commit)
-    environment = commit_environment(prepared, found)
-    name = place_name(prepared.name, found.sha)
-    spec = dataclasses.replace(prepared.spec, name=name)
-    return prepare_tree(spec, environment, _folder(prepared, found.sha), sandbox)
-
-
-def place_name(repo: str, sha: str) -> str:
-    """`NAME@COMMIT` of a repository at a commit."""
-    return f"{repo}@{sha[:12]}"
-
-
-def _write_tree(prepared: PreparedRepo, commit: Commit, folder: Path) -> None:
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(partial, ignore_errors=True)
-    tree = partial / "tree"
-    tree.mkdir(parents=True)
-    history = _history(prepared)
-    where = (f"--git-dir={history}", f"--work-tree={tree}")
-    variables = {"GIT_INDEX_FILE": str(partial / "index")}
-    git(*where, "read-tree", commit.sha, variables=variables)
-    git(*where, "checkout-index", "-a", "-q", variables=variables)
-    (partial / "index").unlink()
-    for path in commit.documents:
-        content = commit.before[path].content
-        (tree / path).unlink(missing_ok=True)
-        if content is not None:
-            (tree / path).parent.mkdir(parents=True, exist_ok=True)
-            (tree / path).write_bytes(content)
-    drop_outward_links(tree)
-    make_readable(partial)
+    Raises `RepoError` when the history holds none of that id.
+    """
+    history = history_of(prepared)
+    end, begin = f"{sha}^{{commit}}", f"{base or f'{sha}^1'}^{{commit}}"
     try:
-        partial.rename(folder)
-    except OSError:  # another process was faster
-        shutil.rmtree(partial)
+        full, parent = git("rev-parse", "--verify", end, cwd=history).strip(), ""
+        parent = git("rev-parse", "--verify", begin, cwd=history).strip()
+    except RepoError as error:
+        which = f"no commit {sha}" + (" with a parent" if not base else f" after {base}")
+        raise RepoError(f"{prepared.name}: {which} ({error})") from None
+    raw = git_bytes("diff-tree", "-r", "-z", "-M", "--raw", parent, full, cwd=history)
+    before: dict[str, FileChange] = {}
+    after: dict[str, FileChange] = {}
+    odd: list[str] = []
+    records = _records(raw)
+    blobs = _blobs(history, [blob for record in records for blob in record.blobs])
+    for record in records:
+        if any(mode not in (*_PLAIN, "000000") for mode in record.modes):
+            odd.append(record.path)
+            continue
+        before[record.path], after[record.path] = (
+            FileChange(content=None)
+            if mode == "000000"
+            else FileChange(content=blobs[blob], executable=mode == _PLAIN[1])
+            for mode, blob in zip(record.modes, record.blobs, strict=True)
+        )
+    changed = [path for path in after if before[path] != after[path]]
+    messages = _messages(history, parent, full)
+    return Commit(
+        sha=full,
+        base=parent,
+        subject=messages[-1].split("\n")[0] if messages else "",
+        message="\n\n".join(messages),
+        before={path: before[path] for path in changed},
+        after={path: after[path] for path in changed},
+        kinds=kinds_of(changed),
+        odd=tuple(odd),
+    )
 
 
-def _folder(prepared: PreparedRepo, sha: str) -> Path:
-    folder = prepared.environment.tree.parent / "commits"
-    folder.mkdir(exist_ok=True)
-    return folder / sha
-
-
-def _history(prepared: PreparedRepo) -> Path:
+def history_of(prepared: PreparedRepo) -> Path:
+    """The bare repository with its past. Raises `UserError` where it has none."""
     if prepared.history is None:
         raise UserError(
             f"repo={prepared.name}: has no git history; name a git work tree, a git source, or a "
             "PyPI source with `history:` (older releases)"
         )
     return prepared.history
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Record:
+    """One line of a raw diff: old and new mode and blob, and the (new) path."""
+
+    modes: tuple[str, str]
+    blobs: tuple[str, str]
+    path: str
+
+
+def _records(raw: bytes) -> list[_Record]:
+    words = iter(raw.split(b"\0"))
+    found: list[_Record] = []
+    for head in words:
+        if not head:
+            continue
+        old_mode, new_mode, old, new, status = head.decode("ascii").lstrip(":").split()
+        path = next(words)
+        if status[0] in "RC":
+            path = next(words)
+        found.append(
+            _Record(
+                modes=(old_mode, new_mode),
+                blobs=(old, new),
+                path=path.decode("utf-8", "surrogateescape"),
+            )
+        )
+    return found
+
+
+def _blobs(history: Path, ids: Sequence[str]) -> dict[str, bytes]:
+    """{id: content}; submodules and absent sides have none."""
+    wanted = list(dict.fromkeys(ids))
+    answer = git_bytes(
+        "cat-file", "--batch", cwd=history, stdin="".join(f"{blob}\n" for blob in wanted).encode()
+    )
+    found: dict[str, bytes] = {}
+    position = 0
+    for blob in wanted:
+        end = answer.index(b"\n", position)
+        head = answer[position:end].split()
+        position = end + 1
+        if len(head) == 3:
+            size = int(head[2])
+            found[blob] = answer[position : position + size] if head[1] == b"blob" else b""
+            position += size + 1
+    return found
+
+
+def _messages(history: Path, base: str, sha: str) -> list[str]:
+    """The commit's message; of several commits, those of all, the commit's own last."""
+    log = git_bytes(
+        "log", "--reverse", "--topo-order", "--format=%B%x00", f"{base}..{sha}", "--", cwd=history
+    )
+    parts = (part.strip() for part in log.decode("utf-8", "replace").split("\0"))
+    return [part for part in parts if part][-MAX_MESSAGES:]

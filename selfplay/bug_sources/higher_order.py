@@ -18,6 +18,7 @@ from selfplay.bugs.test_runs.runner import TestRunner, passed_tests
 from selfplay.bugs.test_runs.scripts import script_runner
 from selfplay.bugs.validation.validate import validate
 from selfplay.errors import PatchError, SandboxError
+from selfplay.repo.discovery.test_names import test_names
 from selfplay.types import BugArtifact, Layer, SolveTask
 
 MAX_ORDER = 2
@@ -79,7 +80,7 @@ def grown_state(task: SolveTask, fix_patch: str, runner: TestRunner) -> Layer:
         path: file_state(tree, fixed, path)
         for path in dict.fromkeys([*sealed, *fixed])
         if file_state(tree, sealed, path) != file_state(tree, fixed, path)
-        and is_source_path(path, artifact.test_files)
+        and is_source_path(path, artifact.test_files, test_names(tree))
         and not is_hook_path(path)
     }
     return normal_layer(tree, {**bug, **changed})

@@ -8,26 +8,33 @@ the consistency validation and the round trip. Why a commit was dropped is alway
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import PurePosixPath
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-from selfplay.bug_sources.commits import Commit, commit_environment, place_name, read_commit
+from selfplay.bug_sources.commit_files import is_test_module
+from selfplay.bug_sources.commit_trees import commit_environment, place_name
+from selfplay.bug_sources.commits import Commit, read_commit
+from selfplay.bug_sources.oracle import Oracle, find_oracle, neighbour
 from selfplay.bugs.artifact import artifact_id
 from selfplay.bugs.patches.layers import make_patch
-from selfplay.bugs.test_runs.runner import TestRunner, failed_tests, passed_tests
-from selfplay.bugs.test_runs.scripts import parser_source, pytest_script
-from selfplay.bugs.validation.checks_run import OTHER_SEED
+from selfplay.bugs.test_edits.weakening import weakening_layer
+from selfplay.bugs.test_runs.runner import TestRunner
+from selfplay.bugs.test_runs.scripts import parser_source
 from selfplay.bugs.validation.validate import validate
 from selfplay.config import MiningLimits
-from selfplay.errors import PatchError, RepoError
+from selfplay.errors import InfrastructureError, PatchError, RepoError
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.sandbox.base import Environment
-from selfplay.types import BugArtifact, Layer, SolveTask, ValidationReport
+from selfplay.types import (
+    BugArtifact,
+    Check,
+    Layer,
+    SolveTask,
+    ValidationReport,
+)
 
-MAX_TRIMMED = 3
 _TRAILER = re.compile(r"^(signed-off-by|co-authored-by|reviewed-by|change-id|cc)\s*:.*$", re.I)
-_TEST_MODULE = re.compile(r"^(test_.*|.*_test|tests?)\.py$")
+MakeRunner = Callable[[Environment], TestRunner]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +46,7 @@ class Mined:
     outcome: str
     detail: str = ""
     task: SolveTask | None = None
-    parent: str = ""
+    base: str = ""
 
 
 class Dropped(Exception):
@@ -54,16 +61,20 @@ def mine_commit(
     prepared: PreparedRepo,
     sha: str,
     limits: MiningLimits,
-    make_runner: Callable[[Environment], TestRunner],
+    make_runner: MakeRunner,
+    neighbours: Sequence[str] = (),
 ) -> Mined:
-    """Judge one commit. Raises `SandboxError` when the infrastructure fails."""
-    subject, parent = "", ""
+    """Judge one commit, or with it what its `neighbours` (nearest ancestors) hold of the change.
+
+    Raises `SandboxError` when the infrastructure fails.
+    """
+    subject = ""
     try:
         commit = read_commit(prepared, sha)
-        subject, parent = commit.message.split("\n")[0], commit.parent
+        subject = commit.subject
+        commit = with_other_half(prepared, commit, neighbours)
         check_commit(commit, limits)
-        runner = make_runner(commit_environment(prepared, commit))
-        artifact, report = _validated(commit, runner, limits)
+        artifact, report = _Trial(prepared, commit, limits, make_runner).result()
     except Dropped as why:
         return Mined(commit=sha, subject=subject, outcome=why.reason, detail=why.detail)
     except (PatchError, RepoError, UnicodeError) as error:
@@ -78,16 +89,33 @@ def mine_commit(
         failure_output=report.failure_output,
         limits=limits.of_validation(),
     )
-    return Mined(commit=sha, subject=subject, outcome="kept", task=task, parent=parent)
+    return Mined(commit=sha, subject=subject, outcome="kept", task=task, base=commit.base)
+
+
+def with_other_half(prepared: PreparedRepo, commit: Commit, neighbours: Sequence[str]) -> Commit:
+    """A fix without tests (or tests without a fix) with the ancestor that holds the other half."""
+    wanted = _half(commit)
+    for sha in neighbours if wanted else ():
+        found = read_commit(prepared, sha)
+        half = _half(found)
+        if {wanted, half} == {"source", "test"}:
+            return read_commit(prepared, commit.sha, found.base)
+        if half or found.of_kind("source") or found.of_kind("test"):
+            break
+    return commit
+
+
+def _half(commit: Commit) -> str:
+    """ "source" or "test" of a commit with one of them alone, else ""."""
+    source, test = bool(commit.of_kind("source")), bool(test_modules(commit))
+    return "" if source == test else "source" if source else "test"
 
 
 def check_commit(commit: Commit, limits: MiningLimits) -> None:
     """The checks that need no run. Raises `Dropped`."""
-    sources, tests = commit.sources, commit.tests
-    if commit.odd:
-        raise Dropped("odd_files", ", ".join(commit.odd[:5]))
+    sources, tests = commit.of_kind("source"), commit.of_kind("test")
     if not sources:
-        raise Dropped("no_source")
+        raise Dropped("no_source", f"odd: {', '.join(commit.odd[:5])}" if commit.odd else "")
     if not tests:
         raise Dropped("no_tests")
     if not test_modules(commit):
@@ -105,73 +133,169 @@ def test_modules(commit: Commit) -> list[str]:
     """The changed test files that a runner collects and that are there after the commit."""
     return [
         path
-        for path in commit.tests
-        if commit.after[path].content is not None and _TEST_MODULE.match(PurePosixPath(path).name)
+        for path in commit.of_kind("test")
+        if commit.after[path].content is not None and is_test_module(path)
     ]
 
 
 test_modules.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest thinks
 
 
-def _validated(
-    commit: Commit, runner: TestRunner, limits: MiningLimits
-) -> tuple[BugArtifact, ValidationReport]:
-    """The artifact and its report. Files that the failing tests do not need stay repaired."""
-    targets = stable_targets(commit, runner, limits)
-    bug = {path: commit.before[path] for path in commit.sources}
-    trimmed: list[str] = []
-    while True:
-        artifact = make_artifact(commit, runner.environment, bug, targets, trimmed)
-        report = validate(artifact, runner.environment, runner, limits.of_validation())
-        failed = next((c for c in report.checks if c.status in ("fail", "undecided")), None)
-        if failed is None:
-            return artifact, report
-        idle = [path for path in bug if failed.detail.startswith(f"{path}:")]
-        again = failed.reason == "file_contributes_nothing" and idle and len(bug) > 1
-        if not again or len(trimmed) == MAX_TRIMMED:
-            raise Dropped(failed.reason, failed.detail)
-        trimmed += idle
-        bug = {path: change for path, change in bug.items() if path not in idle}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Candidate:
+    """One way to make an artifact of a commit.
+
+    bug         what is undone
+    repaired    sources that no failing test needs back, and that the tests do need: in place
+    reverted    files that the tests do not need: as before the commit in every state
+    weakening   the tests' state that hides the bug
+    """
+
+    oracle: Oracle
+    bug: Layer
+    weakening: Layer
+    repaired: tuple[str, ...] = ()
+    reverted: tuple[str, ...] = ()
 
 
-def stable_targets(commit: Commit, runner: TestRunner, limits: MiningLimits) -> list[str]:
-    """The changed test files, or only their tests that pass where some fail. Raises `Dropped`."""
-    files = test_modules(commit)
-    parser = parser_source("pytest")
-    runs = [
-        runner.run(
-            pytest_script(files), parser, {}, timeout_s=limits.script_timeout_s, hash_seed=seed
+class _Trial:
+    """The search for an artifact of one commit that is valid."""
+
+    def __init__(
+        self, prepared: PreparedRepo, commit: Commit, limits: MiningLimits, make_runner: MakeRunner
+    ) -> None:
+        self.commit, self.limits = commit, limits
+        self._prepared, self._make_runner = prepared, make_runner
+        self._runners: dict[tuple[str, ...], TestRunner] = {}
+
+    def result(self) -> tuple[BugArtifact, ValidationReport]:
+        """The artifact and its report. Raises `Dropped`."""
+        candidate = self._first()
+        while True:
+            artifact, report = self._judge(candidate)
+            failed = _failed(report)
+            if failed is None:
+                break
+            if failed.status == "undecided":
+                raise InfrastructureError(failed.detail)
+            changed = self._mended(candidate, failed, report)
+            if changed is None:
+                raise Dropped(failed.reason, failed.detail)
+            candidate = changed
+        if candidate.repaired:
+            return self._without_repairs(candidate) or (artifact, report)
+        return artifact, report
+
+    def _first(self) -> _Candidate:
+        """What lies beside the source stays as it was before, unless the tests need it."""
+        commit = self.commit
+        beside = tuple(commit.of_kind("beside"))
+        oracle = self._oracle(reverted=beside)
+        needed: tuple[str, ...] = ()
+        if beside and (oracle.deselected or not oracle.passing):
+            other = self._oracle(reverted=())
+            if len(other.passing) > len(oracle.passing):
+                oracle, beside, needed = other, (), beside
+        if oracle.timed_out:
+            limit = self.limits.script_timeout_s
+            raise Dropped("too_slow", f"longer than {limit:g} s after the commit")
+        if not oracle.passing:
+            raise Dropped("nothing_passes_after", oracle.failing)
+        hidden = [*commit.of_kind("test"), *needed]
+        return _Candidate(
+            oracle=oracle,
+            bug={path: commit.before[path] for path in commit.of_kind("source")},
+            weakening={p: commit.before[p] for p in hidden if commit.after[p].content is not None},
+            reverted=beside,
         )
-        for seed in (0, OTHER_SEED)
-    ]
-    if any(run.timed_out for run in runs):
-        raise Dropped("too_slow", f"longer than {limits.script_timeout_s:g} s after the commit")
-    bad = {test for run in runs for test in failed_tests(run.table)}
-    good = [t for t in passed_tests(runs[0].table) if runs[1].table.get(t) == "passed"]
-    if not good:
-        tail = runs[0].output.strip().splitlines()[-1:] or [""]
-        raise Dropped("nothing_passes_after", tail[0][:200])
-    return good if bad else files
+
+    def _oracle(self, reverted: tuple[str, ...]) -> Oracle:
+        files, limit = test_modules(self.commit), self.limits.script_timeout_s
+        return find_oracle(files, self._runner(reverted), {}, limit)
+
+    def _mended(
+        self, candidate: _Candidate, failed: Check, report: ValidationReport
+    ) -> _Candidate | None:
+        """The next candidate after a check has failed, None when there is none."""
+        bug, runner = candidate.bug, self._runner(candidate.reverted)
+        idle = [path for path in bug if failed.detail.startswith(f"{path}:")]
+        if failed.reason == "file_contributes_nothing" and idle and len(bug) > 1:
+            rest = {path: change for path, change in bug.items() if path not in idle}
+            return replace(candidate, bug=rest, repaired=(*candidate.repaired, *idle))
+        none_left = failed.name == "weakening" and (
+            failed.reason == "parser_empty" or not report.pass_to_pass
+        )
+        alone = set(candidate.oracle.files) <= set(test_modules(self.commit))
+        if alone and (none_left or failed.reason == "nothing_passes"):
+            known = [*candidate.oracle.files, *candidate.weakening]
+            file = neighbour(candidate.oracle, known, runner, bug, self.limits.script_timeout_s)
+            if file is not None:
+                files = (*candidate.oracle.files, file)
+                return replace(candidate, oracle=replace(candidate.oracle, files=files))
+        old_tests_refused = failed.reason.startswith("tests_") and failed.name != "script"
+        if failed.name == "weakening" or old_tests_refused:
+            failing = report.fail_to_pass or self._failing(candidate)
+            removed = weakening_layer(runner.environment.tree, sorted(failing))
+            if removed and removed != candidate.weakening:
+                return replace(candidate, weakening=removed)
+        return None
+
+    def _failing(self, candidate: _Candidate) -> list[str]:
+        """Tests of the oracle that do not pass with the bug."""
+        runner, limit = self._runner(candidate.reverted), self.limits.script_timeout_s
+        script, parser = candidate.oracle.script, parser_source("pytest")
+        table = runner.run(script, parser, candidate.bug, timeout_s=limit).table
+        return [test for test in candidate.oracle.passing if table.get(test) != "passed"]
+
+    def _without_repairs(
+        self, candidate: _Candidate
+    ) -> tuple[BugArtifact, ValidationReport] | None:
+        """The same bug where idle sources are as before, if its tests pass there; else None."""
+        before = {path: self.commit.before[path] for path in candidate.repaired}
+        limit, runner = self.limits.script_timeout_s, self._runner(candidate.reverted)
+        oracle = candidate.oracle
+        run = runner.run(oracle.script, parser_source("pytest"), before, timeout_s=limit)
+        if any(run.table.get(test) != "passed" for test in oracle.passing):
+            return None
+        reverted = (*candidate.reverted, *candidate.repaired)
+        artifact, report = self._judge(replace(candidate, repaired=(), reverted=reverted))
+        return None if _failed(report) else (artifact, report)
+
+    def _judge(self, candidate: _Candidate) -> tuple[BugArtifact, ValidationReport]:
+        runner = self._runner(candidate.reverted)
+        artifact = make_artifact(self.commit, runner.environment, candidate)
+        limits = self.limits.of_validation()
+        report = validate(artifact, runner.environment, runner, limits)
+        if not _failed(report) and not report.pass_to_pass:
+            failed = Check(name="bug", status="fail", reason="nothing_passes")
+            more = self._mended(candidate, failed, report)
+            if more is not None:
+                return self._judge(more)
+        return artifact, report
+
+    def _runner(self, reverted: tuple[str, ...]) -> TestRunner:
+        if reverted not in self._runners:
+            environment = commit_environment(self._prepared, self.commit, reverted)
+            self._runners[reverted] = self._make_runner(environment)
+        return self._runners[reverted]
 
 
-def make_artifact(
-    commit: Commit,
-    environment: Environment,
-    bug: Layer,
-    targets: list[str],
-    trimmed: list[str],
-) -> BugArtifact:
+def _failed(report: ValidationReport) -> Check | None:
+    return next((c for c in report.checks if c.status in ("fail", "undecided")), None)
+
+
+def make_artifact(commit: Commit, environment: Environment, candidate: _Candidate) -> BugArtifact:
     """The commit as an artifact on the state after it."""
-    tree = environment.tree
-    weakening = {p: commit.before[p] for p in commit.tests if commit.after[p].content is not None}
-    files = dict.fromkeys([*test_modules(commit), *weakening])
+    tree, oracle = environment.tree, candidate.oracle
+    meta: dict[str, object] = {"commit": commit.sha, "base": commit.base, "origin": "mined"}
+    meta |= {"reverted": list(candidate.reverted), "left_repaired": list(candidate.repaired)}
     artifact = BugArtifact(
-        test_script=pytest_script(targets),
-        test_files=tuple(files),
+        test_script=oracle.script,
+        test_files=tuple(dict.fromkeys([*oracle.files, *candidate.weakening])),
         test_parser=parser_source("pytest"),
-        bug_patch=make_patch(tree, {}, bug),
-        weakening_patch=make_patch(tree, {}, weakening),
-        meta={"commit": commit.sha, "origin": "mined", "left_repaired": trimmed},
+        bug_patch=make_patch(tree, {}, candidate.bug),
+        weakening_patch=make_patch(tree, {}, candidate.weakening),
+        meta=meta,
     )
     artifact_id(artifact)  # raises PatchError for what cannot be written down
     return artifact

@@ -16,9 +16,9 @@ from typing import Any
 from selfplay.config import PolicyConfig, ScaffoldConfig
 from selfplay.curriculum.evaluation import Judged
 from selfplay.curriculum.solving import Attempt
-from selfplay.episodes import episode_to_dict
 from selfplay.errors import UserError
 from selfplay.files import append_json_lines, read_json_lines, repair_json_lines
+from selfplay.run_dir.episodes import episode_to_dict
 from selfplay.types import Episode, SolveTask
 
 

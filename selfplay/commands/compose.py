@@ -7,10 +7,9 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from selfplay.agent.loop import OnTurn
-from selfplay.bug_sources.commits import at_commit, commit_environment, read_commit, split_name
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.commands.output import say
 from selfplay.config import (
@@ -21,17 +20,15 @@ from selfplay.config import (
     TrainConfig,
 )
 from selfplay.corpus.corpus import Corpus
-from selfplay.corpus.suite import SuiteTask
 from selfplay.curriculum.agentic import AgenticScaffold
 from selfplay.curriculum.compact import CompactScaffold
 from selfplay.curriculum.scaffold import RepoContext, RolloutContext, Sampling, Scaffold
-from selfplay.errors import InfrastructureError, UserError
+from selfplay.errors import UserError
 from selfplay.learning import Learner
 from selfplay.repo.prepare import PreparedRepo, prepare
-from selfplay.repo.spec import find_repos_dir, load_spec, spec_from
+from selfplay.repo.spec import find_repos_dir, load_spec
 from selfplay.run_dir import RunDir
 from selfplay.sampling import Policy
-from selfplay.sandbox.base import Environment
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.sandbox.select import Options, open_sandbox
 
@@ -72,64 +69,6 @@ def prepare_repos(
         say(f"preparing {name}")
         spec = load_spec(name, repos_dir(config))
         prepared[spec.name] = prepare(spec, pool.sandbox)
-    return prepared
-
-
-def suite_environments(
-    tasks: Sequence[SuiteTask], config: ReposConfig, pool: SandboxPool
-) -> dict[str, Environment]:
-    """{task.repo: environment} of a suite's tasks, for grading alone: nothing is discovered at the
-    commits of mined bugs."""
-    bases = _bases(tasks, config, pool)
-    found: dict[str, Environment] = {}
-    for name in dict.fromkeys(task.solve_task.repo for task in tasks):
-        base, commit = split_name(name)
-        prepared = bases[base]
-        found[name] = (
-            commit_environment(prepared, read_commit(prepared, commit))
-            if commit
-            else prepared.environment
-        )
-    return found
-
-
-def prepare_suite(
-    tasks: Sequence[SuiteTask],
-    config: ReposConfig,
-    pool: SandboxPool,
-    problems: dict[str, str] | None = None,
-) -> dict[str, PreparedRepo]:
-    """{task.repo: repository} of a suite's tasks, with what solvers need to be shown. With
-    `problems`, one that cannot be had is told there ({task.repo: why}) and left out."""
-    found: dict[str, PreparedRepo] = {}
-    for name in dict.fromkeys(task.solve_task.repo for task in tasks):
-        base, commit = split_name(name)
-        try:
-            own = [task for task in tasks if split_name(task.solve_task.repo)[0] == base]
-            (prepared,) = _bases(own[:1], config, pool).values()
-            found[name] = at_commit(prepared, commit, pool.sandbox) if commit else prepared
-        except (InfrastructureError, UserError) as error:
-            if problems is None:
-                raise
-            problems[name] = str(error)
-            say(f"{name}: {error}")
-    return found
-
-
-def _bases(
-    tasks: Sequence[SuiteTask], config: ReposConfig, pool: SandboxPool
-) -> dict[str, PreparedRepo]:
-    """Repositories of a suite by name: from `repos/`, else as the suite says."""
-    documents: dict[str, Mapping[str, Any]] = {}
-    for task in tasks:
-        documents.setdefault(split_name(task.solve_task.repo)[0], task.environment)
-    folder = repos_dir(config)
-    prepared = {}
-    for name, document in documents.items():
-        known = (folder / f"{name}.yaml").is_file() or not document.get("source")
-        spec = load_spec(name, folder) if known else spec_from(name, document)
-        say(f"preparing {name}")
-        prepared[name] = prepare(spec, pool.sandbox)
     return prepared
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from selfplay.commands.output import print_json, print_table
 from selfplay.config import DoctorConfig, OpenAIConfig, load_config
 from selfplay.errors import UserError
+from selfplay.placement import GIB, find_gpus, place
 from selfplay.sandbox.select import sandbox_report
 
 HELP = "keys: json=true\nExit code 0 when a sandbox and the in-process engine work, else 1."
@@ -34,6 +35,7 @@ def run(overrides: Sequence[str]) -> int:
         _vllm(),
         _openai(),
         _gpu(),
+        *_split(),
     ]
     status = {name: works for name, works, _ in rows}
     ready = (
@@ -77,3 +79,16 @@ def _gpu() -> tuple[str, bool, str]:
 
     detail = describe_accelerator()
     return "gpu", bool(detail), detail or "none; the CPU is used"
+
+
+def _split() -> list[tuple[str, bool, str]]:
+    """GPUs that the driver lists, and who would sit where: sampling in process, and with vLLM."""
+    gpus = find_gpus("auto")
+    if not gpus:
+        return [("gpus", False, "nvidia-smi lists none")]
+    names = ", ".join(f"{gpu.id}: {gpu.name}, {gpu.memory / GIB:.0f} GiB" for gpu in gpus)
+    return [
+        ("gpus", True, names),
+        ("split, policy=transformers", True, place(gpus, "transformers").describe()),
+        ("split, policy=vllm", True, place(gpus, "vllm").describe()),
+    ]

@@ -9,9 +9,8 @@ from pathlib import Path
 from selfplay.commands.output import print_json
 from selfplay.commands.transcript import episode_text
 from selfplay.config import EpisodeConfig, load_config
-from selfplay.episodes import episode_to_dict
 from selfplay.errors import UserError
-from selfplay.run_dir import read_episodes
+from selfplay.run_dir.episodes import episode_to_dict, read_episodes
 
 HELP = """
 keys: run=DIR (holds episodes.jsonl) or run=FILE (the attempts of an evaluation),

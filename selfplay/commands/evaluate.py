@@ -13,14 +13,13 @@ from selfplay.commands.attempt_log import AttemptLog, places
 from selfplay.commands.compose import (
     make_rollout_context,
     open_policy,
-    prepare_suite,
     sandbox_pool,
     usage_of,
 )
 from selfplay.commands.output import print_json, print_table, say
+from selfplay.commands.selfcheck import check_tasks
+from selfplay.commands.suites import prepare_suite, read_tasks
 from selfplay.config import EvaluateConfig, PolicyConfig, load_config
-from selfplay.corpus.corpus import Corpus
-from selfplay.corpus.suite import SuiteTask, read_suite
 from selfplay.curriculum.evaluation import Evaluation, evaluate
 from selfplay.curriculum.scaffold import Sampling
 from selfplay.errors import UserError
@@ -65,6 +64,7 @@ def run(overrides: Sequence[str]) -> int:
             raise UserError(next(iter(problems.values())))
         policy = open_policy(policy_config, config.scaffold)
         context = make_rollout_context(policy, repos, pool, config.scaffold, sampling)
+        check_tasks(context, solve_tasks)
         with tqdm(total=len(tasks), unit="task", desc="evaluate") as bar:
 
             def progress(done: int, total: int) -> None:
@@ -107,20 +107,6 @@ def _print(suite: str, result: Evaluation, usage: Mapping[str, object] | None) -
     )
     if usage:
         print_table("usage", ("what", "number"), [(k, str(v)) for k, v in usage.items()])
-
-
-def read_tasks(path: Path) -> list[SuiteTask]:
-    """Tasks of a suite file, or of the corpus of a run directory."""
-    if path.is_dir():
-        file = path / "corpus.sqlite"
-        if not file.is_file():
-            raise UserError(f"suite={path}: a directory without corpus.sqlite is no run directory")
-        with Corpus(file, read_only=True) as corpus:
-            return [
-                SuiteTask(solve_task=bug.task, base_commit="", environment={})
-                for bug in corpus.bugs()
-            ]
-    return read_suite(path)
 
 
 def of_checkpoint(policy: PolicyConfig, path: Path) -> PolicyConfig:

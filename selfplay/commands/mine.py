@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from selfplay.bug_sources.commits import commit_environment, list_commits, read_commit
+from selfplay.bug_sources.commit_trees import place_environment, place_of
+from selfplay.bug_sources.commits import CommitId, branch_of, list_commits, with_neighbours
 from selfplay.bug_sources.mining import Mined, mine_commit
 from selfplay.bugs.grading.grade import grade
 from selfplay.bugs.test_runs.runner import TestRunner
@@ -17,12 +19,11 @@ from selfplay.commands.output import print_json, print_table, say
 from selfplay.config import MineConfig, load_config
 from selfplay.corpus.suite import SuiteTask, to_line
 from selfplay.errors import InfrastructureError, UserError
-from selfplay.export.swebench import environment_of
+from selfplay.export.sources import environment_of
 from selfplay.export.verify import verify_task
-from selfplay.files import append_json_lines, read_json_lines, repair_json_lines
+from selfplay.files import append_json_lines, read_json_lines, repair_json_lines, take_lock
 from selfplay.repo.prepare import PreparedRepo, prepare
 from selfplay.repo.spec import load_spec
-from selfplay.run_dir import take_lock
 from selfplay.sandbox.base import Environment
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.types import GradeReport, SolveTask
@@ -32,36 +33,37 @@ keys: repo=NAME_OR_PATH (with a git history), out=FILE (the suite; FILE.log says
       each commit), max_commits=N, max_tasks=N, max_files=6, max_lines=300, script_timeout_s=60,
       sandbox=..., json=true
 A commit that changes source and tests together becomes a task when its tests fail without its
-source change and pass with it, twice. Every kept bug has passed the round trip. What was done
-before is not done again: the same command continues, or reads on in a longer history.
+source change and pass with it, twice; so does a fix whose tests are a commit beside it, and a merge
+none of whose own commits became one. Every kept bug has passed the round trip. What was done before
+is not done again: the same command continues, or reads on in a longer history.
 """
-CHUNK = 8
+log = logging.getLogger(__name__)
 
 
 def run(overrides: Sequence[str]) -> int:
     """Mine; 0 when a task was found (now or before), 1 when there is none, 3 on undecided ones."""
     config = load_config(MineConfig, "mine", overrides)
     out = Path(config.out)
-    log = out.with_name(f"{out.name}.log")
+    log_file = out.with_name(f"{out.name}.log")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         lock = take_lock(out.with_name(f"{out.name}.lock"), f"out={out}")
     except OSError as error:
         raise UserError(f"out={out}: cannot be written ({error.strerror})") from None
     assert lock >= 0
-    kept, outcomes = read_progress(out, log)
+    kept, outcomes = read_progress(out, log_file)
     with sandbox_pool(config.sandbox) as pool:
         say(f"preparing {config.repo}")
         prepared = prepare(load_spec(config.repo, repos_dir(config.repos)), pool.sandbox)
-        commits = list_commits(prepared)[: config.max_commits]
-        todo = [sha for sha in commits if outcomes.get(sha, "undecided") == "undecided"]
+        commits = list_commits(prepared, config.max_commits)
+        todo = [c for c in commits if outcomes.get(c.sha, "undecided") == "undecided"]
         say(f"{len(commits)} commits, {len(commits) - len(todo)} judged before")
         with tqdm(total=len(todo), unit="commit", desc="mining") as bar:
-            for mined in judged(prepared, todo, config, pool):
+            for mined in judged(prepared, commits, todo, outcomes, config, pool):
                 if mined.task is not None and mined.task.bug_id not in kept:
                     append_json_lines(out, [to_line(suite_task(prepared, mined))])
                     kept.add(mined.task.bug_id)
-                append_json_lines(log, [log_line(mined)])
+                append_json_lines(log_file, [log_line(mined)])
                 outcomes[mined.commit] = mined.outcome
                 bar.update(1)
                 bar.set_postfix_str(f"{len(kept)} bugs")
@@ -81,21 +83,49 @@ def read_progress(out: Path, log: Path) -> tuple[set[str], dict[str, str]]:
 
 
 def judged(
-    prepared: PreparedRepo, commits: Sequence[str], config: MineConfig, pool: SandboxPool
+    prepared: PreparedRepo,
+    commits: Sequence[CommitId],
+    todo: Sequence[CommitId],
+    outcomes: Mapping[str, str],
+    config: MineConfig,
+    pool: SandboxPool,
 ) -> Iterator[Mined]:
-    """Outcomes in the order of the commits; a fault of the machine is "undecided"."""
+    """Outcomes of `todo`, the merges last: of those whose branch gave a bug, that alone.
+
+    A fault of the machine, or of ours, is "undecided" and no other commit's.
+
+    outcomes    of all commits, as far as they are known; read again before the merges
+    """
+    neighbours = with_neighbours(commits)
 
     def make_runner(environment: Environment) -> TestRunner:
         return TestRunner(pool.sandbox, environment)
 
-    def one(sha: str) -> Mined:
+    def one(commit: CommitId) -> Mined:
+        sha = commit.sha
         try:
-            return proven(prepared, mine_commit(prepared, sha, config, make_runner), make_runner)
+            covered = covering(prepared, commit, outcomes)
+            if covered:
+                detail = f"its commit {covered[:12]} is kept"
+                return Mined(commit=sha, subject="", outcome="in_branch", detail=detail)
+            mined = mine_commit(prepared, sha, config, make_runner, neighbours[sha])
+            return proven(prepared, mined, make_runner)
         except InfrastructureError as error:
             return Mined(commit=sha, subject="", outcome="undecided", detail=str(error))
+        except Exception as error:  # one odd commit ends no history
+            log.exception("%s", sha)
+            return Mined(commit=sha, subject="", outcome="undecided", detail=repr(error))
 
-    for start in range(0, len(commits), CHUNK):
-        yield from pool.map(one, commits[start : start + CHUNK])
+    for merges in (False, True):
+        yield from pool.imap(one, [commit for commit in todo if commit.is_merge == merges])
+
+
+def covering(prepared: PreparedRepo, commit: CommitId, outcomes: Mapping[str, str]) -> str:
+    """The kept commit that a merge brought in, "" when there is none."""
+    if not commit.is_merge:
+        return ""
+    branch = branch_of(prepared, commit)
+    return next((sha for sha in branch if outcomes.get(sha) == "kept"), "")
 
 
 def proven(
@@ -105,7 +135,7 @@ def proven(
     task = mined.task
     if task is None:
         return mined
-    environment = commit_environment(prepared, read_commit(prepared, mined.commit))
+    environment = place_environment(prepared, place_of(task.artifact, mined.commit))
     runner = make_runner(environment)
 
     def judge(solve: SolveTask, patch: str) -> GradeReport:
@@ -123,7 +153,7 @@ def suite_task(prepared: PreparedRepo, mined: Mined) -> SuiteTask:
     """The suite's line: its base commit is the buggy one, the commit's parent."""
     assert mined.task is not None
     environment = {**environment_of(prepared.spec), "commit": mined.commit}
-    return SuiteTask(solve_task=mined.task, base_commit=mined.parent, environment=environment)
+    return SuiteTask(solve_task=mined.task, base_commit=mined.base, environment=environment)
 
 
 def log_line(mined: Mined) -> dict[str, str]:

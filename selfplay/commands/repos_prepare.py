@@ -38,12 +38,22 @@ def run(overrides: Sequence[str]) -> int:
                     "test_files": len(prepared.profile.test_files),
                     "tests": len(prepared.profile.tests),
                     "excluded": len(prepared.profile.excluded),
+                    "left_out": prepared.profile.num_left_out(),
                     "functions": len(prepared.functions),
                     "seconds": round(time.monotonic() - began, 1),
+                    "settings": dict(prepared.profile.settings),
                 }
             )
     if config.json:
         print_json(rows)
     else:
-        print_table("prepared repositories", list(rows[0]), [list(r.values()) for r in rows])
+        shown = [{key: _cell(value) for key, value in row.items()} for row in rows]
+        print_table("prepared repositories", list(shown[0]), [list(r.values()) for r in shown])
     return 0
+
+
+def _cell(value: Any) -> Any:
+    """Counts and settings as text; what is empty is not shown."""
+    if not isinstance(value, dict):
+        return value
+    return "\n".join(f"{key}: {found}" for key, found in value.items() if found)

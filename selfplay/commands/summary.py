@@ -8,9 +8,12 @@ from selfplay.commands.output import print_table
 from selfplay.config import TrainConfig
 from selfplay.corpus.corpus import Corpus
 from selfplay.run_dir import RunDir
+from selfplay.run_dir.metrics import current_names
 from selfplay.statistics import paired_difference
 
-FIRST = ("num_first_resolved", "num_first_attempts")
+VALID = ("injector/num_valid", "injector/num_injections")
+SOLVED = ("solver/num_resolved", "solver/num_attempts")
+FIRST = ("solver/num_first_resolved", "solver/num_first_attempts")
 """Attempts on bugs of their own step: replays are bugs that the solver was trained on."""
 
 
@@ -18,15 +21,15 @@ def summarise(
     config: TrainConfig, run_dir: RunDir, corpus: Corpus, *, wall_s: float
 ) -> dict[str, Any]:
     """Write and return `summary.json` (keys: docs/formats.md; the rest under `details`)."""
-    rows = run_dir.read_metrics()
+    rows = [current_names(row) for row in run_dir.read_metrics()]
     quarter = max(1, len(rows) // 4)
     before, after = run_dir.read_json("eval_before.json"), run_dir.read_json("eval_after.json")
     summary: dict[str, Any] = {
         "steps": len(rows),
-        "solve_rate_first": _rate(rows[:quarter], "num_resolved", "num_attempts"),
-        "solve_rate_last": _rate(rows[-quarter:], "num_resolved", "num_attempts"),
-        "valid_rate_first": _rate(rows[:quarter], "num_valid", "num_injections"),
-        "valid_rate_last": _rate(rows[-quarter:], "num_valid", "num_injections"),
+        "solve_rate_first": _rate(rows[:quarter], *SOLVED),
+        "solve_rate_last": _rate(rows[-quarter:], *SOLVED),
+        "valid_rate_first": _rate(rows[:quarter], *VALID),
+        "valid_rate_last": _rate(rows[-quarter:], *VALID),
         "eval_before": _head(before),
         "eval_after": _head(after),
         "num_valid_bugs": corpus.num_bugs() - corpus.num_grown(),
@@ -35,11 +38,11 @@ def summarise(
             "bugs_by_repo": corpus.counts_by("repo", planted=True),
             "bugs_by_strategy": corpus.counts_by("strategy", planted=True),
             "higher_order_bugs": corpus.num_grown(),
-            "optimizer_steps": sum(row.get("groups_trained", 0) > 0 for row in rows),
-            "groups_with_variance": sum(row.get("groups_trained", 0) for row in rows),
+            "optimizer_steps": sum(row.get("learner/groups_trained", 0) > 0 for row in rows),
+            "groups_with_variance": sum(row.get("learner/groups_trained", 0) for row in rows),
             "solver_groups_with_variance": _mean(rows, "solver/groups_with_variance"),
             "injector_groups_with_variance": _mean(rows, "injector/groups_with_variance"),
-            "errored_episodes": sum(row.get("num_errored", 0) for row in rows),
+            "errored_episodes": sum(row.get("play/num_errored", 0) for row in rows),
             "pass@1_change": _change(before, after),
             "new_bug_solve_rate_first": _rate(rows[:quarter], *FIRST),
             "new_bug_solve_rate_last": _rate(rows[-quarter:], *FIRST),

@@ -20,7 +20,9 @@ from selfplay.commands.compose import (
     scaffold_class,
 )
 from selfplay.commands.output import print_json, say
-from selfplay.commands.selfcheck import self_check
+from selfplay.commands.placing import placed
+from selfplay.commands.plan import dry_run
+from selfplay.commands.selfcheck import check_tasks, self_check
 from selfplay.commands.summary import print_summary, summarise
 from selfplay.commands.watch import RunWatcher
 from selfplay.config import TrainConfig, load_config, to_yaml
@@ -33,11 +35,12 @@ from selfplay.curriculum.scaffold import RolloutContext, Sampling
 from selfplay.curriculum.step import StepRules
 from selfplay.curriculum.targets import RepoTargets, TaskSampler
 from selfplay.errors import UserError
+from selfplay.export.sources import keep_sources
 from selfplay.learning import Learner, Restored
-from selfplay.metrics import MetricsLog, check_metrics
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.rewards import make_injector_reward, make_solver_reward
 from selfplay.run_dir import RunDir
+from selfplay.run_dir.metrics import MetricsLog, check_metrics
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.seeds import derive_rng
 from selfplay.types import SolveTask
@@ -68,18 +71,21 @@ def run(overrides: Sequence[str]) -> int:
     config = load_config(TrainConfig, "train", overrides)
     scaffold_class(config.scaffold)
     check_metrics(config.metrics)
+    if config.dry_run:
+        return dry_run(config)
+    here = placed(config)
     if not is_launched():
-        return train(config, functools.partial(open_trained, config))
+        return train(config, functools.partial(open_trained, here))
     if not config.learner.enabled:
         raise UserError("learner=none leaves nothing to share; start this run without torchrun")
     from selfplay.learner.distributed import joined_world
 
     with joined_world() as world:
         if world.is_first:
-            return train(config, functools.partial(open_trained, config, world=world))
+            return train(config, functools.partial(open_trained, here, world=world))
         from selfplay.learner.grpo import follow
 
-        follow(config.policy, config.learner, config.seed, world)
+        follow(here.policy, here.learner, here.seed, world)
     return 0
 
 
@@ -108,9 +114,11 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Learner]) -> int
             )
         trained = tuple(repos)
         repos |= prepare_repos(held_out, config.repos, pool) if held_out else {}
+        keep_sources(run_dir.path, (repos[name].spec for name in trained))
         opened = open_run(config, run_dir, repos, trained, pool, open_learner)
-        say("self-check: one generation, one sandbox command, one bug graded both ways")
-        self_check(opened.context, trained[0], config.scaffold)
+        say("self-check: one generation; in each repository a command, and a bug graded both ways")
+        self_check(opened.context, trained, config.scaffold)
+        check_tasks(opened.context, tasks)
         corpus = stack.enter_context(Corpus(run_dir.corpus))
         keep_originals(opened.context.repo_contexts.values(), corpus)
         spent = evaluated(config, run_dir, opened.context, tasks, ("before", 0), watcher)
@@ -120,7 +128,8 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Learner]) -> int
         deadline = step_deadline(config, began, spent)
         done = controller.run(opened.first_step, config.steps, deadline)
         if opened.learner is not None:
-            opened.learner.export(run_dir, done - 1)
+            if done:
+                opened.learner.export(run_dir, done - 1)
             opened.learner.dismiss()
         evaluated(config, run_dir, opened.context, tasks, ("after", done), watcher)
         summary = summarise(config, run_dir, corpus, wall_s=run_dir.add_wall(began))

@@ -40,10 +40,10 @@ class RunWatcher:
     def step_done(self, step: int, row: Mapping[str, float]) -> None:
         """A step is on disk; show its figures."""
         bar = self._open(step)
-        tokens = row.get("num_tokens", 0.0) / max(1e-9, row.get("step_s", 0.0))
+        tokens = row.get("play/num_tokens", 0.0) / max(1e-9, row.get("curriculum/step_s", 0.0))
         bar.set_postfix_str(
-            f"valid {row.get('valid_rate', 0.0):.0%}, solved {row.get('solve_rate', 0.0):.0%}, "
-            f"{tokens:.0f} tok/s"
+            f"valid {row.get('injector/valid_rate', 0.0):.0%}, "
+            f"solved {row.get('solver/solve_rate', 0.0):.0%}, {tokens:.0f} tok/s"
         )
         bar.update(1)
 

@@ -27,6 +27,7 @@ from selfplay.config.metrics import MetricsConfig
 from selfplay.config.policy import OpenAIConfig, PolicyConfig, VLLMConfig
 from selfplay.config.sandbox import ReposConfig, SandboxConfig
 from selfplay.config.scaffold import AgentConfig, AgentLimits, ScaffoldConfig
+from selfplay.config.split import SplitConfig
 
 __all__ = [
     "GONE",
@@ -54,6 +55,7 @@ __all__ = [
     "RewardConfig",
     "SandboxConfig",
     "ScaffoldConfig",
+    "SplitConfig",
     "SupervisedConfig",
     "TrainConfig",
     "TrainerConfig",

@@ -20,6 +20,7 @@ from selfplay.config.metrics import MetricsConfig
 from selfplay.config.policy import PolicyConfig
 from selfplay.config.sandbox import ReposConfig, SandboxConfig
 from selfplay.config.scaffold import ScaffoldConfig
+from selfplay.config.split import SplitConfig
 from selfplay.errors import UserError
 from selfplay.types import Limits
 
@@ -69,6 +70,12 @@ class TrainConfig(PlayingCommand):
     after training; the same command goes on for as long again. null: no bound."""
     resume: str = "auto"
     """auto goes on with a run that is there, never refuses."""
+    dry_run: bool = False
+    """Tell what would happen, with devices, memory, tokens and disk; start and write nothing."""
+    devices: str = "auto"
+    """GPUs that are there: auto, cpu (use none), or for a dry run fake:8 or fake:8x80 (GiB)."""
+    split: SplitConfig = field(default_factory=SplitConfig)
+    """GPUs of the learner and of vLLM servers."""
     injector: InjectorConfig = field(default_factory=InjectorConfig)
     """What is asked of the injector."""
     reward: RewardConfig = field(default_factory=RewardConfig)

@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from selfplay.config.overrides import read_override
 from selfplay.errors import UserError
 
 T = TypeVar("T")
@@ -40,7 +41,8 @@ def load_config(schema: type[T], name: str, overrides: Sequence[str]) -> T:
     try:
         ConfigStore.instance().store(name=f"{name}_schema", node=_writable(schema))
         with initialize_config_dir(str(find_conf_dir().resolve()), version_base="1.3"):
-            composed = compose(config_name=name, overrides=list(overrides))
+            words = [read_override(schema, word) for word in overrides]
+            composed = compose(config_name=name, overrides=words)
         missing = sorted(OmegaConf.missing_keys(composed))
         if missing:
             raise UserError(f"{name}: missing {', '.join(f'{key}=...' for key in missing)}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from selfplay.errors import InfrastructureError, UserError
-from selfplay.run_dir import take_lock
+from selfplay.files import take_lock
 
 VERSION = 1
 SCHEMA = """

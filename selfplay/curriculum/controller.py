@@ -23,8 +23,8 @@ from selfplay.curriculum.scaffold import RolloutContext
 from selfplay.curriculum.step import StepRules, play_step, step_metrics
 from selfplay.errors import UserError
 from selfplay.learning import Learner
-from selfplay.metrics import MetricsLog
 from selfplay.run_dir import RunDir
+from selfplay.run_dir.metrics import MetricsLog, joined, within
 
 
 class Watcher(Protocol):
@@ -72,7 +72,7 @@ class Controller:
                 return step
             row = self.step(step)
             longest = max(longest, time.monotonic() - began)
-            idle = idle + 1 if row["groups_trained"] == 0 else 0
+            idle = idle + 1 if row["learner/groups_trained"] == 0 else 0
             if self._learner is not None and idle >= self._max_idle_steps:
                 raise UserError(
                     f"stopped at step {step}: for {idle} steps no peer group had both outcomes, so "
@@ -91,12 +91,12 @@ class Controller:
         result = play_step(step, self._curriculum, self._context, self._rules, report)
         self._run_dir.append_episodes(result.episodes)
         played_s = time.monotonic() - began
-        row = step_metrics(result)
         report("learn")
+        learned = {"groups_trained": 0.0}
         if self._learner is not None:
-            row |= self._learner.step(result.groups)
-        row.setdefault("groups_trained", 0.0)
-        row |= {"play_s": played_s, "step_s": time.monotonic() - began}
+            learned = self._learner.step(result.groups)
+        times = {"play/wall_s": played_s, "curriculum/step_s": time.monotonic() - began}
+        row = joined(step_metrics(result), within("learner", learned), times)
         if self._learner is not None:
             report("save")
             self._learner.save(self._run_dir, step, row)

@@ -23,7 +23,8 @@ from selfplay.types import Completion, SolveTask
 log = logging.getLogger(__name__)
 
 CHUNK = 16
-"""Tasks for each call of `solve`: small enough for a living progress bar."""
+"""Tasks for each call of `solve`, at the least: small enough for a living progress bar, large
+enough that fixes which run into their time limit do not keep all workers waiting."""
 _NOT_ASKED = "not asked: the engine answers nothing more"
 
 
@@ -172,7 +173,7 @@ class _Work:
         self._done(len(waiting.pop(0, ())))
         for num, group in sorted(waiting.items(), reverse=True):
             workers = self._workers(num)
-            size = 1 if workers else CHUNK
+            size = 1 if workers else max(CHUNK, 8 * self.context.pool.num_workers)
             chunks = [group[i : i + size] for i in range(0, len(group), size)]
             with ThreadPoolExecutor(max(1, workers)) as threads:
                 for _ in threads.map(lambda chunk: self._attempt(chunk), chunks):

@@ -116,7 +116,7 @@ def peer_groups(
 
 
 def step_metrics(result: StepResult) -> dict[str, float]:
-    """Counts, rates and mean reward by role of one step."""
+    """Counts, rates and mean reward by role of one step (docs/learner.md)."""
     attempts = [a for group in result.attempts for a in group]
     first = [a for group in result.attempts[: result.num_new] for a in group]
     num_valid = sum(i.bug_id is not None for i in result.injections)
@@ -124,19 +124,19 @@ def step_metrics(result: StepResult) -> dict[str, float]:
     num_overfit = sum(a.outcome.overfit for a in attempts)
     sampled = [e.trajectory for e in result.episodes if e.trajectory is not None]
     row: dict[str, float] = {
-        "num_injections": len(result.injections),
-        "num_valid": num_valid,
-        "num_new_bugs": result.num_new,
-        "num_higher_order": result.num_grown,
-        "num_attempts": len(attempts),
-        "num_resolved": num_resolved,
-        "num_first_attempts": len(first),
-        "num_first_resolved": _num_resolved(first),
-        "overfit_rate": num_overfit / max(1, len(attempts)),
-        "num_errored": sum(e.status == "errored" for e in result.episodes),
-        "valid_rate": num_valid / max(1, len(result.injections)),
-        "solve_rate": num_resolved / max(1, len(attempts)),
-        "num_tokens": sum(sum(trajectory.loss_mask) for trajectory in sampled),
+        "play/num_tokens": sum(sum(trajectory.loss_mask) for trajectory in sampled),
+        "play/num_errored": sum(e.status == "errored" for e in result.episodes),
+        "curriculum/num_new_bugs": result.num_new,
+        "curriculum/num_higher_order": result.num_grown,
+        "injector/num_injections": len(result.injections),
+        "injector/num_valid": num_valid,
+        "injector/valid_rate": num_valid / max(1, len(result.injections)),
+        "solver/num_attempts": len(attempts),
+        "solver/num_resolved": num_resolved,
+        "solver/solve_rate": num_resolved / max(1, len(attempts)),
+        "solver/num_first_attempts": len(first),
+        "solver/num_first_resolved": _num_resolved(first),
+        "solver/overfit_rate": num_overfit / max(1, len(attempts)),
     }
     for role in ("injector", "solver"):
         rewards = [e.reward for e in result.episodes if e.role == role and e.reward is not None]

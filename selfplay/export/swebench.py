@@ -4,27 +4,42 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from selfplay.bugs.artifact import write_artifact
+from selfplay.bugs.patches.diffs import reverse_patch
+from selfplay.bugs.test_runs.scripts import script_runner
 from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import SuiteTask, write_suite
 from selfplay.errors import UserError
-from selfplay.repo.spec import RepoSpec, load_spec
+from selfplay.export.sources import environment_of, read_sources
+from selfplay.repo.spec import RepoSpec, load_spec, spec_from
 
 log = logging.getLogger(__name__)
+EVAL_SCRIPT = """\
+#!/bin/bash
+set -uxo pipefail
+cd /testbed
+git apply --whitespace=nowarn - <<'END_OF_TEST_PATCH'
+{patch}END_OF_TEST_PATCH
+: '>>>>> Start Test Output'
+bash <<'END_OF_TEST_SCRIPT'
+{script}END_OF_TEST_SCRIPT
+: '>>>>> End Test Output'
+"""
 
 
 def export_swebench(run: Path, out: Path, repos_dir: Path) -> int:
     """Write `out/suite.jsonl` and `out/artifacts/<bug id>/`; the number of bugs.
 
-    The suite appears last and whole. A repository without a specification in `repos_dir` (one
-    given by its path) is named alone; who reads the suite must know it.
+    The suite appears last and whole.
     """
     with Corpus(run / "corpus.sqlite", read_only=True) as corpus:
         bugs = corpus.bugs()
-    specs = {name: find_spec(name, repos_dir) for name in sorted({bug.task.repo for bug in bugs})}
+    kept, names = read_sources(run), sorted({bug.task.repo for bug in bugs})
+    sources = {name: source_of(name, repos_dir, kept) for name in names}
     try:
         out.mkdir(parents=True, exist_ok=True)
         for bug in bugs:
@@ -32,35 +47,52 @@ def export_swebench(run: Path, out: Path, repos_dir: Path) -> int:
         tasks = [
             SuiteTask(
                 solve_task=bug.task,
-                base_commit=describe_source(spec) if spec else "",
-                environment=environment_of(spec) if spec else {"repo": bug.task.repo},
+                base_commit=base_commit,
+                environment=environment,
             )
             for bug in bugs
-            for spec in (specs[bug.task.repo],)
+            for environment, base_commit in (sources[bug.task.repo],)
         ]
-        write_suite(tasks, out / "suite.jsonl")
+        write_suite(tasks, out / "suite.jsonl", harness_keys)
     except OSError as error:
         raise UserError(f"out={out}: cannot be written ({error.strerror})") from None
     return len(bugs)
 
 
-def find_spec(name: str, repos_dir: Path) -> RepoSpec | None:
-    """The specification that a run used, None when `repos_dir` has none of that name."""
-    if not (repos_dir / f"{name}.yaml").is_file():
-        log.warning("%s: no specification in %s; the suite holds its name alone", name, repos_dir)
-        return None
-    return load_spec(name, repos_dir)
+def harness_keys(task: SuiteTask) -> dict[str, str]:
+    """What SWE-bench's own harness (5.0) reads of an instance beside its patches and tests.
 
-
-def environment_of(spec: RepoSpec) -> dict[str, Any]:
-    """How the sandbox of a repository is made: enough to prepare it again elsewhere."""
-    kind = type(spec.source).__name__.removesuffix("Source").lower()
+    It wants an image with the buggy tree at /testbed, which a suite does not hold: `image` names
+    that of the original, where there is one. Its parsers know the shipped pytest script alone.
+    """
+    artifact, source = task.solve_task.artifact, task.environment.get("source") or {}
+    fields: Mapping[str, Any] = next(iter(source.values()), {})
+    known = script_runner(artifact.test_script) == "pytest"
     return {
-        "repo": spec.name,
-        "source": {kind: dataclasses.asdict(spec.source)},
-        "install": list(spec.install),
-        "license": spec.license,
+        "version": str(fields.get("version", task.base_commit)),
+        "image": str(fields.get("image", "")),
+        "eval_script": EVAL_SCRIPT.format(
+            patch=reverse_patch(artifact.weakening_patch), script=artifact.test_script
+        ),
+        "log_parser": "parse_log_pytest" if known else "",
+        "eval_type": "pass_and_fail",
     }
+
+
+def source_of(
+    name: str, repos_dir: Path, kept: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, Any], str]:
+    """(environment, base commit) of a repository: as `repos_dir` or else as the run has it."""
+    if (repos_dir / f"{name}.yaml").is_file():
+        spec = load_spec(name, repos_dir)
+    elif name in kept:
+        spec = spec_from(name, kept[name])
+        commit = kept[name].get("commit")
+        return dict(kept[name]), str(commit) if commit else describe_source(spec)
+    else:
+        log.warning("%s: no specification in %s; the suite holds its name alone", name, repos_dir)
+        return {"repo": name}, ""
+    return environment_of(spec), describe_source(spec)
 
 
 def describe_source(spec: RepoSpec) -> str:

@@ -11,7 +11,7 @@ import yaml
 
 from selfplay.errors import UserError
 from selfplay.files import encode_json, write_atomic
-from selfplay.run_dir import read_episodes
+from selfplay.run_dir.episodes import read_episodes
 from selfplay.sampling import Tokenizer
 from selfplay.types import Episode, Trajectory
 

@@ -7,6 +7,7 @@ Under torchrun rank 0 has this learner, and the other ranks `follow` it (`team.p
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ from selfplay.modeling.devices import choose_device
 from selfplay.modeling.model_files import load_model, resolve_adapter, resolve_model
 from selfplay.policy.transformers import HFTokenizer, TransformersPolicy
 from selfplay.run_dir import RunDir
+from selfplay.run_dir.metrics import joined
 from selfplay.types import PeerGroup
 
 log = logging.getLogger(__name__)
@@ -64,15 +66,15 @@ class GrpoLearner:
         batch = training_samples(groups)
         trained = batch.metrics["num_groups"] - batch.metrics["num_zero_variance_groups"]
         samples, dropped = without_loops(batch.samples, self._config)
-        told = {**batch.metrics, **dropped, **staleness(samples, self.policy.version)}
+        told = joined(batch.metrics, dropped, staleness(samples, self.policy.version))
         if not samples:
-            return {**told, "groups_trained": 0.0, "skipped": 1.0}
+            return joined(told, {"groups_trained": 0.0, "skipped": 1.0})
         stats = self.team.step(samples)
         if not stats["skipped"]:
             self._publisher.publish()
         moved = 0.0 if stats["skipped"] else trained
         version = float(self.policy.version)
-        return {**told, **stats, "groups_trained": moved, "policy_version": version}
+        return joined(told, stats, {"groups_trained": moved, "policy_version": version})
 
     def save(self, run_dir: RunDir, step: int, metrics: Mapping[str, float]) -> None:
         """Checkpoint of `step` under `checkpoints/`."""
@@ -160,7 +162,8 @@ def open_trainer(
     device = choose_device(learner.device, "learner.device")
     model = load_model(resolve_model(policy.model, cache_root()), device=device)
     if learner.memory_check and longest is not None:
-        check_model(model, learner, longest)
+        fitting = check_model(model, learner, longest)
+        learner = dataclasses.replace(learner, micro_batch_tokens=fitting)
     use_adapter(model, policy.adapter, rank=learner.lora_rank)
     return Trainer(model, learner, world)
 

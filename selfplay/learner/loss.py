@@ -38,6 +38,10 @@ from selfplay.learner.packing import MicroBatch
 
 KEPT_LOGITS = 2048
 CHUNK = 256
+"""On a CPU: logits that are kept for the backward pass, and are computed at once."""
+GPU_KEPT_LOGITS = 2**30
+GPU_CHUNK = 2**27
+"""The same on a GPU, in numbers, not in tokens: many tokens at once are what it is fast at."""
 _MEANS = ("loss", "mismatch_kl", "ratio", "clip_fraction", "capped_fraction", "entropy")
 _COUNTS = (
     "tokens",
@@ -156,13 +160,20 @@ def token_scores(
     the distribution at its temperature [N].
 
     The head (weight [vocabulary, size]) runs in the model's dtype, the softmax in fp32, both in
-    pieces: nothing of size N x vocabulary is kept in fp32, and for more than `KEPT_LOGITS` tokens
-    nothing at all: the backward pass computes the logits again.
+    pieces (`head_pieces`): nothing of size N x vocabulary is kept in fp32, and of long rows nothing
+    at all: the backward pass computes the logits again.
     """
     logprobs, entropy = _TokenScores.apply(  # type: ignore[no-untyped-call]
         states, weight, targets, temperatures.unsqueeze(1)
     )
     return logprobs, entropy
+
+
+def head_pieces(vocabulary: int, *, on_gpu: bool) -> tuple[int, int]:
+    """Tokens whose logits are computed at once, and up to how many of a row they are kept."""
+    if not on_gpu:
+        return CHUNK, KEPT_LOGITS
+    return max(CHUNK, GPU_CHUNK // vocabulary), GPU_KEPT_LOGITS // vocabulary
 
 
 class _TokenScores(torch.autograd.Function):
@@ -179,10 +190,11 @@ class _TokenScores(torch.autograd.Function):
         targets: torch.Tensor,
         temperatures: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        keep = len(targets) <= KEPT_LOGITS
+        ctx.chunk, kept_tokens = head_pieces(len(weight), on_gpu=states.device.type != "cpu")
+        keep = len(targets) <= kept_tokens
         logprobs, entropies, normalisers, kept = [], [], [], []
-        for start in range(0, len(targets), CHUNK):
-            rows = slice(start, start + CHUNK)
+        for start in range(0, len(targets), ctx.chunk):
+            rows = slice(start, start + ctx.chunk)
             logits = functional.linear(states[rows], weight)
             scaled = logits.float() / temperatures[rows]
             normaliser = torch.logsumexp(scaled, dim=-1, keepdim=True)
@@ -207,8 +219,8 @@ class _TokenScores(torch.autograd.Function):
         with_entropy = bool(grad_entropy.any())
         grad_states = torch.empty_like(states) if ctx.needs_input_grad[0] else None
         grad_weight: torch.Tensor | None = None
-        for number, start in enumerate(range(0, len(targets), CHUNK)):
-            rows = slice(start, start + CHUNK)
+        for number, start in enumerate(range(0, len(targets), ctx.chunk)):
+            rows = slice(start, start + ctx.chunk)
             logits = kept[number] if kept else functional.linear(states[rows], weight)
             log_p = logits.float().div_(temperatures[rows]).sub_(normaliser[rows])
             probs = torch.exp(log_p)

@@ -17,11 +17,15 @@ from torch import nn
 
 from selfplay.config import TrainerConfig
 from selfplay.errors import UserError
-from selfplay.learner.loss import CHUNK, KEPT_LOGITS
+from selfplay.learner.loss import head_pieces
 from selfplay.modeling.attention import KEPT_KEYS
+from selfplay.modeling.devices import device_of
 from selfplay.modeling.prefix_tree import BLOCK_TOKENS
+from selfplay.modeling.row_attention import padded_length
 
 MIB = 2**20
+CPU_ROW_TOKENS = 2048
+GPU_ROW_TOKENS = 16_384
 SLACK = 1.15
 """On what is counted: the allocator's and the matrix library's own buffers."""
 
@@ -76,6 +80,7 @@ class StepShape:
     chain_tokens: int
     lora_rank: int
     checkpointing: bool = False
+    on_gpu: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,9 +134,11 @@ def estimate(model: ModelShape, step: StepShape) -> MemoryEstimate:
     else:
         activations = layers * layer
     activations += step.row_tokens * model.width * 2 * (model.hidden + 3 * model.feed_forward)
-    activations += model.heads * BLOCK_TOKENS * step.chain_tokens * (3 * model.width + 4)
-    kept = step.trained_tokens if step.trained_tokens <= KEPT_LOGITS else 0
-    piece = min(step.trained_tokens, CHUNK) * model.vocabulary
+    if not step.on_gpu:
+        activations += model.heads * BLOCK_TOKENS * step.chain_tokens * (3 * model.width + 4)
+    chunk, kept_tokens = head_pieces(model.vocabulary, on_gpu=step.on_gpu)
+    kept = step.trained_tokens if step.trained_tokens <= kept_tokens else 0
+    piece = min(step.trained_tokens, chunk) * model.vocabulary
     return MemoryEstimate(
         weights=weights,
         training_state=state,
@@ -156,7 +163,11 @@ def _kept_per_token(model: ModelShape) -> int:
 
 def _attention(model: ModelShape, step: StepShape) -> int:
     """Bytes of the probabilities that one layer keeps: each token sees its chain up to itself,
-    rounded up to whole blocks; blocks with too many keys keep none."""
+    rounded up to whole blocks; blocks with too many keys keep none. A GPU's kernels keep none, but
+    copies of their inputs and output, padded."""
+    if step.on_gpu:
+        size = (2 * model.heads + 2 * model.key_heads) * model.head_size
+        return padded_length(step.row_tokens) * size * model.width
     kept = min(step.chain_tokens, KEPT_KEYS)
     pairs = step.row_tokens / step.chain_tokens * kept * (kept + BLOCK_TOKENS) / 2
     return int(model.heads * pairs * model.width)
@@ -189,25 +200,43 @@ def check_memory(
     )
 
 
-def check_model(model: Any, config: TrainerConfig, longest: int) -> None:
-    """`check_memory` for a loaded model that will train on sequences of up to `longest` tokens.
+def default_row_tokens(device: torch.device) -> int:
+    """`learner.micro_batch_tokens` where it is not set, for a model of any size."""
+    return CPU_ROW_TOKENS if device.type == "cpu" else GPU_ROW_TOKENS
+
+
+def check_model(model: Any, config: TrainerConfig, longest: int) -> int:
+    """`check_memory` for a loaded model that will train on sequences of up to `longest` tokens; the
+    tokens of a row: as configured, else on a GPU the most of 16,384, 8,192 .. 2,048 that fit.
 
     The worst row is full, and all of it is answers. No sequence exceeds the model's context.
     """
+    row_tokens = config.micro_batch_tokens or default_row_tokens(device_of(model))
+    while True:
+        try:
+            _check_rows(model, config, longest, row_tokens)
+            return row_tokens
+        except UserError:
+            if config.micro_batch_tokens or row_tokens <= CPU_ROW_TOKENS:
+                raise
+            row_tokens //= 2
+
+
+def _check_rows(model: Any, config: TrainerConfig, longest: int, row_tokens: int) -> None:
     shape = ModelShape.of(model)
     longest = min(
         longest, getattr(model.config.get_text_config(), "max_position_embeddings", longest)
     )
     step = StepShape(
-        row_tokens=max(longest, config.micro_batch_tokens),
-        trained_tokens=max(longest, config.micro_batch_tokens),
+        row_tokens=max(longest, row_tokens),
+        trained_tokens=max(longest, row_tokens),
         chain_tokens=longest,
         lora_rank=config.lora_rank,
         checkpointing=config.activation_checkpointing,
+        on_gpu=device_of(model).type != "cpu",
     )
     needed = estimate(shape, step)
-    device = next(model.parameters()).device
-    check_memory(needed, step, available_memory(device), loaded=needed.weights)
+    check_memory(needed, step, available_memory(device_of(model)), loaded=needed.weights)
 
 
 def available_memory(device: torch.device) -> int | None:

@@ -27,11 +27,14 @@ from selfplay.learner.balance import divide
 from selfplay.learner.distributed import ALONE, World, whole
 from selfplay.learner.lora import add_lora, lora_layers
 from selfplay.learner.loss import LossStats, denominator, policy_loss
+from selfplay.learner.memory import default_row_tokens
 from selfplay.learner.packing import MicroBatch, Sample, pack
 from selfplay.learner.scoring import TokenScorer
 from selfplay.learner.sharding import shard
 from selfplay.modeling.attention import use_plans
+from selfplay.modeling.compiled import compile_layers
 from selfplay.modeling.devices import memory_boundary
+from selfplay.modeling.row_attention import prepare_kernels
 from selfplay.types import TrainingSample
 
 log = logging.getLogger(__name__)
@@ -66,12 +69,15 @@ class Trainer:
         if config.lora_rank and not any(True for _ in lora_layers(model)):
             add_lora(model, config.lora_rank, alpha=2.0 * config.lora_rank)
         use_plans(model)
+        prepare_kernels(model)
         self.model = model
         self.config = config
         self.world = world
         self.num_steps = 0
         self._trained = copy.deepcopy(model) if world.is_sharded and world.is_first else model
         self._scorer = TokenScorer(self._trained)
+        if config.compile:
+            compile_layers(self._trained)
         if config.activation_checkpointing:
             checkpoint_activations(self._trained)
         if world.is_sharded:
@@ -81,6 +87,7 @@ class Trainer:
             name: param if param.dtype == torch.float32 else param.detach().float()
             for name, param in self._live.items()
         }
+        self.row_tokens = config.micro_batch_tokens or default_row_tokens(self.device)
         self._sum_gradients()
         self.optimizer = torch.optim.AdamW(
             self.masters.values(),
@@ -153,7 +160,7 @@ class Trainer:
         """Micro-batches as configured, on the device of the weights; none of no samples."""
         batches = pack(
             samples,
-            max_tokens=self.config.micro_batch_tokens,
+            max_tokens=self.row_tokens,
             share_prefixes=self.config.share_prefixes,
         )
         return [batch.to(self.device) for batch in batches]

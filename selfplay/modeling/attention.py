@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from selfplay.modeling.devices import device_of
+from selfplay.modeling.fused import fuse_norms
 from selfplay.modeling.prefix_tree import Block
 
 ATTENTION_NAME = "selfplay"
@@ -161,7 +163,7 @@ def _masked_softmax(scores: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     return torch.softmax(scores, dim=-1, dtype=torch.float32).to(scores.dtype)
 
 
-def _attention_function(
+def attention_function(
     module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -178,11 +180,16 @@ def _attention_function(
 
 
 def use_plans(model: Any) -> None:
-    """Switch a transformers model to attention by plans; it then needs `plan=` in every call."""
+    """Switch a transformers model to attention by plans; it then needs `plan=` in every call.
+
+    On a GPU its norms become single kernels as well.
+    """
     from transformers import AttentionInterface
 
-    AttentionInterface.register(ATTENTION_NAME, _attention_function)
+    AttentionInterface.register(ATTENTION_NAME, attention_function)
     model.config._attn_implementation = ATTENTION_NAME
+    if device_of(model).type != "cpu":
+        fuse_norms(model)
 
 
 def hidden_states(

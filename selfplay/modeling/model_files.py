@@ -43,6 +43,31 @@ def resolve_model(name_or_path: str, cache_root: Path) -> Path:
     )
 
 
+def find_model(name_or_path: str, cache: Path) -> Path | None:
+    """The directory of a model that lies on this disk already, else None; nothing is written."""
+    if name_or_path == BUNDLED_NAME:
+        target = cache / "models" / f"{BUNDLED_NAME}-v{_LAYOUT}"
+        return target if (target / "config.json").is_file() else None
+    path = Path(name_or_path).expanduser()
+    if (path / "config.json").is_file():
+        return path
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name_or_path, "config.json") if "/" in name_or_path else None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def empty_model(path: Path) -> Any:
+    """A model of that shape without weights: takes no memory, and computes nothing."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            AutoConfig.from_pretrained(str(path)), dtype=torch.bfloat16
+        )
+
+
 def load_model(path: Path, *, dtype: Any = None, attn: str = "eager", device: Any = "cpu") -> Any:
     """A causal language model on `device`, in evaluation mode; bf16 unless `dtype` is given."""
     import torch

@@ -44,6 +44,19 @@ class Layout(Protocol):
     def stops(self) -> tuple[int, ...]: ...
 
 
+def prepare_kernels(model: Any) -> None:
+    """Find out now whether flex_attention works for `model` where it lies, not inside a layer: its
+    forward pass may be one that is computed again, and must keep the same tensors each time."""
+    weight = next(iter(model.parameters()))
+    if weight.device.type != "cuda":
+        return
+    config = model.config.get_text_config()
+    heads = config.num_attention_heads
+    key_heads = getattr(config, "num_key_value_heads", None) or heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    flex_works((heads, key_heads, size), weight.dtype, weight.device)
+
+
 def make_plan(layout: Layout, device: torch.device, keep: KeepKeys | None = None) -> AttentionPlan:
     """The plan of a row without contexts on `device`; `keep` sees each layer's keys and values."""
     if device.type == "cpu":

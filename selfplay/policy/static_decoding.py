@@ -145,6 +145,7 @@ class StaticSampler:
         self._states: dict[Shape, _State] = {}
         self._arena: torch.Tensor | None = None
         self._records = self._device.type == "cuda"
+        self._pool = torch.cuda.graph_pool_handle() if self._records else None
 
     def sample(
         self,
@@ -246,7 +247,7 @@ class StaticSampler:
             if not self._records:
                 continue
             try:
-                state.steps[reach] = _recorded(step, state)
+                state.steps[reach] = _recorded(step, state, self._pool)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
@@ -325,8 +326,11 @@ class _State:
         return bool(self.alive.any())
 
 
-def _recorded(step: Any, state: _State) -> Any:
-    """A CUDA graph of `step`, which leaves its traces in the state: it is loaded anew later."""
+def _recorded(step: Any, state: _State, pool: Any) -> Any:
+    """A CUDA graph of `step`, which leaves its traces in the state: it is loaded anew later.
+
+    All graphs share the memory of `pool` for what they compute in passing: they run one by one.
+    """
     state.load([], [], [], 0)
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
@@ -335,7 +339,7 @@ def _recorded(step: Any, state: _State) -> Any:
             step()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, pool=pool):
         step()
     return graph.replay
 

@@ -208,7 +208,13 @@ def open_vllm(config: VLLMConfig, model: Path | None, tokenizer: Tokenizer) -> V
             start_timeout_s=config.start_timeout_s,
             args=tuple(config.args),
         )
-        processes = [ServerProcess(launch, number) for number in range(num)]
+        gpus = config.gpus or [""] * num
+        if len(gpus) != num:
+            raise UserError(
+                f"policy.vllm.gpus: names the GPUs of {len(gpus)} servers, but {num} are started; "
+                f"set policy.vllm.num_servers={len(gpus)}"
+            )
+        processes = [ServerProcess(launch, number, gpus[number]) for number in range(num)]
     backends = [
         Backend(
             model=model,

@@ -113,11 +113,13 @@ def installed_version(python: str) -> str:
 class ServerProcess:
     """One server of ours; it can be started again after it died.
 
-    `number` tells its log from others', and seeds what it draws: no two draw the same.
+    `number` tells its log from others', and seeds what it draws: no two draw the same. `gpus`: its
+    CUDA_VISIBLE_DEVICES; "": those that this process sees.
     """
 
-    def __init__(self, launch: Launch, number: int = 0) -> None:
+    def __init__(self, launch: Launch, number: int = 0, gpus: str = "") -> None:
         self._launch = launch
+        self.gpus = gpus
         self._seed = number
         self._process: subprocess.Popen[bytes] | None = None
         folder = Path(tempfile.mkdtemp(prefix="selfplay-vllm-"))
@@ -146,11 +148,16 @@ class ServerProcess:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=self._launch.environment(),
+                env=self.environment(),
                 start_new_session=True,
             )
         self._end = weakref.finalize(self, _end, self._process)
         return f"http://127.0.0.1:{port}"
+
+    def environment(self) -> dict[str, str]:
+        """What the server is started with."""
+        chosen = {"CUDA_VISIBLE_DEVICES": self.gpus} if self.gpus else {}
+        return {**self._launch.environment(), **chosen}
 
     def wait(self, client: JsonClient) -> None:
         """Until the server is ready. Raises `PolicyError` with the end of its log."""

@@ -3,46 +3,43 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from selfplay.cache import cache_root
 from selfplay.errors import RepoError
-from selfplay.files import write_atomic
-from selfplay.repo.dependencies.declarations import read_declared
-from selfplay.repo.dependencies.install import install_packages, steady_options
+from selfplay.files import waiting_lock, write_atomic
+from selfplay.repo.dependencies.install import install
+from selfplay.repo.dependencies.project import Project, add_compiled
+from selfplay.repo.dependencies.venv import PACKAGES, steady_options
 from selfplay.repo.discovery.discover import discover
 from selfplay.repo.discovery.profile import RepoProfile
 from selfplay.repo.discovery.pytest_settings import moved_variables
+from selfplay.repo.discovery.test_names import test_names
 from selfplay.repo.languages.functions import SOURCE_SUFFIXES, FunctionInfo, list_functions
 from selfplay.repo.sources.docker_image import (
     BYTE_CODE,
     IMAGE_FILE,
-    PACKAGES,
     fetch_image,
     find_image,
     image_environment,
 )
 from selfplay.repo.sources.fetch import fetch, local_commit, plain_files
+from selfplay.repo.sources.git import described_version
 from selfplay.repo.spec import LocalSource, RepoSpec
-from selfplay.sandbox.base import WORKDIR, Environment, Sandbox
+from selfplay.sandbox.base import Environment, Sandbox
 from selfplay.sandbox.docker.image_store import ImageFacts
 from selfplay.sandbox.host import host_mounts, make_readable
 
 LAYOUT = 4
 """Raised when what is cached changes its form."""
-LOCK_FILE = "requirements.lock"
-"""What is installed beside the tree; copied to repos/NAME.lock it makes the same environment."""
 NOT_SOURCE = (
     *("test", "tests", "testing", "docs", "doc", "examples", "benchmarks", "bench"),
     *("site-packages", "blib"),
@@ -84,7 +81,7 @@ def prepare(
         root = (cache_dir or cache_root()) / "repos"
         root.mkdir(parents=True, exist_ok=True)
         target = root / f"{spec.name}-{key[:16]}"
-        with _locked(root / f"{target.name}.lock"):
+        with waiting_lock(root / f"{target.name}.lock"):
             if refresh or not (target / "done.json").is_file():
                 _build(spec, target, sandbox, key, image)
         return _open(spec, target, key)
@@ -104,18 +101,28 @@ def _build(
         fetch_image(spec, image, sandbox, partial)
     else:
         fetched = fetch(spec, partial)
-        tree, packages = fetched.tree, partial / "packages"
-        declared = read_declared(tree)
-        lock = install_packages(spec.name, spec.install, tree, packages, declared, spec.lock)
-        write_atomic(partial / LOCK_FILE, "".join(f"{line}\n" for line in lock).encode())
+        version = described_version(fetched.history) if fetched.history else ""
+        install(spec, fetched.tree, partial, sandbox, version)
     make_readable(partial)
     partial.rename(target)
     scratch = target / "pycache.tmp"
-    profile = discover(_environment(target, key), sandbox, scratch)
-    make_readable(scratch)
+    profile = _discover(target, key, sandbox, scratch)
+    make_readable(target)
     scratch.rename(target / "pycache")
     write_atomic(target / "profile.json", profile.to_json().encode())
     write_atomic(target / "done.json", json.dumps({"digest": key}).encode())
+
+
+def _discover(target: Path, key: str, sandbox: Sandbox, scratch: Path) -> RepoProfile:
+    """Discovery; once more with the modules that the build compiled where no test runs without."""
+    try:
+        return discover(_environment(target, key), sandbox, scratch)
+    except RepoError:
+        if not add_compiled(target, target / "tree"):
+            raise
+    shutil.rmtree(scratch, ignore_errors=True)
+    make_readable(target)
+    return discover(_environment(target, f"{key}+compiled"), sandbox, scratch)
 
 
 def spec_digest(spec: RepoSpec, image: ImageFacts | None = None) -> str:
@@ -159,7 +166,7 @@ def prepare_tree(
         environment=_as_discovered(environment, known),
         history=None,
         profile=known,
-        functions=_functions(environment.tree),
+        functions=_functions(environment.tree, frozenset(known.test_files)),
     )
 
 
@@ -167,7 +174,8 @@ def environment_for(environment: Environment, tree: Path, digest: str) -> Enviro
     """The same packages and interpreter around another tree."""
     variables = moved_variables(environment.variables, environment.tree, tree)
     if environment.image is None:
-        variables["PYTHONPATH"] = _python_path(tree)
+        project = Project.read(environment.tree.parent)
+        variables["PYTHONPATH"] = project.python_path(tree)
     return dataclasses.replace(environment, tree=tree, digest=digest, variables=variables)
 
 
@@ -177,16 +185,11 @@ def _as_discovered(environment: Environment, profile: RepoProfile) -> Environmen
     return dataclasses.replace(environment, variables=variables)
 
 
-def _python_path(tree: Path) -> str:
-    source = f"{WORKDIR}/src:{WORKDIR}" if (tree / "src").is_dir() else WORKDIR
-    return f"{source}:{PACKAGES}"
-
-
 def _environment(folder: Path, key: str) -> Environment:
     tree = folder / "tree"
     if (folder / IMAGE_FILE).is_file():
         return image_environment(folder, key)
-    variables = {"PYTHONPATH": _python_path(tree)}
+    variables = {"PYTHONPATH": Project.read(folder).python_path(tree)}
     steady = steady_options(folder / "packages")
     if steady:
         variables["PYTEST_ADDOPTS"] = " ".join(steady)
@@ -212,13 +215,15 @@ def _open(spec: RepoSpec, target: Path, key: str) -> PreparedRepo:
         environment=_as_discovered(_environment(target, key), profile),
         history=history if history.is_dir() else None,
         profile=profile,
-        functions=_functions(target / "tree"),
+        functions=_functions(target / "tree", frozenset(profile.test_files)),
     )
 
 
 @cache
-def _functions(tree: Path) -> tuple[FunctionInfo, ...]:
+def _functions(tree: Path, test_files: frozenset[str]) -> tuple[FunctionInfo, ...]:
+    """Functions of source files: of no test, no helper of one, and no file that builds or runs."""
     found: list[FunctionInfo] = []
+    is_test = test_names(tree)
     files = (file for file in tree.rglob("*") if file.name.endswith(SOURCE_SUFFIXES))
     for file in sorted(file for file in files if file.is_file()):
         relative = file.relative_to(tree)
@@ -228,16 +233,8 @@ def _functions(tree: Path) -> tuple[FunctionInfo, ...]:
             continue
         if name.startswith("test_") or name.endswith(("_test.py", ".t")) or name in BUILD_FILES:
             continue
+        if relative.as_posix() in test_files or is_test(relative.as_posix()):
+            continue
         source = file.read_bytes().decode("utf-8", "surrogateescape")
         found += list_functions(source, relative.as_posix())
     return tuple(found)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from selfplay.bugs.test_runs import scripts
 from selfplay.bugs.test_runs.junit import junit_key, read_junit, unsupported_passes
 from selfplay.bugs.test_runs.parsers import pytest_verbose, unittest_verbose
 from selfplay.bugs.test_runs.runner import TestRun, TestRunner
@@ -327,3 +329,82 @@ def test_scripts_of_earlier_versions_are_still_known() -> None:
     assert before != now and script_runner(before) == script_runner(now) == "pytest"
     assert script_targets(before) == script_targets(now)
     assert script_runner(before.replace("-v", "-vv")) is None
+
+
+def test_ids_that_xml_cannot_hold(runner: TestRunner) -> None:
+    """With pytest's escapes turned off ids hold control characters, line breaks, other planes."""
+    setting = "disable_test_id_escaping_and_forfeit_all_rights_to_community_support = true"
+    code = """
+import pytest
+
+@pytest.mark.parametrize("x", ["\\x1b[31m", "\\x7f", "a\\nb [c]", "\\U0001f600", "\\ufffe", "#x1B"])
+def test_ids(x):
+    assert "b" not in x
+"""
+    files: dict[str, str | None] = {
+        "tests/test_a.py": code,
+        "pytest.ini": f"[pytest]\n{setting}\n",
+    }
+    run = run_pytest(runner, files)
+    passed = [test for test, status in run.table.items() if status == "passed"]
+    assert len(run.table) == 6 and len(passed) == 5
+    assert unsupported_passes(passed, run.junit) == []
+    assert run.table["tests/test_a.py::test_ids[a\nb [c]]"] == "failed"
+
+
+def test_parsers_of_earlier_versions_are_still_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(scripts.FORMER_PARSERS.values()) == {"pytest", "unittest"}
+    digest = hashlib.sha256(b"once\n").hexdigest()
+    monkeypatch.setitem(scripts.FORMER_PARSERS, digest, "unittest")
+    assert parser_runner("once\n") == "unittest" and parser_runner("once") is None
+
+
+SPLIT = """
+import logging, sys, unittest
+log = logging.getLogger("acme")
+log.addHandler(logging.StreamHandler(sys.__stderr__))
+
+class TestLoud(unittest.TestCase):
+    def test_log(self):
+        log.warning("a line")
+    def test_described(self):
+        '''Words (with.dots) ... ok'''
+        log.warning("x")
+    def test_glued(self):
+        sys.__stderr__.write("no end")
+    def test_red(self):
+        log.warning("all is ... ok")
+        self.fail("no")
+    def test_sub(self):
+        for word in "ab":
+            with self.subTest(word=word):
+                log.warning("s")
+                self.assertEqual(word, "a")
+    @unittest.skip("later ... ok")
+    def test_skipped(self): pass
+    def test_skips_itself(self):
+        log.warning("ok")
+        self.skipTest("ok")
+    @unittest.expectedFailure
+    def test_expected(self):
+        log.warning("ok")
+        self.fail("no")
+    @unittest.expectedFailure
+    def test_unexpected(self):
+        log.warning("w")
+"""
+
+
+def test_unittest_lines_that_a_log_splits(runner: TestRunner) -> None:
+    layer = as_layer({"tests/test_u.py": SPLIT})
+    run = runner.run(
+        unittest_script(["tests/test_u.py"]), parser_source("unittest"), layer, timeout_s=60
+    )
+    assert {test.rpartition(".")[2]: status for test, status in run.table.items()} == {
+        "test_log": "passed",
+        "test_described": "passed",
+        "test_glued": "passed",
+        "test_red": "failed",
+        "test_sub": "failed",
+        "test_unexpected": "failed",
+    }

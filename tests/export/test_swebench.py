@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from selfplay.bugs.artifact import read_artifact
+from selfplay.bugs.sealing import write_sealed_tree
+from selfplay.commands.suites import read_tasks
 from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import read_suite
 from selfplay.errors import UserError
+from selfplay.export.sources import keep_sources
 from selfplay.export.swebench import export_swebench
+from selfplay.repo.spec import LocalSource, RepoSpec, spec_from
+from selfplay.sandbox.base import Environment
 from selfplay.types import SolveTask, Target
 
 from .conftest import MakeTask
@@ -87,3 +94,36 @@ def test_an_output_that_cannot_be_written(tmp_path: Path, run: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         export_swebench(run, tmp_path / "file" / "out", tmp_path)
+
+
+def test_a_repository_given_by_its_path_keeps_its_source(tmp_path: Path, run: Path) -> None:
+    (tmp_path / "na me (é)").mkdir()
+    source = LocalSource(path=str(tmp_path / "na me (é)"))
+    keep_sources(run, [RepoSpec(name="calc", source=source)])
+    keep_sources(run, [RepoSpec(name="other", source=source)])  # of a second command
+    assert export_swebench(run, tmp_path / "out", tmp_path) == 1
+    for [line] in (read_suite(tmp_path / "out" / "suite.jsonl"), read_tasks(run)):
+        assert spec_from("calc", line.environment).source == source
+
+
+def test_the_script_of_another_harness_runs(
+    tmp_path: Path, run: Path, task: SolveTask, environment: Environment
+) -> None:
+    """On the tree that a solver got: the bug is seen between the marks."""
+    specify(tmp_path / "repos", "pypi: {project: calc, version: '1.2'}")
+    export_swebench(run, tmp_path / "out", tmp_path / "repos")
+    line = json.loads((tmp_path / "out" / "suite.jsonl").read_text())
+    assert (line["version"], line["image"], line["log_parser"], line["eval_type"]) == (
+        "1.2", "", "parse_log_pytest", "pass_and_fail",
+    )  # fmt: skip
+    write_sealed_tree(environment, task.artifact, tmp_path / "tree")
+    script = line["eval_script"].replace("/testbed", str(tmp_path / "tree"))
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    done = subprocess.run(
+        ["bash"], input=script, capture_output=True, text=True,
+        env={"PATH": path, "PYTHONPATH": str(tmp_path / "tree")},
+    )  # fmt: skip
+    marks = [">>>>> Start Test Output", ">>>>> End Test Output"]
+    assert all(mark in done.stderr for mark in marks)
+    assert f"FAILED {task.fail_to_pass[0]}" in done.stdout
+    assert f"PASSED {task.pass_to_pass[0]}" in done.stdout

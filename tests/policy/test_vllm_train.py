@@ -45,12 +45,12 @@ def test_two_steps_and_the_servers_follow(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     run = tmp_path / "samples"
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert len(rows) == 2 and sum(row["groups_trained"] for row in rows) > 0
-    versions = [row["policy_version"] for row in rows if "policy_version" in row]
+    assert len(rows) == 2 and sum(row["learner/groups_trained"] for row in rows) > 0
+    versions = [row["learner/policy_version"] for row in rows if "policy_version" in row]
     assert versions[-1] >= 1 and versions == sorted(versions)
-    trained = [row for row in rows if row["groups_trained"]]
+    trained = [row for row in rows if row["learner/groups_trained"]]
     assert all(row["weight_update_s"] > 0 for row in trained)
-    assert max(row["mismatch_kl"] for row in trained) < 0.05
+    assert max(row["learner/mismatch_kl"] for row in trained) < 0.05
     episodes = [json.loads(line) for line in (run / "episodes.jsonl").read_text().splitlines()]
     second = {e["policy_version"] for e in episodes if e["episode_id"].startswith("step1/")}
     want = int(rows[0].get("policy_version", 0))

@@ -12,10 +12,11 @@ import pytest
 
 from selfplay.errors import RepoError, UserError
 from selfplay.repo.dependencies import install as subject
-from selfplay.repo.dependencies.install import install_packages, steady_options
+from selfplay.repo.dependencies.install import install_packages
 from selfplay.repo.dependencies.pip import levels, lock_lines, read_lock
 from selfplay.repo.dependencies.requirements import Declared
-from selfplay.repo.spec import read_spec
+from selfplay.repo.dependencies.venv import steady_options
+from selfplay.repo.spec import LocalSource, RepoSpec, read_spec
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +65,8 @@ def tree(tmp_path: Path) -> Path:
 
 
 def installed(tree: Path, declared: Declared, *, lock: tuple[str, ...] = ()) -> tuple[str, ...]:
-    return install_packages("calc", (), tree, tree.parent / "packages", declared, lock)
+    spec = RepoSpec(name="calc", source=LocalSource(path=str(tree)), lock=lock)
+    return install_packages(spec, tree, tree.parent / "packages", declared)
 
 
 def test_what_is_declared_is_installed_and_locked(index: Path, tree: Path) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from selfplay.errors import RepoError
-from selfplay.repo.dependencies.install import download_sdist
 from selfplay.repo.discovery.discover import unpack
+from selfplay.repo.sources.pypi import download_sdist
 
 
 def archive(files: dict[str, str]) -> bytes:

@@ -89,7 +89,20 @@ class TestBag:
     def test_size(self):
         assert Bag().size() == 0
 '''
-SLOW = "import time\nfrom pkg.core import clamp\n\ndef test_slow():\n    clamp(1, 2, 3)\n"
+SLOW = (
+    "import time\nimport pkg.core\nfrom pkg.core import clamp\n\npkg.core.SEEN = True\n\n"
+    "def test_slow():\n    clamp(1, 2, 3)\n"
+)
+AFTER = """
+import pytest
+import pkg.core
+
+
+@pytest.mark.parametrize("x", range(9))
+def test_after(x):
+    assert pkg.core.SEEN and pkg.core.total([x]) == x
+"""
+"""Passes in the whole suite alone, where another file has been imported."""
 
 
 @pytest.fixture(scope="session")
@@ -102,6 +115,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "pkg/core.py": OLD.lstrip(),
         "tests/test_core.py": TESTS.lstrip(),
         "tests/test_other.py": SLOW,
+        "tests/test_after.py": AFTER.lstrip(),
     }.items():
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(text, encoding="utf-8")

@@ -135,6 +135,14 @@ def test_oracle_files(injector: CompactInjector, prepared: PreparedRepo) -> None
     assert tight.oracle.files("pkg/core.py", "clamp") == ()
 
 
+def test_files_that_pass_only_behind_others_do_not_judge(injector: CompactInjector) -> None:
+    assert injector.oracle.files("pkg/core.py", "total") == ("tests/test_after.py",)
+    artifact = injector.artifact(
+        injector.prompt(task("total")), "3|         start = start - number"
+    )
+    assert artifact.test_files == ("tests/test_core.py",)
+
+
 def test_artifact(injector: CompactInjector, prepared: PreparedRepo) -> None:
     prompt = injector.prompt(task("Bag.add"))
     artifact = injector.artifact(prompt, "3|     self.added -= 1")

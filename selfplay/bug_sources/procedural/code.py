@@ -51,9 +51,9 @@ class FunctionCode:
     """
 
     def __init__(self, text: str, node: ast.FunctionDef | ast.AsyncFunctionDef, shift: int) -> None:
-        self.data = text.encode()
+        self.data = text.encode("utf-8", "surrogateescape")
         self.node = node
-        self.lines = [line.encode() for line in split_lines(text)]
+        self.lines = [line.encode("utf-8", "surrogateescape") for line in split_lines(text)]
         self._starts = [0, *itertools.accumulate(len(line) for line in self.lines)]
         self._shift = shift
         self._nodes = list(self._walk(node.body))
@@ -114,7 +114,7 @@ class FunctionCode:
     def text(self, node: ast.AST) -> str:
         """Source text of a node."""
         start, end = self.span(node)
-        return self.data[start:end].decode()
+        return self.data[start:end].decode("utf-8", "surrogateescape")
 
     def replace(self, node: ast.AST, text: str) -> Edit:
         """The edit that puts `text` in a node's place."""
@@ -126,12 +126,12 @@ class FunctionCode:
 
     def gap(self, start: int, end: int, pattern: str, new: str) -> Edit | None:
         """Replace the first match of `pattern` between two offsets, unless a comment lies there."""
-        text = self.data[start:end].decode()
+        text = self.data[start:end].decode("utf-8", "surrogateescape")
         match = re.search(pattern, text)
         if match is None or "#" in text:
             return None
-        first = start + len(text[: match.start()].encode())
-        return (Splice(first, first + len(match.group().encode()), new),)
+        first = start + len(text[: match.start()].encode("utf-8", "surrogateescape"))
+        return (Splice(first, first + len(match.group().encode("utf-8", "surrogateescape")), new),)
 
     def between(self, left: ast.AST, right: ast.AST, pattern: str, new: str) -> Edit | None:
         """Replace the first match of `pattern` between two nodes."""
@@ -152,17 +152,21 @@ class FunctionCode:
 
     def indentation(self, row: int) -> str:
         """Leading white space of a row."""
-        line = self.lines[row].decode()
+        line = self.lines[row].decode("utf-8", "surrogateescape")
         return line[: len(line) - len(line.lstrip())]
 
     def ending(self, row: int) -> str:
         """Line ending of a row ("\\n" for a last line without one)."""
-        line = self.lines[row].decode()
+        line = self.lines[row].decode("utf-8", "surrogateescape")
         return line[len(line.rstrip("\r\n")) :] or "\n"
 
     def apply(self, edit: Iterable[Splice]) -> str:
         """The function's text after an edit of non-overlapping splices."""
         data = self.data
         for splice in sorted(edit, key=lambda s: s.start, reverse=True):
-            data = data[: splice.start] + splice.text.encode() + data[splice.end :]
-        return data.decode()
+            data = (
+                data[: splice.start]
+                + splice.text.encode("utf-8", "surrogateescape")
+                + data[splice.end :]
+            )
+        return data.decode("utf-8", "surrogateescape")

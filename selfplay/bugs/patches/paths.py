@@ -13,6 +13,7 @@ from collections.abc import Collection
 from functools import cache
 from pathlib import Path, PurePosixPath
 
+from selfplay.repo.discovery.test_names import USUAL_NAMES, TestNames
 from selfplay.sandbox.base import Environment
 
 HOOK_FILES = frozenset(
@@ -38,12 +39,6 @@ HOOK_FILES = frozenset(
 )
 HOOK_SUFFIXES = (".pth", ".pyc", ".pyo", ".so", ".pyd")
 HOOK_FOLDERS = re.compile(r"(^|/)(__pycache__|[^/]*\.(egg-info|dist-info)|\.pytest_cache)(/|$)")
-_TEST_FOLDER = re.compile(r"(^|/)(tests?|testing|specs?|__tests__)(/|$)|^x?t(/|$)", re.IGNORECASE)
-_TEST_FILE = re.compile(
-    r"^(test_.*|.*_tests?|tests?)\.(py|pyi|rb|js|ts|go|rs|c|cc|cpp|java|sh|lua|pl|php|ex|exs)$"
-    r"|^.*\.(test|spec)\.(js|ts|jsx|tsx|mjs|cjs)$|^conftest\.py$|^.*\.(t|bats)$",
-    re.IGNORECASE,
-)
 _RUNNER_MODULES = frozenset(
     {"pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments", "exceptiongroup"}
 )
@@ -51,15 +46,14 @@ _PERL_RUNNER = frozenset({"Test", "Test2", "TAP", "App", "Exporter.pm", "Carp.pm
 _DOCUMENTS = (".md", ".rst", ".txt", ".adoc")
 
 
-def is_test_path(path: str, test_files: Collection[str] = ()) -> bool:
-    """Whether a path is an oracle test file or looks like a test or a test's helper."""
-    pure = PurePosixPath(path)
-    folder = pure.parent.as_posix()
-    return (
-        path in test_files
-        or bool(_TEST_FOLDER.search("" if folder == "." else folder))
-        or bool(_TEST_FILE.match(pure.name))
-    )
+def is_test_path(
+    path: str, test_files: Collection[str] = (), names: TestNames = USUAL_NAMES
+) -> bool:
+    """Whether a path is an oracle test file or looks like a test or a test's helper.
+
+    names    what the project's own configuration says of names (`test_names`)
+    """
+    return path in test_files or names(path)
 
 
 def is_hook_path(path: str) -> bool:
@@ -68,9 +62,11 @@ def is_hook_path(path: str) -> bool:
     return name in HOOK_FILES or name.endswith(HOOK_SUFFIXES) or bool(HOOK_FOLDERS.search(path))
 
 
-def is_source_path(path: str, test_files: Collection[str] = ()) -> bool:
+def is_source_path(
+    path: str, test_files: Collection[str] = (), names: TestNames = USUAL_NAMES
+) -> bool:
     """Whether a change of this file counts as a change of source code."""
-    if is_test_path(path, test_files) or is_hook_path(path):
+    if is_test_path(path, test_files, names) or is_hook_path(path):
         return False
     return not path.lower().endswith(_DOCUMENTS)
 

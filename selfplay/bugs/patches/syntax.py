@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
 
 from selfplay.repo.languages.perl_source import SUFFIXES, plain_code
-from selfplay.repo.languages.python_functions import PARSING
+from selfplay.repo.languages.python_functions import parse_python
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+_ODD_BYTE = re.compile("[\\udc80-\\udcff]")
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -28,9 +28,7 @@ def split_lines(text: str) -> list[str]:
 def parse(source: str) -> ast.Module | None:
     """Syntax tree of `source`, or None when it is not valid Python."""
     try:
-        with PARSING, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(source)
+        return parse_python(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
@@ -76,4 +74,6 @@ def same_code(left: str, right: str) -> bool:
     left_tree, right_tree = parse(left), parse(right)
     if left_tree is None or right_tree is None:
         return False
+    if _ODD_BYTE.findall(left) != _ODD_BYTE.findall(right):
+        return False  # the trees do not tell bytes that are not UTF-8 apart
     return code_dump(left_tree) == code_dump(right_tree)

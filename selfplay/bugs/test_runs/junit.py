@@ -10,6 +10,8 @@ from selfplay.types import TestStatus
 
 JunitKey = tuple[str, str]
 _FAILURES = {"failure", "error"}
+_NOT_WRITTEN = re.compile("[^\\t\\n\\r -~\\x80-\\ud7ff\\ue000-\\ufffd]")
+"""What pytest writes as `#x1B`; other planes than the first too, in the versions of today."""
 
 
 def junit_key(test: str) -> JunitKey:
@@ -21,7 +23,12 @@ def junit_key(test: str) -> JunitKey:
     names = address.split("::")
     names[0] = re.sub(r"\.py$", "", names[0].replace("/", "."))
     names[-1] += bracket + parameters
-    return ".".join(names[:-1]), names[-1]
+    return ".".join(names[:-1]), _written(names[-1])
+
+
+def _written(name: str) -> str:
+    """A test's name as pytest writes it into XML."""
+    return _NOT_WRITTEN.sub(lambda match: f"#x{ord(match[0]):02X}", name)
 
 
 def read_junit(document: bytes) -> Mapping[JunitKey, TestStatus] | None:
@@ -37,7 +44,7 @@ def read_junit(document: bytes) -> Mapping[JunitKey, TestStatus] | None:
         return None
     table: dict[JunitKey, TestStatus] = {}
     for case in root.iter("testcase"):
-        key = (case.get("classname", ""), case.get("name", ""))
+        key = (case.get("classname", ""), _written(case.get("name", "")))
         kinds = {child.tag for child in case}
         if kinds & _FAILURES:
             table[key] = "failed"

@@ -11,6 +11,7 @@ from selfplay.bugs.patches.syntax import parse, same_code_in
 from selfplay.bugs.validation.check_forbidden import forbidden_content
 from selfplay.bugs.validation.validation_state import CheckFailed, ValidationState
 from selfplay.errors import PatchError
+from selfplay.repo.discovery.test_names import test_names
 from selfplay.types import Layer
 
 
@@ -55,7 +56,8 @@ def check_scope(state: ValidationState) -> str:
     if not state.bug:
         raise CheckFailed("bug_empty", "bug_inject.diff changes nothing")
     state.weakened_state = _applied(tree, state.bug, artifact.weakening_patch, "weakening")
-    sources = [p for p in state.bug if is_source_path(p, artifact.test_files)]
+    names = test_names(tree)
+    sources = [p for p in state.bug if is_source_path(p, artifact.test_files, names)]
     if len(sources) < state.limits.min_changed_files:
         raise CheckFailed(
             "too_few_files",

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from email.parser import HeaderParser
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from packaging.utils import canonicalize_name
@@ -39,11 +40,13 @@ MAX_BYTES = 1 << 20
 EXTRA = re.compile(r"extra\s*==\s*['\"]([A-Za-z0-9._-]+)['\"]")
 
 
-def read_declared(tree: Path) -> Declared:
-    """Everything that a source tree declares; files are read, never run. What is left out is
-    logged."""
+def read_declared(tree: Path, metadata: Mapping[str, bytes] = MappingProxyType({})) -> Declared:
+    """Everything that a source tree declares, and first what its build backend said (`metadata`, by
+    path); files are read, never run. What is left out is logged."""
     info = sorted(tree.glob("*.egg-info")) + sorted(tree.glob("src/*.egg-info"))
+    told = [text for path, text in metadata.items() if path.endswith("/METADATA")]
     found = [
+        *(from_metadata(text.decode("utf-8", "replace")) for text in told),
         from_metadata(_text(tree / "PKG-INFO")),
         from_pyproject(_text(tree / "pyproject.toml")),
     ]

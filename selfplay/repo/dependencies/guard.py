@@ -1,11 +1,15 @@
 """Runs INSIDE a sandbox, a pytest plugin: test files that call `unittest.main()` when they are
 imported (with no `if __name__ == "__main__"`) would run themselves, with pytest's arguments, and
-end it. Under pytest that call does nothing; pytest collects their classes."""
+end it. Under pytest that call does nothing; pytest collects their classes. Results are told in
+pytest's own words, whatever a conftest would have them called."""
 
 from __future__ import annotations
 
 import unittest
+from collections.abc import Iterator
 from typing import Any
+
+import pytest
 
 
 def run_nothing(*arguments: Any, **options: Any) -> None:
@@ -13,3 +17,16 @@ def run_nothing(*arguments: Any, **options: Any) -> None:
 
 
 unittest.main = run_nothing  # type: ignore[assignment]
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_report_teststatus(report: Any, config: Any) -> Iterator[None]:
+    """What pytest itself, or a plugin for subtests, says of a report."""
+    outcome: Any = yield
+    given = {"report": report, "config": config}
+    for one in reversed(config.hook.pytest_report_teststatus.get_hookimpls()):
+        if one.function.__module__.startswith(("_pytest.", "pytest_subtests")):
+            found = one.function(*(given[name] for name in one.argnames))
+            if found:
+                outcome.force_result(found)
+                return

@@ -56,7 +56,7 @@ def levels(declared: Declared) -> Iterator[tuple[str, tuple[str, ...]]]:
         yield "its run-time dependencies in any version", without_versions(declared.runtime)
 
 
-def install(requirements: Sequence[str], packages: Path, *options: str) -> tuple[str, ...]:
+def install_into(requirements: Sequence[str], packages: Path, *options: str) -> tuple[str, ...]:
     """Install into `packages`; the lines of a lock, sorted. Raises `RepoError`, `Unresolvable`."""
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "report.json"
@@ -83,7 +83,7 @@ def install_locked(name: str, lock: Sequence[str], packages: Path) -> tuple[str,
     )
     only = [f"--only-binary={wheels}"] if wheels else []
     try:
-        return install(tuple(pins.values()), packages, "--no-deps", *only)
+        return install_into(tuple(pins.values()), packages, "--no-deps", *only)
     except RepoError as error:
         raise RepoError(f"{name}: cannot install what its lock names: {error}") from None
 

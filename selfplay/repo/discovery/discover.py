@@ -14,6 +14,7 @@ from selfplay.repo.discovery.profile import RepoProfile, TestInfo
 from selfplay.repo.discovery.pytest_run import Suite
 from selfplay.repo.discovery.pytest_settings import PytestSettings, attempts, settings_record
 from selfplay.repo.discovery.tap import discover_tap, tap_files
+from selfplay.repo.discovery.test_names import USUAL_NAMES, TestNames, test_names
 from selfplay.repo.sources.archives import unpack_tar
 from selfplay.sandbox.base import WORKDIR, Environment, Sandbox
 
@@ -47,7 +48,7 @@ def discover(environment: Environment, sandbox: Sandbox, byte_code: Path) -> Rep
     )
     unpack(plain.files.get("pyc.tar", b""), byte_code)
     return replace(
-        profile_of(first, second, suite.left_out),
+        profile_of(first, second, suite.left_out, test_names(environment.tree)),
         variables=suite.variables,
         settings=settings_record(environment.tree, suite.settings),
     )
@@ -77,7 +78,7 @@ def _first_run(suite: Suite) -> dict[str, Any]:
         raise trouble
     if trouble is not None and not best[2]["results"]:
         raise trouble
-    suite.settings = best[1]
+    suite.settings = best[1].guarded() if best[2].get("own_words") else best[1]
     return best[2]
 
 
@@ -116,7 +117,10 @@ def num_passed(document: Mapping[str, Any]) -> int:
 
 
 def profile_of(
-    first: Mapping[str, Any], second: Mapping[str, Any], left_out: Mapping[str, str]
+    first: Mapping[str, Any],
+    second: Mapping[str, Any],
+    left_out: Mapping[str, str],
+    names: TestNames = USUAL_NAMES,
 ) -> RepoProfile:
     """Merge both runs' probe documents into a profile."""
     tests: dict[str, TestInfo] = {}
@@ -130,7 +134,10 @@ def profile_of(
         file = entry["file"]
         if other:
             seconds[file] = seconds.get(file, 0.0) + other["seconds"]
-        if mine == theirs == "passed":
+        odd = _unusable(test, entry, names)
+        if mine == theirs == "passed" and odd:
+            excluded[test] = odd
+        elif mine == theirs == "passed":
             tests[test] = TestInfo(
                 file=file,
                 duration_s=round(other["seconds"] if other else 0.0, 4),
@@ -152,6 +159,16 @@ def profile_of(
         tests=tests,
         excluded=excluded,
     )
+
+
+def _unusable(test: str, entry: Mapping[str, Any], names: TestNames) -> str:
+    """Why a test that passes can judge no bug, "" when it can."""
+    file: str = entry["file"]
+    if test != file and not test.startswith(f"{file}::"):
+        return "odd id: it does not begin with the file that holds the test"
+    if entry.get("kind") == "DoctestItem" and file.endswith(".py") and not names(file):
+        return "doctest in a source file: a bug there would change the test with the code"
+    return ""
 
 
 def _outcome(entry: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -45,6 +46,10 @@ class RepoProfile:
             for function in info.functions:
                 index.setdefault(function, []).append(test)
         return {name: tuple(tests) for name, tests in index.items()}
+
+    def num_left_out(self) -> dict[str, int]:
+        """How many tests (and files that could not be read) were left out, by kind of reason."""
+        return dict(Counter(why.partition(":")[0] for why in self.excluded.values()).most_common())
 
     def tests_reaching(self, path: str, qualname: str) -> tuple[str, ...]:
         """Stable tests that ran a function, in discovery order."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from selfplay.repo.dependencies.install import GUARD
+from selfplay.repo.dependencies.venv import GUARD
 from selfplay.repo.discovery.kept_options import STRICT, split_options, without_refused
 from selfplay.repo.discovery.pytest_config import PytestConfig, inner_configs, root_config
 from selfplay.sandbox.base import WORKDIR

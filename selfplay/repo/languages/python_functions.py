@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ast
 import threading
+import warnings
 from dataclasses import dataclass
 
 PARSING = threading.Lock()
 """Held while a syntax tree is made: in CPython 3.11 two threads that do so at once may meet
 "SystemError: AST constructor recursion depth mismatch"."""
+
+BYTE_ORDER_MARK = "\ufeff"
+_PLACEHOLDERS = dict.fromkeys(range(0xDC80, 0xDD00), "_")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +25,26 @@ class FunctionInfo:
     end_line: int
 
 
+def parse_python(source: str) -> ast.Module:
+    """Syntax tree whose columns count the bytes of `source` (UTF-8 with surrogateescape).
+
+    A byte-order mark is passed over; a byte that is not UTF-8 (a file with a coding cookie) stands
+    for a letter. Raises `SyntaxError` or `ValueError`.
+    """
+    text = source.removeprefix(BYTE_ORDER_MARK)
+    plain = text if text.isascii() else text.translate(_PLACEHOLDERS)
+    with PARSING, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tree = ast.parse(plain)
+    if text != source:
+        for node in ast.walk(tree):
+            for line, column in (("lineno", "col_offset"), ("end_lineno", "end_col_offset")):
+                if getattr(node, line, 0) == 1:
+                    moved = getattr(node, column) + len(BYTE_ORDER_MARK.encode())
+                    setattr(node, column, moved)
+    return tree
+
+
 def list_python_functions(source: str, path: str) -> list[FunctionInfo]:
     """Functions in source order; nested functions belong to the one around them.
 
@@ -28,8 +52,7 @@ def list_python_functions(source: str, path: str) -> list[FunctionInfo]:
     definition winning, as at run time. [] when the file does not parse.
     """
     try:
-        with PARSING:
-            tree = ast.parse(source)
+        tree = parse_python(source)
     except (SyntaxError, ValueError):
         return []
     found: dict[str, FunctionInfo] = {}

@@ -17,6 +17,7 @@ from typing import Any
 from selfplay.errors import RepoError, UserError
 from selfplay.files import write_atomic
 from selfplay.repo.dependencies.install import TOOLS, install_tools, modules_of
+from selfplay.repo.dependencies.venv import PACKAGES
 from selfplay.repo.sources.archives import MAX_BYTES, extract_folder
 from selfplay.repo.sources.git import git
 from selfplay.repo.spec import ImageSource, RepoSpec
@@ -26,7 +27,7 @@ from selfplay.sandbox.host import make_readable
 
 log = logging.getLogger(__name__)
 IMAGE_FILE = "image.json"
-PACKAGES, BYTE_CODE = "/opt/selfplay/packages", "/opt/selfplay/pycache"
+BYTE_CODE = "/opt/selfplay/pycache"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OLDER_PYTHONS = ("exceptiongroup", "tomli", "typing-extensions")
 """What our tools need before Python 3.11; pip judges that by its own version."""

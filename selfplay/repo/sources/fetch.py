@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfplay.errors import RepoError, UserError
-from selfplay.repo.dependencies.install import download_sdist
 from selfplay.repo.sources.archives import drop_outward_links, extract
 from selfplay.repo.sources.git import git, write_config
+from selfplay.repo.sources.pypi import download_sdist
 from selfplay.repo.spec import GitSource, LocalSource, PypiSource, RepoSpec
 
 log = logging.getLogger(__name__)

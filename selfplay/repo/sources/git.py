@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,6 +76,20 @@ def git_bytes(
     if done.returncode:
         raise RepoError(f"git {argv[0]} failed: {_reason(done.stderr.decode(errors='replace'))}")
     return done.stdout
+
+
+def described_version(history: Path) -> str:
+    """The version that the nearest tag names, as build backends would: "1.4.2", some commits after
+    it "1.4.2.post3"; "0.0.1" where no tag names one."""
+    try:
+        words = git("describe", "--tags", "--long", "--match=*[0-9]*", "HEAD", cwd=history)
+    except RepoError:
+        return "0.0.1"
+    tag, distance, _ = words.strip().rsplit("-", 2)
+    found = re.search(r"\d+(\.\d+)*((a|b|rc|\.dev|\.post)\d+)?$", tag.replace("_", "."))
+    if found is None:
+        return "0.0.1"
+    return found[0] if distance == "0" else f"{found[0].partition('.post')[0]}.post{distance}"
 
 
 def write_config(path: Path) -> Path:

@@ -156,16 +156,14 @@ class CompactInjector:
         return change_text(derive_rng(task.task_id, "change").choice(matching))
 
     def artifact(self, prompt: InjectorPrompt, answer: str) -> BugArtifact:
-        """The five files around the model's edit; runs the oracle tests on the buggy tree once.
+        """The five files around the model's edit; runs the oracle tests on both trees once.
 
         Raises `Rejected` when the answer plants no bug that the tests notice.
         """
         task, profile = prompt.task, self.prepared.profile
         environment = self.prepared.environment
         layer = edited_layer(environment, answer, prompt.listing)
-        files = self.oracle.files(task.seed.path, task.seed.function, task.limits.min_passing_tests)
-        if not files:
-            raise Rejected("not_covered", f"{task.seed.path}::{task.seed.function}")
+        files = self._oracle_files(task)
         script = runner_script(profile.runner, files)
         parser = parser_source(profile.runner)
         run = self.runner.run(script, parser, layer, timeout_s=task.limits.script_timeout_s)
@@ -194,6 +192,32 @@ class CompactInjector:
                 "hint": prompt.hint.kind if prompt.hint else None,
             },
         )
+
+    def _oracle_files(self, task: InjectionTask) -> tuple[str, ...]:
+        """Test files that pass on the original when they run without the rest of the suite.
+
+        Files may pass only behind others, which register or import something. The run is the one
+        that the validation begins with. Raises `Rejected` when no files are left.
+        """
+        runner, unfit = self.prepared.profile.runner, set[str]()
+        while True:
+            files = self.oracle.files(
+                task.seed.path, task.seed.function, task.limits.min_passing_tests, unfit
+            )
+            if not files:
+                raise Rejected("not_covered", f"{task.seed.path}::{task.seed.function}")
+            original = self.runner.run(
+                runner_script(runner, files),
+                parser_source(runner),
+                {},
+                timeout_s=task.limits.script_timeout_s,
+            )
+            if original.timed_out:
+                raise Rejected("timed_out")
+            found = self.oracle.unfit(files, original.table)
+            if not found:
+                return files
+            unfit |= found
 
 
 def hint_for(listing: Listing, mutation: Mutation, path: str) -> Hint | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from selfplay.bugs.grading.public_tests import public_patch, public_tests
 from selfplay.bugs.patches.layers import apply_patch, make_patch, read_file, touched_files
 from selfplay.bugs.patches.paths import is_source_path
-from selfplay.bugs.sealing import sealed_layer
+from selfplay.bugs.sealing import seal
 from selfplay.compact.edits import Excerpt, Listing
 from selfplay.compact.excerpts import excerpt, fit_listing
 from selfplay.compact.failures import (
@@ -28,6 +28,7 @@ from selfplay.compact.failures import (
 )
 from selfplay.compact.localization import ochiai, rank, reached_by_all
 from selfplay.config import ScaffoldConfig
+from selfplay.repo.discovery.test_names import test_names
 from selfplay.repo.languages.functions import FunctionInfo, list_functions
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.compact.injector import edited_layer
@@ -83,15 +84,20 @@ class CompactSolver:
         self.prepared = prepared
         self.tokenizer = tokenizer
         self.scaffold = scaffold
+        names = test_names(prepared.environment.tree)
         self._reached = {  # helpers of the tests are no place to repair anything
-            test: [name for name in info.functions if is_source_path(name.split("::", 1)[0])]
+            test: [
+                name
+                for name in info.functions
+                if is_source_path(name.split("::", 1)[0], names=names)
+            ]
             for test, info in prepared.profile.tests.items()
         }
 
     def prompt(self, task: SolveTask) -> SolverPrompt:
         """The prompt of one task."""
         tree = self.prepared.environment.tree
-        sealed = sealed_layer(tree, task.artifact)
+        sealed = seal(self.prepared.environment, task.artifact).layer
         shown = public_tests(task, self.scaffold.public_share)
         oracle_patch = public_patch(tree, task, shown)
         restored = apply_patch(tree, sealed, oracle_patch) if oracle_patch else sealed

@@ -22,7 +22,9 @@ def _environment() -> Environment:
 def render(name: str, **context: object) -> str:
     """Text of `<name>.j2`: runs of empty lines are one, none at the ends.
 
-    Raises `jinja2.UndefinedError` when the template uses a name that is not given.
+    Bytes that are not UTF-8 are shown as U+FFFD: a tokenizer takes no half characters. Raises
+    `jinja2.UndefinedError` when the template uses a name that is not given.
     """
     text = _environment().get_template(f"{name}.j2").render(**context)
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return re.sub(r"\n{3,}", "\n\n", text).strip("\n")

@@ -13,6 +13,7 @@ _HEADER = re.compile(r"=+ short test summary info =+$")
 _CLOSING = re.compile(r"=* ?((?:\d+ [a-z ]+(?:, )?)+) in [\d.]+s(?: \([\d:]+\))? ?=*$")
 _PROGRESS = re.compile(r"(\S.*?::.*|\S+\.py) (PASSED|FAILED|ERROR|XPASS|XFAIL)(?: +\[[^]]*\])?$")
 _FAILURES = ("FAILED ", "ERROR ")
+_ENTRIES = ("PASSED ", *_FAILURES)
 _SUBTEST = re.compile(r"SUBFAILED[\[( ]")
 UNATTRIBUTED = "(subtest that no test could be found for)"
 
@@ -26,12 +27,25 @@ def parse(text: str) -> dict[str, str]:
         return {}
     end, closing = ends[-1]
     counts = {word: int(number) for number, word in re.findall(r"(\d+) ([a-z ]+)", closing)}
-    summary = lines[headers[-1] + 1 : end]
+    summary = _entries(lines[headers[-1] + 1 : end])
     table = _summary(summary, _progress(lines))
     num_passed = sum(1 for line in summary if line.startswith("PASSED "))
     if num_passed != counts.get("passed", 0):
         return dict.fromkeys(table, "failed")
     return table
+
+
+def _entries(lines: list[str]) -> list[str]:
+    """The summary's lines, an id with line breaks of its own in one."""
+    entries: list[str] = []
+    for line in lines:
+        last = entries[-1] if entries else ""
+        opened = last.startswith(_ENTRIES) and last.count("[") > last.count("]")
+        if opened and not line.startswith((*_ENTRIES, "SUBFAILED")):
+            entries[-1] += "\n" + line
+        else:
+            entries.append(line)
+    return entries
 
 
 def _progress(lines: list[str]) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """Reads the output of `python -m unittest -v -b` on stdin, prints {dotted id: "passed"|"failed"}.
 
 Only a run that came to its end ("Ran N tests", then OK or FAILED) counts, and no more passes than
-it ran. Skips and expected failures are left out; a failing subtest fails its test.
+it ran. Skips and expected failures are left out; a failing subtest fails its test. What a test
+writes past the buffer, such as a log, may stand between its name and its status.
 """
 
 import json
@@ -9,7 +10,8 @@ import re
 import sys
 
 _TEST = re.compile(r" {0,2}(\w+) \(([\w.<>]+)\)(.*)$")
-_STATUS = re.compile(r"(?:^|.* )?\.\.\. (ok|FAIL|ERROR|unexpected success)$")
+_STATUS = re.compile(r"(?:.*\.\.\. )?(ok|FAIL|ERROR|unexpected success)$")
+_LEFT_OUT = re.compile(r"(?:\S.*\.\.\. )?(?:skipped ['\"]|expected failure$)")
 _HEADING = re.compile(r"(FAIL|ERROR|UNEXPECTED SUCCESS): (\w+) \(([\w.<>]+)\)")
 _RAN = re.compile(r"Ran (\d+) tests? in [\d.]+s$")
 _VERDICT = re.compile(r"(OK|FAILED|NO TESTS RAN)\b")
@@ -38,19 +40,31 @@ def parse(text: str) -> dict[str, str]:
 
 def _progress(lines: list[str]) -> dict[str, str]:
     table: dict[str, str] = {}
-    current = ""
+    for test, said in _sections(lines):
+        statuses = [match[1] for line in said if (match := _STATUS.match(line))]
+        if any(status != "ok" for status in statuses):
+            table[test] = "failed"
+        elif not any(_LEFT_OUT.match(line) for line in said):
+            last = next((line for line in reversed(said) if line.strip()), "")
+            if statuses or last.endswith("ok"):  # behind text without a line's end
+                table.setdefault(test, "passed")
+    return table
+
+
+def _sections(lines: list[str]) -> list[tuple[str, list[str]]]:
+    """(test, what stands behind its name and below it, up to the next test) in order."""
+    found: list[tuple[str, list[str]]] = []
+    documented = False
     for line in lines:
         named = _TEST.match(line)
-        if named:
-            current = _test_id(named[1], named[2])
-        status = _STATUS.match(line)
-        if status and current:
-            if status[1] != "ok":
-                table[current] = "failed"
-            else:
-                table.setdefault(current, "passed")
-            current = current if named and line.startswith("  ") else ""
-    return table
+        if named and not documented and not line.startswith(" "):
+            found.append((_test_id(named[1], named[2]), [named[3]]))
+            documented = not named[3].strip()  # the docstring's first line comes next
+            continue
+        documented = False
+        if found:
+            found[-1][1].append(line)
+    return found
 
 
 def _test_id(name: str, where: str) -> str:

@@ -15,11 +15,54 @@ from typing import Any, Protocol
 from selfplay.config import MetricsConfig
 from selfplay.errors import UserError
 from selfplay.files import append_json_lines, encode_json, read_json_lines, write_atomic
-from selfplay.run_dir import RunDir
+from selfplay.run_dir.directory import RunDir
 
 log = logging.getLogger(__name__)
 
 _WANDB_FILE = "wandb.json"
+_OLD_NAMES = {
+    "num_injections": "injector/num_injections",
+    "num_valid": "injector/num_valid",
+    "valid_rate": "injector/valid_rate",
+    "num_attempts": "solver/num_attempts",
+    "num_resolved": "solver/num_resolved",
+    "num_first_attempts": "solver/num_first_attempts",
+    "num_first_resolved": "solver/num_first_resolved",
+    "solve_rate": "solver/solve_rate",
+    "overfit_rate": "solver/overfit_rate",
+    "num_new_bugs": "curriculum/num_new_bugs",
+    "num_higher_order": "curriculum/num_higher_order",
+    "num_errored": "play/num_errored",
+    "play_s": "play/wall_s",
+    "step_s": "curriculum/step_s",
+}
+"""Names of rows that were written before there were namespaces; all others were the learner's."""
+
+
+def within(space: str, row: Mapping[str, float]) -> dict[str, float]:
+    """A row with its names in a namespace: {"loss": 1.0} in `learner` is {"learner/loss": 1.0}."""
+    return {f"{space}/{name}": value for name, value in row.items()}
+
+
+def joined(*rows: Mapping[str, float]) -> dict[str, float]:
+    """Several rows in one. Raises `ValueError` for a name that two of them write."""
+    whole: dict[str, float] = {}
+    for row in rows:
+        if twice := sorted(set(whole) & set(row)):
+            raise ValueError(f"metrics are written twice: {', '.join(twice)}")
+        whole |= row
+    return whole
+
+
+def current_names(row: Mapping[str, float]) -> dict[str, float]:
+    """A stored row under the names of today; a run may have been started by an older version."""
+    renamed = {}
+    for name, value in row.items():
+        space, _, rest = name.partition("/")
+        if space != "learner" and name != "step" and (not rest or rest.startswith("advantage_")):
+            name = _OLD_NAMES.get(name, f"learner/{name}")
+        renamed[name] = value
+    return renamed
 
 
 class Sink(Protocol):
@@ -84,7 +127,7 @@ class MetricsLog:
     def ensure(self, step: int, row: Mapping[str, float]) -> None:
         """Write the row of a step that its checkpoint holds, where a kill kept it from the file."""
         if step > self._last:
-            self.log(step, {name: value for name, value in row.items() if name != "step"})
+            self.log(step, current_names({n: value for n, value in row.items() if n != "step"}))
 
     def close(self) -> None:
         """Close all sinks. Idempotent."""

@@ -11,33 +11,30 @@ One process at a time owns the directory (a lock that the kernel drops when the 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
-import platform
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import yaml
 
-from selfplay import __version__
-from selfplay.config import GONE
-from selfplay.episodes import episode_from_dict, episode_to_dict
+from selfplay.config.changes import changed_keys
 from selfplay.errors import UserError
 from selfplay.files import (
     append_json_lines,
     finite,
     read_json_lines,
     repair_json_lines,
+    take_lock,
     write_atomic,
 )
+from selfplay.run_dir.episodes import episode_to_dict, read_episodes
+from selfplay.run_dir.provenance import describe_try
 from selfplay.types import Episode
 
 log = logging.getLogger(__name__)
@@ -53,8 +50,6 @@ SUMMARY_KEYS = (
     "num_valid_bugs",
     "wall_s",
 )
-FREE_KEYS = frozenset({"steps", "max_minutes", "resume", "json", "runs_dir", "sandbox", "metrics"})
-"""Top-level keys of the configuration that a resumed run may change."""
 
 _FOLDERS = ("artifacts", "checkpoints", "weights", "logs")
 
@@ -159,7 +154,7 @@ class RunDir:
         data = yaml.safe_load(text)
         former = self.config.read_text(encoding="utf-8") if self.config.exists() else None
         if former is not None and former != text:
-            changed = _changed_keys(yaml.safe_load(former), data, yaml.safe_load(defaults))
+            changed = changed_keys(yaml.safe_load(former), data, yaml.safe_load(defaults))
             if changed and self.has_results():
                 raise UserError(
                     f"{self.config}: the run was started with other values of "
@@ -237,75 +232,6 @@ class RunDir:
         self.write_json("run.json", {"tries": self._tries})
 
 
-def read_episodes(path: Path) -> Iterator[Episode]:
-    """Episodes of a run directory, or of a file of them; needs no lock.
-
-    A step that was cut off and repeated is in the log twice, with another `try`: the last counts.
-    """
-    file = path if path.is_file() else path / "episodes.jsonl"
-    last: dict[Any, int] = {}
-    for _, line in read_json_lines(file):
-        key = _repeats_of(line)
-        last[key] = max(last.get(key, 0), int(line.get("try", 1)))
-    for number, line in read_json_lines(file):
-        if int(line.get("try", 1)) < last[_repeats_of(line)]:
-            continue
-        try:
-            yield episode_from_dict(line)
-        except UserError as error:
-            raise UserError(f"{file}:{number}: {error}") from None
-
-
-def take_lock(path: Path, what: str) -> int:
-    """Exclusive lock on a file, as an open descriptor; closing it, or dying, gives it back.
-
-    Raises `UserError` when another process holds it.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
-        os.close(descriptor)
-        raise UserError(
-            f"{what}: in use by process {owner}; wait for it or end it, or choose another directory"
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor
-
-
-def describe_try(number: int) -> dict[str, Any]:
-    """What ran, where: version, commit of a checkout (None for an installed package), machine."""
-    return {
-        "try": number,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "version": __version__,
-        **code_state(Path(__file__).resolve().parent.parent),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "wall_s": 0.0,
-    }
-
-
-def code_state(root: Path) -> dict[str, Any]:
-    """`commit` and `dirty` of the checkout at `root`; None where it is no checkout."""
-    unknown: dict[str, Any] = {"commit": None, "dirty": None}
-    if not (root / ".git").exists():
-        return unknown
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(root), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-        return done.stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed)}
-    except (OSError, subprocess.SubprocessError):
-        return unknown
-
-
 def _make_folders(path: Path) -> None:
     try:
         for name in ("", *_FOLDERS):
@@ -316,25 +242,3 @@ def _make_folders(path: Path) -> None:
         raise UserError(
             f"{path}: cannot be written ({error.strerror}); choose another runs_dir=..."
         ) from None
-
-
-def _repeats_of(line: Mapping[str, Any]) -> Any:
-    """Lines with an equal key are one try of the same thing: a step, else an episode."""
-    info = line.get("info")
-    step = info.get("step") if isinstance(info, dict) else None
-    return line.get("episode_id") if step is None else int(step)
-
-
-def _changed_keys(former: Any, data: Any, defaults: Any, prefix: str = "") -> list[str]:
-    """Dotted names of the values that differ, `FREE_KEYS` and `GONE` left out."""
-    if not isinstance(former, dict) or not isinstance(data, dict):
-        return [] if former == data else [prefix or "the configuration"]
-    absent = object()
-    changed: list[str] = []
-    for key in sorted({*former, *data}, key=str):
-        name = f"{prefix}.{key}" if prefix else str(key)
-        if name not in FREE_KEYS and name not in GONE:
-            default = defaults.get(key, absent) if isinstance(defaults, dict) else absent
-            old, new = former.get(key, default), data.get(key, absent)
-            changed += _changed_keys(old, new, default, name)
-    return changed

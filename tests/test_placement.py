@@ -1,0 +1,163 @@
+"""Who sits where: the split by itself, and as a user meets it on a machine without GPUs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfplay.commands.placing import placed, servers_of
+from selfplay.config import TrainConfig, VLLMConfig, load_config
+from selfplay.errors import UserError
+from selfplay.placement import GIB, find_gpus, place
+from selfplay.policy.vllm_server import Launch, ServerProcess
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def train(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "selfplay", "train", *words],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+def plan(*words: str) -> dict[str, Any]:
+    done = train(*words, "dry_run=true", "json=true")
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+@pytest.mark.parametrize(
+    ("num", "learner", "servers"),
+    [(1, (0,), ((0,),)), (2, (0,), ((1,),)), (4, (0,), ((1,), (2,), (3,)))],
+)
+def test_a_quarter_of_the_gpus_trains(
+    num: int, learner: tuple[int, ...], servers: tuple[tuple[int, ...], ...]
+) -> None:
+    placement = place(find_gpus(f"fake:{num}"), "vllm")
+    assert (placement.learner, placement.servers) == (learner, servers)
+    assert placement.shared == (num == 1)
+
+
+def test_the_learner_gets_as_many_as_its_memory_takes_and_leaves_one_server() -> None:
+    gpus = find_gpus("fake:8")
+    assert place(gpus, "vllm").num_ranks == 2
+    assert place(gpus, "vllm", fits=lambda ranks: ranks >= 5).num_ranks == 5
+    assert place(gpus, "vllm", fits=lambda ranks: False).num_ranks == 7
+    wide = place(gpus, "vllm", gpus_per_server=2)
+    assert wide.servers == ((2, 3), (4, 5), (6, 7))
+    assert place(gpus, "vllm", learner=4, servers=1).servers == ((4,),)
+
+
+def test_in_process_sampling_takes_every_gpu_for_the_learner() -> None:
+    placement = place(find_gpus("fake:2"), "transformers")
+    assert (placement.learner, placement.servers) == ((0, 1), ())
+    assert place(find_gpus("cpu"), "vllm").describe() == "no GPU: everything on the CPU"
+
+
+def test_a_split_that_cannot_be_names_the_keys() -> None:
+    for asked in ({"learner": 9}, {"learner": 4, "servers": 5}, {"gpus_per_server": 8}):
+        with pytest.raises(UserError, match=r"split\.learner, split\.servers"):
+            place(find_gpus("fake:8"), "vllm", **asked)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that answers as the driver of a machine with three GPUs does."""
+    program = tmp_path / "nvidia-smi"
+    lines = "".join(f"{n}, GPU-{n}{n}aa, NVIDIA H100 80GB HBM3, 81559\\n" for n in range(3))
+    program.write_text(f"#!/bin/sh\nprintf '{lines}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("visible", "ids"),
+    [(None, ["0", "1", "2"]), ("2,0", ["2", "0"]), ("", []), ("1,9,0", ["1"]),
+     ("GPU-22", ["GPU-22"])],
+)  # fmt: skip
+def test_gpus_as_the_driver_lists_them_and_cuda_sees_them(
+    driver: None, monkeypatch: pytest.MonkeyPatch, visible: str | None, ids: list[str]
+) -> None:
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    found = find_gpus("auto")
+    assert [gpu.id for gpu in found] == ids
+    assert all(gpu.memory == 81559 * 2**20 for gpu in found)
+
+
+def test_servers_see_their_own_gpus_alone(driver: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,1,0")
+    config = load_config(TrainConfig, "train", ["policy=vllm"])
+    here = placed(config).policy.vllm
+    assert (here.num_servers, here.gpus, here.args) == (2, ["1", "0"], [])
+    server = ServerProcess(Launch(python=sys.executable), 0, here.gpus[1])
+    assert server.environment()["CUDA_VISIBLE_DEVICES"] == "0"
+
+
+def test_named_gpus_are_taken_as_they_are(driver: None) -> None:
+    words = ["policy=vllm", 'policy.vllm.gpus=["1,2"]', "split.learner=1"]
+    assert placed(load_config(TrainConfig, "train", words)).policy.vllm.gpus == ["1,2"]
+
+
+def test_what_a_place_asks_of_a_server_and_what_the_user_says_wins() -> None:
+    shared = place(find_gpus("fake:1x24"), "vllm")
+    assert servers_of(VLLMConfig(), shared).args == ["--gpu-memory-utilization", "0.4"]
+    own = VLLMConfig(args=["--gpu-memory-utilization", "0.2"])
+    assert servers_of(own, shared).args == own.args
+    wide = place(find_gpus("fake:8"), "vllm", gpus_per_server=4, learner=4)
+    found = servers_of(VLLMConfig(), wide)
+    assert (found.args, found.gpus) == (["--tensor-parallel-size", "4"], ["4,5,6,7"])
+
+
+def test_a_learner_of_several_gpus_needs_as_many_processes(
+    driver: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["experiment=one_node", "split.learner=2"]
+    with pytest.raises(UserError, match="torchrun --nproc-per-node 2"):
+        placed(load_config(TrainConfig, "train", words))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert placed(load_config(TrainConfig, "train", words)).policy.vllm.gpus == ["2"]
+
+
+def test_one_node_is_planned_for_gpus_that_are_not_there() -> None:
+    document = plan("experiment=one_node", "devices=fake:8x40")
+    placement = document["placement"]
+    assert placement["learner"] == [0, 1] and placement["servers"] == [[n] for n in range(2, 8)]
+    assert document["command"].startswith("torchrun --nproc-per-node 2 ")
+    assert document["config"]["policy"]["vllm"]["num_servers"] == 6
+    assert document["tokens"]["injections"] == 128
+    assert document["refused"]
+    if "unknown" not in document["memory"]:  # the model has been unpacked
+        assert document["memory"]["gpu"] == 40 * GIB and document["memory"]["fits"]
+
+
+def test_a_dry_run_writes_nothing_and_explains_itself_to_people(tmp_path: Path) -> None:
+    words = ("experiment=one_gpu", "dry_run=true", f"runs_dir={tmp_path / 'runs'}")
+    done = train(*words, SELFPLAY_CACHE=str(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
+    for text in ("needs 1 GPUs", "is not on this disk yet", "64 injections", "min_gpus: 1"):
+        assert text in done.stdout.replace("\n", " "), text
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["experiment=one_gpu"], ["experiment=one_node"],
+                                   ["experiment=samples", "devices=fake:8"]])  # fmt: skip
+def test_without_gpus_a_start_ends_in_one_line(words: list[str], tmp_path: Path) -> None:
+    done = train(*words, f"runs_dir={tmp_path / 'runs'}", CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1 and "dry_run=true" in done.stderr
+    assert list(tmp_path.iterdir()) == []
