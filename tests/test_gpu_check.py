@@ -9,12 +9,14 @@ import os
 import subprocess
 import sys
 import tempfile
+import tomllib
 import zipfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECK = ROOT / "scripts" / "gpu_check.py"
@@ -107,3 +109,11 @@ def test_git_is_carried_for_machines_without_it(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
     assert done.stdout == "?? git/\n"
+
+
+def test_whatever_selfplay_depends_on_is_carried_or_there() -> None:
+    """A dependency that is added must not be missing on the machine with the GPU."""
+    pack = script("gpu_pack")
+    document = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    needed = {Requirement(line).name for line in document["project"]["dependencies"]}
+    assert needed <= {*pack.WHEELS, *pack.PRESENT}
