@@ -133,6 +133,8 @@ def throughput(answer: Answer, device: str) -> None:
         learn(f"{name}_full", random_model(name), lora_rank=0)
     if not cpu:
         learn("7b_lora_checkpointing", random_model("7b"), checkpointing=True, row_tokens=16384)
+        learn("packed_model_full_compiled", path, lora_rank=0, compiled=True)
+        learn("1.5b_full_compiled", random_model("1.5b"), lora_rank=0, compiled=True)
 
 
 def random_model(name: str) -> Any:

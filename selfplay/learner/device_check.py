@@ -21,7 +21,7 @@ import torch
 from selfplay.config import TrainerConfig
 from selfplay.learner.lora import lora_layers
 from selfplay.learner.loss import LossStats, denominator, policy_loss
-from selfplay.learner.memory import ModelShape
+from selfplay.learner.memory import ModelShape, StepShape, estimate
 from selfplay.learner.trainer import Trainer
 from selfplay.modeling.devices import choose_device
 from selfplay.modeling.model_files import load_model
@@ -85,6 +85,7 @@ def learner_rate(
     num_rows: int = 2,
     seconds: float = 20.0,
     checkpointing: bool = False,
+    compiled: bool = False,
     matmul_flops: float | None = None,
     device: str = "auto",
 ) -> Json:
@@ -106,6 +107,7 @@ def learner_rate(
             lora_rank=lora_rank,
             micro_batch_tokens=row_tokens,
             activation_checkpointing=checkpointing,
+            compile=compiled,
         ),
     )
     groups = num_rows * max(1, row_tokens // (prompt_tokens + 8 * answer_tokens))
@@ -120,6 +122,7 @@ def learner_rate(
         "lora_rank": lora_rank,
         "row_tokens": row_tokens,
         "checkpointing": checkpointing,
+        "compiled": compiled,
         "packed_tokens": row["num_packed_tokens"],
         "sequence_tokens": row["num_sample_tokens"],
         "first_step_s": row["train_s"],
@@ -130,6 +133,20 @@ def learner_rate(
         "flops_per_s": flops / step_s,
         "matmul_share": flops / step_s / matmul_flops if matmul_flops else None,
         "peak_bytes": _peak(target),
+        "estimated_bytes": estimate(
+            shape,
+            StepShape(
+                row_tokens=row_tokens,
+                trained_tokens=row_tokens
+                * 8
+                * answer_tokens
+                // (prompt_tokens + 8 * answer_tokens),
+                chain_tokens=prompt_tokens + answer_tokens,
+                lora_rank=lora_rank,
+                checkpointing=checkpointing,
+                on_gpu=target.type != "cpu",
+            ),
+        ).total,
     }
 
 
