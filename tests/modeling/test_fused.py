@@ -17,25 +17,30 @@ from selfplay.modeling.fused import fuse_norms
 from tests.learner.tiny import VOCABULARY, tiny_model
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_fused_norms_are_the_models_norms(dtype: torch.dtype) -> None:
-    plain, fused = tiny_model(dtype=dtype), tiny_model(dtype=dtype)
-    for model in (plain, fused):
-        with torch.no_grad():
-            for name, param in model.named_parameters():
-                if "norm" in name:
-                    param.uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(1))
-    fuse_norms(fused)
-    assert all(m.forward.__name__ == "_norm" for m in fused.modules() if "Norm" in type(m).__name__)
-    results = []
-    for model in (plain, fused):
-        logits = model(torch.arange(20).unsqueeze(0)).logits
-        logits.float().square().sum().backward()
-        gradients = torch.cat([param.grad.flatten() for param in model.parameters()])
-        results.append((logits.detach(), gradients))
-    limit = 1e-5 if dtype == torch.float32 else 2e-2
-    for want, got in zip(*results, strict=True):
-        assert float((got - want).float().norm()) <= limit * float(want.float().norm())
+def logits_and_gradients(dtype: torch.dtype, fused: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    model = tiny_model(dtype=dtype)
+    with torch.no_grad():
+        for name, param in model.named_parameters():
+            if "norm" in name:
+                param.uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(1))
+    if fused:
+        fuse_norms(model)
+        norms = [module for module in model.modules() if "Norm" in type(module).__name__]
+        assert norms and all(module.forward.__name__ == "_norm" for module in norms)
+    logits = model(torch.arange(20).unsqueeze(0)).logits
+    logits.float().square().sum().backward()
+    gradients = torch.cat([param.grad.flatten() for param in model.parameters()])
+    return logits.detach().float(), gradients.float()
+
+
+def test_fused_norms_are_the_models_norms_and_no_less_precise_in_bf16() -> None:
+    exact = logits_and_gradients(torch.float32, False)
+    for want, got in zip(exact, logits_and_gradients(torch.float32, True), strict=True):
+        assert float((got - want).norm()) <= 1e-5 * float(want.norm())
+    plain = logits_and_gradients(torch.bfloat16, False)
+    fused = logits_and_gradients(torch.bfloat16, True)
+    for want, two, one in zip(exact, plain, fused, strict=True):
+        assert float((one - want).norm()) <= 1.2 * float((two - want).norm())
 
 
 @pytest.mark.parametrize("rank", [0, 4])
