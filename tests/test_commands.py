@@ -133,7 +133,7 @@ def test_validate_and_grade(injected: Path, tmp_path: Path) -> None:
     names = [check["name"] for check in report["checks"]]
     assert names == [
         "test_files", "scope", "forbidden_content", "parser", "script", "bug", "weakening",
-        "inverse_mutation", "determinism", "parser_honesty",
+        "inverse_mutation", "determinism", "parser_honesty", "gold_resolves",
     ]  # fmt: skip
 
     bug_patch = (artifact / "bug_inject.diff").read_text()

@@ -88,3 +88,26 @@ def test_a_slow_item_does_not_stop_the_others() -> None:
     assert [next(endless), next(endless)] == [0, 0]
     endless.close()  # type: ignore[attr-defined]
     pool.close()
+
+
+@pytest.mark.slow
+def test_a_killed_policy_run_goes_on(tmp_path: Path) -> None:
+    """What was judged is stored batch by batch; nothing is asked or stored twice."""
+    words = ["inject", "repo=sample-ledger", "policy=scripted", "n=40", f"out={tmp_path}"]
+    argv = [sys.executable, "-m", "selfplay", *words, "sandbox=bubblewrap", "json=true"]
+    file = tmp_path / "episodes.jsonl"
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not file.is_file() or not file.read_text().count("\n"):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    before = file.read_text()
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "selfplay: going on after " in done.stderr
+    assert file.read_text().startswith(before[: before.rindex("\n") + 1])
+    ids = [json.loads(line)["episode_id"] for line in file.read_text().splitlines()]
+    assert len(ids) == len(set(ids)) == len(json.loads(done.stdout))
+    assert not (tmp_path / "inject.json").exists()

@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 VOCABULARY = {
     "selfplay", "cache", "chat", "config", "errors", "files", "learning",
-    "placement", "run_dir", "sampling", "seeds", "statistics", "thinking", "types",
+    "placement", "records", "run_dir", "sampling", "seeds", "statistics", "thinking", "types",
 }  # fmt: skip
 LAYERS: tuple[tuple[str, set[str]], ...] = (  # each room and the rooms that it may use
     ("sandbox", set()),

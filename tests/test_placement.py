@@ -103,9 +103,14 @@ def test_servers_see_their_own_gpus_alone(driver: None, monkeypatch: pytest.Monk
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,1,0")
     config = load_config(TrainConfig, "train", ["policy=vllm"])
     here = placed(config).policy.vllm
-    assert (here.num_servers, here.gpus, here.args) == (2, [["1"], ["0"]], [])
+    assert (here.num_servers, here.gpus, here.args) == (2, ["1", "0"], [])
     server = ServerProcess(Launch(python=sys.executable), 0, here.gpus[1])
     assert server.environment()["CUDA_VISIBLE_DEVICES"] == "0"
+
+
+def test_named_gpus_are_taken_as_they_are(driver: None) -> None:
+    words = ["policy=vllm", 'policy.vllm.gpus=["1,2"]', "split.learner=1"]
+    assert placed(load_config(TrainConfig, "train", words)).policy.vllm.gpus == ["1,2"]
 
 
 def test_what_a_place_asks_of_a_server_and_what_the_user_says_wins() -> None:
@@ -115,7 +120,7 @@ def test_what_a_place_asks_of_a_server_and_what_the_user_says_wins() -> None:
     assert servers_of(own, shared).args == own.args
     wide = place(find_gpus("fake:8"), "vllm", gpus_per_server=4, learner=4)
     found = servers_of(VLLMConfig(), wide)
-    assert (found.args, found.gpus) == (["--tensor-parallel-size", "4"], [["4", "5", "6", "7"]])
+    assert (found.args, found.gpus) == (["--tensor-parallel-size", "4"], ["4,5,6,7"])
 
 
 def test_a_learner_of_several_gpus_needs_as_many_processes(
@@ -125,7 +130,7 @@ def test_a_learner_of_several_gpus_needs_as_many_processes(
     with pytest.raises(UserError, match="torchrun --nproc-per-node 2"):
         placed(load_config(TrainConfig, "train", words))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert placed(load_config(TrainConfig, "train", words)).policy.vllm.gpus == [["2"]]
+    assert placed(load_config(TrainConfig, "train", words)).policy.vllm.gpus == ["2"]
 
 
 def test_one_node_is_planned_for_gpus_that_are_not_there() -> None:

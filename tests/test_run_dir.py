@@ -78,7 +78,7 @@ def test_episode_round_trip_through_json_text(episode: Episode) -> None:
 
 
 def test_episode_line_by_value() -> None:
-    line = episode_to_dict(make_episode())
+    line = json.loads(json.dumps(episode_to_dict(make_episode())))
     assert line["num_tokens"] == 2
     assert line["trajectory"] == {
         "token_ids": [5, 6, 7],
@@ -88,7 +88,6 @@ def test_episode_line_by_value() -> None:
         "turns": [[1, 3, 2]],
         "temperature": 0.6,
     }
-    assert json.loads(json.dumps(line)) == line
 
 
 def test_a_logprob_of_minus_infinity_stays_strict_json() -> None:
@@ -109,7 +108,7 @@ def test_a_bad_episode_line_names_the_field(change: dict[str, object], message: 
     line = {**episode_to_dict(make_episode()), **change}
     if message is None:
         del line["role"]
-        message = "'role'"
+        message = "role: is missing"
     with pytest.raises(UserError, match=message):
         episode_from_dict(line)
 

@@ -1,95 +1,125 @@
-"""What a solver could read the answer from: the leak audit of a sealed tree.
+"""The leak audit: what a solver in its own sandbox could read the answer from.
 
-Everything that it can read is searched (files, byte code, installed packages, build folders, git
-objects) for left-overs, for the original content of changed files, and for the very lines that the
-bug removed (docs/validation.md).
+It runs in the very session that a solver gets (`roles/agentic/workspace.py`), and searches all that
+can be read there beside the system's folders: files, byte code, installed packages, build folders,
+git's objects. It looks for left-overs, for the original content of changed files, for the very
+lines that the bug removed, and for lines that the commit of a mined bug added to change logs and
+documents (docs/validation.md, "Leaks").
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import os
-import re
-import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from selfplay.bugs import leak_search
+from selfplay.bugs.leak_search import MAX_SEARCHED, is_leaky
 from selfplay.bugs.patches.diffs import parse_patch, touched_files
 from selfplay.bugs.patches.layers import read_file
-from selfplay.errors import InfrastructureError
+from selfplay.errors import SandboxError
 from selfplay.sandbox.base import Environment
-from selfplay.types import BugArtifact
+from selfplay.sandbox.session.session import Session
+from selfplay.types import BugArtifact, Layer
 
+__all__ = ["Secret", "added_lines", "find_leaks", "is_leaky", "list_files"]
 MIN_DISTINCTIVE = 16
-"""Characters, blanks left out, from which a removed line is worth looking for."""
-MAX_SEARCHED = 2 << 20
-_FOLDERS = frozenset(
-    {
-        *(".git", ".hg", ".svn", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache"),
-        *(".eggs", ".tox", ".nox", ".hypothesis", ".venv", "node_modules/.cache", "blib"),
-    }
-)
-_SUFFIXES = (".pyc", ".pyo", ".orig", ".rej", ".diff.orig", ".patch.orig")
-_ARTIFACT = frozenset({"bug_inject.diff", "test_weaken.diff"})
+"""Characters, blanks left out, from which a line is worth looking for."""
+MAX_LINES = 200
+AUDIT_TIMEOUT_S = 180.0
+FOLDER = "/tmp/selfplay-audit"
 _SYSTEM = frozenset({"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64"})
-_BUILD = re.compile(r"^(build/(lib|bdist)[^/]*|dist)/")
+_NEVER = ("/proc", "/sys", "/dev", "/in", "/out", FOLDER)
+_GIT = """\
+[ -d .git ] || exit 0
+n=$(git rev-list --all --count 2>/dev/null) && [ "$n" != 1 ] && echo ".git: $n commits"
+for f in packed-refs ORIG_HEAD FETCH_HEAD; do [ ! -e .git/$f ] || echo ".git/$f: left behind"; done
+[ -z "$(find .git/logs -type f -size +0 2>/dev/null)" ] || echo ".git/logs: a reflog"
+[ ! -e .git/objects/info/alternates ] || echo ".git/objects/info/alternates: other objects"
+ls .git/objects/pack/*.pack >/dev/null 2>&1 && echo ".git/objects/pack: packed objects"
+[ -z "$(git remote)" ] || echo ".git: has a remote"
+[ -z "$(git fsck --unreachable --no-reflogs --no-progress 2>/dev/null)" ] \
+  || echo ".git: unreachable objects"
+exit 0
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secret:
-    """What nobody may find in a sealed tree.
+    """What nobody may find in a sealed sandbox.
 
-    contents    original content -> path of each file that the artifact changes
-    lines       removed line -> its file: lines that the original holds exactly once, and that the
-                bug does not write again
+    contents    SHA-256 of the original content -> path of each file that the artifact changes
+    lines       line -> its file: lines that the original holds exactly once and that the bug takes
+                away and does not write again, and those that the caller knows of
+    changed     files that the bug patch changes
     """
 
-    contents: Mapping[bytes, str]
+    contents: Mapping[str, str]
     lines: Mapping[bytes, str]
+    changed: tuple[str, ...]
 
     @classmethod
-    def of(cls, tree: Path, artifact: BugArtifact) -> Secret:
-        """The secret of an artifact on its original tree."""
-        paths = (*touched_files(artifact.bug_patch), *touched_files(artifact.weakening_patch))
+    def of(
+        cls, tree: Path, artifact: BugArtifact, told: Mapping[bytes, str] | None = None
+    ) -> Secret:
+        """The secret of an artifact on its original tree; `told` are further lines of it."""
+        changed = touched_files(artifact.bug_patch)
+        paths = (*changed, *touched_files(artifact.weakening_patch))
         contents = ((read_file(tree, {}, path), path) for path in paths)
         return cls(
-            contents={c: path for c, path in contents if c and c.strip()},
-            lines=_distinctive_lines(tree, artifact),
+            contents={hashlib.sha256(c).hexdigest(): p for c, p in contents if c and c.strip()},
+            lines={**_distinctive_lines(tree, artifact), **(told or {})},
+            changed=changed,
         )
 
 
-def audit_leaks(environment: Environment, artifact: BugArtifact, dest: Path) -> list[str]:
-    """What a solver in `dest` (with the environment's mounts) could read the answer from.
+def find_leaks(session: Session, environment: Environment, secret: Secret) -> list[str]:
+    """What a solver in this session could read the answer from, "file:line: what" each.
 
-    Looks for more than one commit, remotes, reflogs, packs; left-overs and byte code; any file of
-    the tree or of the mounted packages that still holds a changed file's original content or a
-    line that the bug removed, and byte code of it outside the tree.
+    The session must be one of the audit's own: the secret is written into it. Raises
+    `SandboxError`.
     """
-    secret = Secret.of(environment.tree, artifact)
-    leaks = tree_leaks(dest, secret)
-    changed = touched_files(artifact.bug_patch)
-    for source, inside in environment.mounts.items():
-        folder = Path(source)
-        if inside in _SYSTEM or not folder.is_dir():
-            continue
-        for path in list_files(folder):
-            shown = f"{inside}/{path}"
-            if path.endswith(".pyc") and _byte_code_of(path, changed):
-                leaks.append(f"{shown}: byte code of the original")
-            leaks += _told(folder / path, shown, secret)
-    return leaks
+    roots = [inside for inside in environment.mounts.values() if inside not in _SYSTEM]
+    if environment.image is not None:
+        roots += ["/", "/usr/local"]
+    request = {
+        "roots": roots,
+        "skipped": [*_NEVER, *(_SYSTEM if environment.image is not None else ())],
+        "contents": dict(secret.contents),
+        "lines": {
+            base64.b64encode(line).decode(): name
+            for line, name in list(secret.lines.items())[:MAX_LINES]
+        },
+        "changed": list(secret.changed),
+    }
+    history = session.run(_GIT, AUDIT_TIMEOUT_S)
+    session.write(f"{FOLDER}/search.py", Path(leak_search.__file__).read_bytes())
+    session.write(f"{FOLDER}/request.json", json.dumps(request).encode("ascii"))
+    command = f"python -I -S {FOLDER}/search.py {FOLDER}/request.json"
+    done = session.run(command, AUDIT_TIMEOUT_S, max_output=16 << 20)
+    if done.exit_code != 0 or history.exit_code != 0:
+        said = (done.output or history.output)[-300:].decode(errors="replace")
+        raise SandboxError(f"the leak audit could not be made: {said}")
+    found = [f"{path}: {what}" for path, what in json.loads(done.output)]
+    return [*history.output.decode(errors="replace").splitlines(), *found]
 
 
-def tree_leaks(dest: Path, secret: Secret) -> list[str]:
-    """The same for the tree and its git repository alone."""
-    leaks = _history_leaks(dest)
-    for path in list_files(dest):
-        if path.startswith(".git/"):
-            continue
-        if is_leaky(path):
-            leaks.append(f"{path}: a left-over that may hold the original")
-        leaks += _told(dest / path, path, secret)
-    return leaks
+def added_lines(before: Layer, after: Layer, paths: Iterable[str]) -> dict[bytes, str]:
+    """{line: file} of what a commit added to these files, as far as it is worth looking for."""
+    found: dict[bytes, str] = {}
+    for path in paths:
+        old = {line.strip() for line in (before[path].content or b"").splitlines()}
+        new = {line.strip() for line in (after[path].content or b"").splitlines()}
+        found |= {line: path for line in new - old if _is_distinctive(line)}
+    return found
+
+
+def _is_distinctive(line: bytes) -> bool:
+    return len(b"".join(line.split())) >= MIN_DISTINCTIVE
 
 
 def _distinctive_lines(tree: Path, artifact: BugArtifact) -> dict[bytes, str]:
@@ -99,7 +129,7 @@ def _distinctive_lines(tree: Path, artifact: BugArtifact) -> dict[bytes, str]:
     names: dict[bytes, str] = {}
     for file in files:
         for line in map(_raw, file.removed):
-            if len(b"".join(line.split())) >= MIN_DISTINCTIVE and not any(line in a for a in added):
+            if _is_distinctive(line) and not any(line in a for a in added):
                 counts[line], names[line] = 0, file.old or file.new or ""
     for path in list_files(tree) if counts else ():
         if not is_leaky(path):
@@ -117,86 +147,6 @@ def _read(file: Path) -> bytes:
     if file.is_symlink() or not file.is_file() or file.stat().st_size > MAX_SEARCHED:
         return b""
     return file.read_bytes()
-
-
-def _told(file: Path, shown: str, secret: Secret) -> list[str]:
-    """What a file gives away."""
-    content = _read(file)
-    original = secret.contents.get(content)
-    if original is not None:
-        return [f"{shown}: holds the original of {original}"]
-    found = next((line for line in secret.lines if line in content), None)
-    if found is None:
-        return []
-    text = found.decode("utf-8", "replace")[:60]
-    return [f"{shown}: holds a removed line of {secret.lines[found]}: {text}"]
-
-
-def _byte_code_of(path: str, sources: Iterable[str]) -> bool:
-    """Whether `.../pkg/mod.cpython-311.pyc` (or in `__pycache__`) belongs to `.../pkg/mod.py`."""
-    parts = [part for part in path.split("/") if part != "__pycache__"]
-    tail = "/".join(["", *parts[:-1], parts[-1].split(".", 1)[0]])
-    names = (source.removesuffix(".py").removeprefix("src/") for source in sources)
-    return any(tail.endswith(f"/{name}") for name in names)
-
-
-def _history_leaks(dest: Path) -> list[str]:
-    git = dest / ".git"
-    if not git.exists():
-        return []
-    leaks: list[str] = []
-    count = run_git(dest, "rev-list", "--all", "--count").strip()
-    if count != "1":
-        leaks.append(f".git: {count} commits")
-    for name in ("logs", "packed-refs", "ORIG_HEAD", "FETCH_HEAD"):
-        if (git / name).exists():
-            leaks.append(f".git/{name}: left behind")
-    if any((git / "objects" / "pack").glob("*.pack")):
-        leaks.append(".git/objects/pack: packed objects")
-    if run_git(dest, "remote").strip():
-        leaks.append(".git: has a remote")
-    unreachable = run_git(dest, "fsck", "--unreachable", "--no-reflogs", "--no-progress")
-    if unreachable.strip():
-        leaks.append(".git: unreachable objects")
-    return leaks
-
-
-def run_git(dest: Path, *arguments: str) -> str:
-    """Git without configuration; the tree's files are ours, so that none of them is a program."""
-    nowhere = str(dest.resolve().parent / "nowhere")
-    date = "2000-01-01T00:00:00Z"
-    environment = {
-        "PATH": os.environ.get("PATH", ""),
-        "HOME": nowhere,
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_CONFIG_GLOBAL": "/dev/null",
-        "GIT_ATTR_NOSYSTEM": "1",
-        "GIT_CEILING_DIRECTORIES": str(dest.resolve().parent),
-        "GIT_AUTHOR_DATE": date,
-        "GIT_COMMITTER_DATE": date,
-        "LC_ALL": "C",
-    }
-    command = ["git", "-c", "gc.auto=0", "-c", "core.fsmonitor=false", *arguments]
-    try:
-        result = subprocess.run(
-            command, cwd=dest, env=environment, capture_output=True, timeout=120, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise InfrastructureError(f"git {arguments[0]} could not be run: {error}") from error
-    if result.returncode:
-        reason = result.stderr.decode(errors="replace").strip()
-        raise InfrastructureError(f"git {arguments[0]} failed in {dest}: {reason}")
-    return result.stdout.decode("utf-8", "surrogateescape")
-
-
-def is_leaky(path: str) -> bool:
-    parts = path.split("/")
-    return (
-        any(part in _FOLDERS for part in parts[:-1])
-        or parts[-1].endswith(_SUFFIXES)
-        or parts[-1] in _ARTIFACT
-        or bool(_BUILD.match(path))
-    )
 
 
 def list_files(root: Path) -> list[str]:

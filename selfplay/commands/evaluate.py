@@ -17,6 +17,7 @@ from selfplay.commands.compose import (
     usage_of,
 )
 from selfplay.commands.output import print_json, print_table, say
+from selfplay.commands.selfcheck import check_tasks
 from selfplay.commands.suites import prepare_suite, read_tasks
 from selfplay.config import EvaluateConfig, PolicyConfig, load_config
 from selfplay.curriculum.evaluation import Evaluation, evaluate
@@ -63,6 +64,7 @@ def run(overrides: Sequence[str]) -> int:
             raise UserError(next(iter(problems.values())))
         policy = open_policy(policy_config, config.scaffold)
         context = make_rollout_context(policy, repos, pool, config.scaffold, sampling)
+        check_tasks(context, solve_tasks)
         with tqdm(total=len(tasks), unit="task", desc="evaluate") as bar:
 
             def progress(done: int, total: int) -> None:

@@ -98,6 +98,6 @@ def servers_of(config: VLLMConfig, placement: Placement) -> VLLMConfig:
     return dataclasses.replace(
         config,
         num_servers=len(placement.servers),
-        gpus=[placement.ids(server) for server in placement.servers],
+        gpus=[",".join(placement.ids(server)) for server in placement.servers],
         args=[*words, *config.args],
     )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from selfplay.bugs.artifact import solve_task
 from selfplay.bugs.grading.grade import grade
 from selfplay.bugs.patches.layers import reverse_patch
 from selfplay.bugs.validation.validate import validate
 from selfplay.config import ScaffoldConfig
 from selfplay.curriculum.compact import CompactRoles
-from selfplay.curriculum.scaffold import RolloutContext
+from selfplay.curriculum.scaffold import RepoContext, RolloutContext
 from selfplay.errors import InfrastructureError, PolicyError, SandboxError
+from selfplay.repo.prepare import PreparedRepo
+from selfplay.roles.agentic.workspace import audit_sandbox
 from selfplay.roles.compact.injector import CompactInjector
 from selfplay.sampling import SampleRequest
 from selfplay.sandbox.base import Job
@@ -19,8 +23,9 @@ from selfplay.warmstart.procedural_answers import procedural_bugs
 MAX_TRIES = 40
 
 
-def self_check(context: RolloutContext, repo: str, config: ScaffoldConfig) -> None:
-    """One generation, one sandbox command, one known bug graded both ways.
+def self_check(context: RolloutContext, repos: Sequence[str], config: ScaffoldConfig) -> None:
+    """One generation; on each repository one sandbox command, one known bug graded both ways, and
+    the leak audit of its solver's sandbox.
 
     Raises `InfrastructureError` (exit code 3) that names the part that does not work.
     """
@@ -28,23 +33,58 @@ def self_check(context: RolloutContext, repo: str, config: ScaffoldConfig) -> No
     (answers,) = context.policy.sample([SampleRequest(prompt_ids=prompt, max_new_tokens=4)])
     if len(answers) != 1 or not answers[0].token_ids:
         raise PolicyError("self-check: the policy answered nothing")
-    repo_context = next((a for n, a in context.repo_contexts.items() if n == repo), None)
-    repo_context = repo_context or next(iter(context.repo_contexts.values()))
+    chosen = [context.repo_contexts[name] for name in repos]
+    for repo in chosen:
+        check_sandbox(context, repo)
+    context.pool.map(lambda repo: check_grading(context, repo, config), chosen)
+
+
+def check_sandbox(context: RolloutContext, repo: RepoContext) -> None:
+    """One command in a repository's sandbox. Raises `SandboxError`."""
+    environment = repo.prepared.environment
     result = context.pool.sandbox.run(
-        Job(environment=repo_context.prepared.environment, argv=("sh", "-c", "echo selfplay"))
+        Job(environment=environment, argv=("sh", "-c", "echo selfplay"))
     )
     if result.exit_code != 0 or b"selfplay" not in result.output:
         raise SandboxError(
-            f"self-check: a sandboxed `echo` ended with {result.exit_code}: "
-            f"{result.output[-200:].decode(errors='replace')}"
+            f"self-check: a sandboxed `echo` in {repo.prepared.name} ended with "
+            f"{result.exit_code}: {result.output[-200:].decode(errors='replace')}"
         )
-    task = known_bug(CompactRoles.on(repo_context, context.policy.tokenizer, config).injector)
-    clean = grade(task, reverse_patch(task.artifact.bug_patch), repo_context.runner)
-    broken = grade(task, "", repo_context.runner)
+
+
+def check_grading(context: RolloutContext, repo: RepoContext, config: ScaffoldConfig) -> None:
+    """A known bug of a repository graded with its gold patch and with none. Raises
+    `InfrastructureError`."""
+    task = known_bug(CompactRoles.on(repo, context.policy.tokenizer, config).injector)
+    clean = grade(task, reverse_patch(task.artifact.bug_patch), repo.runner)
+    broken = grade(task, "", repo.runner)
     if not clean.resolved or broken.resolved:
         raise InfrastructureError(
-            f"self-check: a known bug of {repo_context.prepared.name} was misgraded (gold patch: "
+            f"self-check: a known bug of {repo.prepared.name} was misgraded (gold patch: "
             f"{clean.reason or 'resolved'}; no patch: {broken.reason or 'resolved'})"
+        )
+    check_sealing(context, repo.prepared, task)
+
+
+def check_tasks(context: RolloutContext, tasks: Iterable[SolveTask]) -> None:
+    """The leak audit on the first task of each repository. Raises `InfrastructureError`."""
+    first: dict[str, SolveTask] = {}
+    for task in tasks:
+        if task.repo in context.repo_contexts:
+            first.setdefault(task.repo, task)
+    context.pool.map(
+        lambda task: check_sealing(context, context.repo_contexts[task.repo].prepared, task),
+        first.values(),
+    )
+
+
+def check_sealing(context: RolloutContext, prepared: PreparedRepo, task: SolveTask) -> None:
+    """The leak audit on one task. Raises `InfrastructureError` that names file and line."""
+    leaks = audit_sandbox(context.pool.sandbox, prepared.environment, task.artifact)
+    if leaks:
+        raise InfrastructureError(
+            f"leak audit of {prepared.name}, bug {task.bug_id}: a solver could read the answer in "
+            f"{'; '.join(leaks[:5])}; take such files out of the repository (or its image)"
         )
 
 

@@ -22,7 +22,7 @@ from selfplay.commands.compose import (
 from selfplay.commands.output import print_json, say
 from selfplay.commands.placing import placed
 from selfplay.commands.plan import dry_run
-from selfplay.commands.selfcheck import self_check
+from selfplay.commands.selfcheck import check_tasks, self_check
 from selfplay.commands.summary import print_summary, summarise
 from selfplay.commands.watch import RunWatcher
 from selfplay.config import TrainConfig, load_config, to_yaml
@@ -116,8 +116,9 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Learner]) -> int
         repos |= prepare_repos(held_out, config.repos, pool) if held_out else {}
         keep_sources(run_dir.path, (repos[name].spec for name in trained))
         opened = open_run(config, run_dir, repos, trained, pool, open_learner)
-        say("self-check: one generation, one sandbox command, one bug graded both ways")
-        self_check(opened.context, trained[0], config.scaffold)
+        say("self-check: one generation; in each repository a command, and a bug graded both ways")
+        self_check(opened.context, trained, config.scaffold)
+        check_tasks(opened.context, tasks)
         corpus = stack.enter_context(Corpus(run_dir.corpus))
         keep_originals(opened.context.repo_contexts.values(), corpus)
         spent = evaluated(config, run_dir, opened.context, tasks, ("before", 0), watcher)

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +32,14 @@ from selfplay.seeds import derive_rng
 from selfplay.types import Target
 from selfplay.warmstart.bare_examples import CodeSource, bare_examples, code_source
 from selfplay.warmstart.examples import (
+    SupervisedExample,
     history_example,
     injector_example,
     solver_example,
 )
 from selfplay.warmstart.lessons import Lesson, lesson_line, read_lessons, split
 from selfplay.warmstart.procedural_bugs import ProceduralBug, in_turn, validated_bugs
+from selfplay.warmstart.tries import Tries
 
 if TYPE_CHECKING:
     from selfplay.learner.supervised import SupervisedStep
@@ -48,8 +51,10 @@ keys: out=DIR (examples.jsonl, bare.jsonl, corpus.sqlite, adapter/, record.json 
       (code that is broken and repaired as text, no tests run), epochs=, learning_rate=,
       max_minutes=, rank=, seed=, policy.model=..., sandbox=..., json=true
 Examples that out=DIR already holds are used again; delete *.done there to make new ones.
+Making them goes on where it was killed.
 Use the result with policy.adapter=DIR/adapter.
 """
+TRIES = "tries.jsonl"
 HISTORY_SHARE = 0.2
 """Share of injector examples that are told as "undo this change" instead of by a hint."""
 
@@ -74,6 +79,7 @@ def run(overrides: Sequence[str]) -> int:
     if not (out / "examples.done").is_file():
         make_examples(config, learner.policy.tokenizer, file, out / "corpus.sqlite")
         write_atomic(out / "examples.done", b"")
+        (out / TRIES).unlink(missing_ok=True)
     bare = out / "bare.jsonl"
     if config.num_bare and not (out / "bare.done").is_file():
         make_bare_examples(config, sources, learner.policy.tokenizer, bare)
@@ -107,8 +113,9 @@ def run(overrides: Sequence[str]) -> int:
 def make_examples(
     config: WarmstartConfig, tokenizer: Tokenizer, file: Path, corpus_file: Path
 ) -> None:
-    """Validated procedural bugs of every repository in turn, written as they are found."""
-    file.unlink(missing_ok=True)
+    """Validated procedural bugs of every repository in turn, written as they are found; what an
+    earlier command tried, which was killed, is not tried again."""
+    tries = Tries(file.with_name(TRIES), file, config.seed)
     with sandbox_pool(config.sandbox) as pool, Corpus(corpus_file) as corpus:
         repos = prepare_repos(config.repos.train, config.repos, pool)
         contexts = {name: make_repo_context(prepared, pool) for name, prepared in repos.items()}
@@ -118,33 +125,34 @@ def make_examples(
             for name, context in contexts.items()
         }
         rng = derive_rng(config.seed, "history")
-        valid = tried = 0
-        with tqdm(total=config.num_bugs, unit="bug", desc="procedural bugs") as bar:
-            for bug in in_turn(bugs_of(role.injector, pool, config) for role in roles.values()):
-                tried += 1
-                task = bug.solve_task()
-                if task is None:
-                    continue
-                corpus.add_bug(
-                    task,
-                    origin="procedural",
-                    strategy=bug.task.strategy,
-                    seed=Target(path=bug.task.seed.path, function=bug.task.seed.function),
-                    step=0,
-                )
-                examples = [solver_example(roles[task.repo].solver, task)]
-                if rng.random() < config.injector_share:
-                    as_history = rng.random() < HISTORY_SHARE
-                    told = history_example if as_history else injector_example
-                    examples.append(told(tokenizer, bug.found))
-                name = f"{task.repo}/{bug.task.seed.path}::{bug.task.seed.function}"
-                append_json_lines(file, [lesson_line(e, name) for e in examples if e])
-                valid += 1
-                bar.update(1)
-                bar.set_postfix_str(f"{valid / tried:.0%} of {tried} valid")
-                if valid >= config.num_bugs:
-                    return
-        say(f"the repositories gave only {valid} of {config.num_bugs} bugs")
+        shown = [teaches(config, rng) for _ in range(tries.num_valid)]
+        with tqdm(total=config.num_bugs, initial=len(shown), unit="bug", desc="bugs") as bar:
+            sources = (bugs_of(role.injector, pool, config, tries) for role in roles.values())
+            for bug in in_turn(sources) if len(shown) < config.num_bugs else ():
+                task, lines = bug.solve_task(), []
+                if task is not None:
+                    corpus.add_bug(
+                        task,
+                        origin="procedural",
+                        strategy=bug.task.strategy,
+                        seed=Target(path=bug.task.seed.path, function=bug.task.seed.function),
+                        step=0,
+                    )
+                    examples = [solver_example(roles[task.repo].solver, task)]
+                    told = teaches(config, rng)
+                    if told is not None:
+                        examples.append(told(tokenizer, bug.found))
+                    name = f"{task.repo}/{bug.task.seed.path}::{bug.task.seed.function}"
+                    lines = [lesson_line(e, name) for e in examples if e]
+                if not bug.reason.startswith("infrastructure"):
+                    tries.keep(bug.task.repo, bug.task.task_id, task is not None, lines)
+                bar.update(task is not None)
+                bar.set_postfix_str(f"{tries.num_valid / (len(tries) or 1):.0%} valid")
+                if tries.num_valid >= config.num_bugs:
+                    break
+        valid = tries.num_valid
+        if valid < config.num_bugs:
+            say(f"the repositories gave only {valid} of {config.num_bugs} bugs")
 
 
 def make_bare_examples(
@@ -163,16 +171,26 @@ def make_bare_examples(
         say(f"the sources gave only {len(lines)} of {config.num_bare} bare repairs")
 
 
+def teaches(
+    config: WarmstartConfig, rng: random.Random
+) -> Callable[..., SupervisedExample | None] | None:
+    """How the next valid bug is told to the injector, None: not at all."""
+    if rng.random() >= config.injector_share:
+        return None
+    return history_example if rng.random() < HISTORY_SHARE else injector_example
+
+
 def bugs_of(
-    injector: CompactInjector, pool: SandboxPool, config: WarmstartConfig
+    injector: CompactInjector, pool: SandboxPool, config: WarmstartConfig, tries: Tries
 ) -> Iterator[ProceduralBug]:
-    """Bugs of one repository; tries are bounded for each function."""
+    """Bugs of one repository that were not tried; tries are bounded for each function."""
     return validated_bugs(
         injector,
         pool,
         seed=config.seed,
         max_per_function=config.max_bugs_per_function,
         limits=config.injector.limits(),
+        done=tries.done(injector.prepared.name),
     )
 
 

@@ -19,8 +19,8 @@ class VLLMConfig:
     """Servers that are started."""
     python: str | None = None
     """Interpreter of the environment that has vLLM; null: $SELFPLAY_VLLM_PYTHON, or ours."""
-    gpus: list[list[str]] = field(default_factory=list)
-    """GPUs of each server that is started, named as in CUDA_VISIBLE_DEVICES; empty: by `split`."""
+    gpus: list[str] = field(default_factory=list)
+    """CUDA_VISIBLE_DEVICES of each server that is started, such as "2,3"; empty: by `split`."""
     args: list[str] = field(default_factory=list)
     """Further arguments of the servers that are started, as they are."""
     max_model_len: int | None = 4096

@@ -17,7 +17,8 @@ from typing import Any, Literal
 from selfplay.bugs.artifact import write_artifact
 from selfplay.corpus.database import Database
 from selfplay.corpus.dedup import Fingerprint, fingerprint
-from selfplay.corpus.records import task_from_dict, task_to_dict
+from selfplay.errors import UserError
+from selfplay.records import from_plain, to_plain
 from selfplay.types import SolveTask, Target
 
 Origin = Literal["model", "procedural", "mined"]
@@ -115,7 +116,7 @@ class Corpus:
                 (
                     task.bug_id, task.repo, origin, strategy, seed.path, seed.function,
                     seed.commit, step, json.dumps(found.functions), found.change, found.tree,
-                    found.failure, json.dumps(task_to_dict(task)),
+                    found.failure, json.dumps(to_plain(task)),
                 ),
             )  # fmt: skip
             if parent is not None:
@@ -245,7 +246,7 @@ class Corpus:
             f"WHERE a.bug_id = b.bug_id{when}), bug_id",
             (before_step, low, high),
         )
-        return [task_from_dict(json.loads(task)) for (task,) in rows]
+        return [_task(task) for (task,) in rows]
 
     def untried_children(self, *, before_step: int) -> list[SolveTask]:
         """Higher-order bugs of earlier steps that no earlier step has attempted."""
@@ -255,14 +256,14 @@ class Corpus:
             "ORDER BY b.step, b.bug_id",
             (before_step,),
         )
-        return [task_from_dict(json.loads(task)) for (task,) in rows]
+        return [_task(task) for (task,) in rows]
 
     def failing_sets(self, repo: str, *, before_step: int) -> set[frozenset[str]]:
         """FAIL_TO_PASS of the bugs of one repository from earlier steps."""
         rows = self._database.read(
             "SELECT task FROM bugs WHERE repo = ? AND step < ?", (repo, before_step)
         )
-        return {frozenset(task_from_dict(json.loads(t)).fail_to_pass) for (t,) in rows}
+        return {frozenset(_task(t).fail_to_pass) for (t,) in rows}
 
 
 def store_bug(
@@ -349,10 +350,18 @@ def _is_duplicate(connection: sqlite3.Connection, repo: str, found: Fingerprint,
     return bool(same or alike >= MAX_SAME_FAILURES)
 
 
+def _task(text: str) -> SolveTask:
+    """A stored task. Raises `UserError` where it does not fit this version."""
+    try:
+        return from_plain(SolveTask, json.loads(text))
+    except UserError as error:
+        raise UserError(f"corpus: a stored bug does not fit this version: {error}") from None
+
+
 def _stored(row: Sequence[Any]) -> StoredBug:
     (_, _, origin, strategy, path, function, commit, step, functions, _, _, _, task) = row[:13]
     return StoredBug(
-        task=task_from_dict(json.loads(task)),
+        task=_task(task),
         origin=origin,
         strategy=strategy,
         seed=Target(path=path, function=function, commit=commit),

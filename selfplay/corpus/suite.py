@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from selfplay.bugs.patches.diffs import check_path, reverse_patch
 from selfplay.errors import PatchError, UserError
 from selfplay.files import encode_json, write_atomic
+from selfplay.records import from_plain
 from selfplay.types import BugArtifact, Limits, SolveTask
 
-TEXTS = (
-    "instance_id", "repo", "base_commit", "patch", "test_patch", "problem_statement",
-    "test_script", "test_parser",
-)  # fmt: skip
 LISTS = ("FAIL_TO_PASS", "PASS_TO_PASS", "test_files")
 NEVER_EMPTY = ("instance_id", "repo", "patch", "test_script", "test_parser", "FAIL_TO_PASS",
                "test_files")  # fmt: skip
@@ -38,6 +36,27 @@ class SuiteTask:
     solve_task: SolveTask
     base_commit: str
     environment: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Line:
+    """A line as it stands in the file."""
+
+    instance_id: str
+    repo: str
+    base_commit: str
+    patch: str
+    test_patch: str
+    problem_statement: str
+    FAIL_TO_PASS: tuple[str, ...]
+    PASS_TO_PASS: tuple[str, ...]
+    environment: Mapping[str, Any]
+    test_script: str
+    test_parser: str
+    test_files: tuple[str, ...]
+    failure_output: str = ""
+    limits: Limits = field(default_factory=Limits)
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write_suite(
@@ -113,73 +132,49 @@ def from_line(document: Any) -> SuiteTask:
     """
     if not isinstance(document, dict):
         raise UserError(" not a JSON object")
-    lists = {name: _list(document, name) for name in LISTS}
-    texts = {name: _text(document, name) for name in TEXTS}
-    for name, value in {**texts, **lists}.items():
-        if name in NEVER_EMPTY and not value:
+    lists = {name: _list(document[name]) for name in LISTS if name in document}
+    line = from_plain(_Line, {**document, **lists})
+    for name in NEVER_EMPTY:
+        if not getattr(line, name):
             raise UserError(f"{name}: is empty")
-    if not _ID.fullmatch(texts["instance_id"]):
+    if not _ID.fullmatch(line.instance_id):
         raise UserError(
-            f"instance_id: {texts['instance_id']!r} must be made of letters, digits and _.+-"
+            f"instance_id: {line.instance_id!r} must be made of letters, digits and _.+-"
         )
-    both = set(lists["FAIL_TO_PASS"]) & set(lists["PASS_TO_PASS"])
+    both = set(line.FAIL_TO_PASS) & set(line.PASS_TO_PASS)
     if both:
         raise UserError(f"PASS_TO_PASS: {min(both)!r} is in FAIL_TO_PASS too")
+    known = [field.name for field in dataclasses.fields(Limits)]
+    for name in document.get("limits", {}):
+        if name not in known:
+            raise UserError(f"limits: {name!r} is unknown; one of: {', '.join(known)}")
     artifact = BugArtifact(
-        test_script=texts["test_script"],
-        test_files=tuple(_checked("test_files", check_path, path) for path in lists["test_files"]),
-        test_parser=texts["test_parser"],
-        bug_patch=_checked("patch", reverse_patch, texts["patch"]),
-        weakening_patch=_checked("test_patch", reverse_patch, texts["test_patch"]),
-        meta=_object(document, "meta", {}),
+        test_script=line.test_script,
+        test_files=tuple(_checked("test_files", check_path, path) for path in line.test_files),
+        test_parser=line.test_parser,
+        bug_patch=_checked("patch", reverse_patch, line.patch),
+        weakening_patch=_checked("test_patch", reverse_patch, line.test_patch),
+        meta=line.meta,
     )
     task = SolveTask(
-        bug_id=texts["instance_id"],
-        repo=texts["repo"],
+        bug_id=line.instance_id,
+        repo=line.repo,
         artifact=artifact,
-        fail_to_pass=tuple(lists["FAIL_TO_PASS"]),
-        pass_to_pass=tuple(lists["PASS_TO_PASS"]),
-        problem_statement=texts["problem_statement"],
-        failure_output=_text(document, "failure_output", ""),
-        limits=_limits(_object(document, "limits", {})),
+        fail_to_pass=line.FAIL_TO_PASS,
+        pass_to_pass=line.PASS_TO_PASS,
+        problem_statement=line.problem_statement,
+        failure_output=line.failure_output,
+        limits=line.limits,
     )
-    return SuiteTask(
-        solve_task=task,
-        base_commit=texts["base_commit"],
-        environment=_object(document, "environment"),
-    )
+    return SuiteTask(solve_task=task, base_commit=line.base_commit, environment=line.environment)
 
 
-def _text(document: Mapping[str, Any], name: str, default: str | None = None) -> str:
-    value = document.get(name, default)
-    if not isinstance(value, str):
-        raise UserError(f"{name}: {_problem(document, name)}, must be a string")
-    return value
-
-
-def _list(document: Mapping[str, Any], name: str) -> list[str]:
-    value = document.get(name)
+def _list(value: Any) -> Any:
+    """The value; JSON text of a list is read."""
     if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            value = None
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise UserError(f"{name}: {_problem(document, name)}, must be a list of strings")
+        with contextlib.suppress(ValueError):
+            return json.loads(value)
     return value
-
-
-def _object(
-    document: Mapping[str, Any], name: str, default: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    value = document.get(name, default)
-    if not isinstance(value, dict):
-        raise UserError(f"{name}: {_problem(document, name)}, must be an object")
-    return value
-
-
-def _problem(document: Mapping[str, Any], name: str) -> str:
-    return f"is {json.dumps(document[name])[:60]}" if name in document else "is missing"
 
 
 def _checked(name: str, check: Any, value: str) -> str:
@@ -187,18 +182,3 @@ def _checked(name: str, check: Any, value: str) -> str:
         return str(check(value))
     except PatchError as error:
         raise UserError(f"{name}: {error}") from None
-
-
-def _limits(values: Mapping[str, Any]) -> Limits:
-    known = {field.name: field.type for field in dataclasses.fields(Limits)}
-    for name, value in values.items():
-        if name not in known:
-            raise UserError(f"limits: {name!r} is unknown; one of: {', '.join(known)}")
-        if known[name] == "bool":
-            if not isinstance(value, bool):
-                raise UserError(f"limits: {name} is {value!r}, must be true or false")
-            continue
-        whole = known[name] == "int"
-        if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-            raise UserError(f"limits: {name} is {value!r}, must be a number")
-    return Limits(**values)

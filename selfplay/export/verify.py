@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,13 +57,6 @@ def verify_task(task: SolveTask, tree: Path, judge: Judge) -> RoundTrip:
     ]
     rewards = {name: report.reward for name, report in reports.items()}
     return RoundTrip(**rewards, problem="; ".join(problems))
-
-
-def verify_suite(
-    tasks: Sequence[SolveTask], trees: Mapping[str, Path], judge: Judge
-) -> dict[str, RoundTrip]:
-    """{bug id: round trip} of every task; `trees` maps repository to original source tree."""
-    return {task.bug_id: verify_task(task, trees[task.repo], judge) for task in tasks}
 
 
 def deleting_patch(task: SolveTask, tree: Path) -> str:

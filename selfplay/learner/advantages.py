@@ -14,17 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from selfplay.types import PeerGroup, Role, TrainingSample
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Advantages:
-    """One advantage for each episode, in order; `None` leaves the episode out of the loss."""
-
-    values: tuple[float | None, ...]
-    num_groups: int
-    num_zero_variance_groups: int
-    num_errored: int
+from selfplay.types import PeerGroup, TrainingSample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,58 +25,16 @@ class Batch:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-def peer_advantages(rewards: Sequence[float], *, divide_by_std: bool = False) -> list[float] | None:
+def peer_advantages(rewards: Sequence[float]) -> list[float] | None:
     """Advantages inside one group, or `None` when all rewards are equal (or there is only one)."""
     assert all(math.isfinite(reward) for reward in rewards)
     if len(rewards) < 2 or max(rewards) - min(rewards) < 1e-9:
         return None
     mean = math.fsum(rewards) / len(rewards)
-    centred = [reward - mean for reward in rewards]
-    if divide_by_std:
-        std = math.sqrt(math.fsum(value * value for value in centred) / len(centred))
-        centred = [value / std for value in centred]
-    return centred
+    return [reward - mean for reward in rewards]
 
 
-def group_advantages(
-    group_ids: Sequence[str],
-    rewards: Sequence[float | None],
-    roles: Sequence[Role] | None = None,
-    *,
-    divide_by_std: bool = False,
-) -> Advantages:
-    """Advantages of episodes that name their group; reward `None` (errored) has no part in it.
-
-    With `roles` given, a group that mixes them is a bug of the caller.
-    """
-    assert len(group_ids) == len(rewards)
-    members: dict[str, list[int]] = {}
-    for index, (group_id, reward) in enumerate(zip(group_ids, rewards, strict=True)):
-        if reward is not None:
-            members.setdefault(group_id, []).append(index)
-    if roles is not None:
-        role_of: dict[str, Role] = {}
-        for group_id, role in zip(group_ids, roles, strict=True):
-            assert role_of.setdefault(group_id, role) == role, f"{group_id} mixes roles"
-    values: list[float | None] = [None] * len(rewards)
-    flat = 0
-    for indices in members.values():
-        peers = [reward for index in indices if (reward := rewards[index]) is not None]
-        advantages = peer_advantages(peers, divide_by_std=divide_by_std)
-        if advantages is None:
-            flat += 1
-            continue
-        for index, advantage in zip(indices, advantages, strict=True):
-            values[index] = advantage
-    return Advantages(
-        values=tuple(values),
-        num_groups=len(members),
-        num_zero_variance_groups=flat,
-        num_errored=sum(reward is None for reward in rewards),
-    )
-
-
-def training_samples(groups: Sequence[PeerGroup], *, divide_by_std: bool = False) -> Batch:
+def training_samples(groups: Sequence[PeerGroup]) -> Batch:
     """Samples of all groups with variance; the advantage stands at every trained token.
 
     Metrics by role are of the unweighted advantages of the groups that carry signal, whose mean
@@ -97,7 +45,7 @@ def training_samples(groups: Sequence[PeerGroup], *, divide_by_std: bool = False
     sizes: dict[str, list[float]] = {}
     flat = 0
     for group in groups:
-        advantages = peer_advantages(group.rewards, divide_by_std=divide_by_std)
+        advantages = peer_advantages(group.rewards)
         if advantages is None:
             flat += 1
             continue

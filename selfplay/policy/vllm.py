@@ -208,7 +208,7 @@ def open_vllm(config: VLLMConfig, model: Path | None, tokenizer: Tokenizer) -> V
             start_timeout_s=config.start_timeout_s,
             args=tuple(config.args),
         )
-        gpus = config.gpus or [[]] * num
+        gpus = config.gpus or [""] * num
         if len(gpus) != num:
             raise UserError(
                 f"policy.vllm.gpus: names the GPUs of {len(gpus)} servers, but {num} are started; "

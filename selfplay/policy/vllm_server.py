@@ -113,13 +113,13 @@ def installed_version(python: str) -> str:
 class ServerProcess:
     """One server of ours; it can be started again after it died.
 
-    `number` tells its log from others', and seeds what it draws: no two draw the same. `gpus`: the
-    ones that it sees, named as in CUDA_VISIBLE_DEVICES; empty: those that this process sees.
+    `number` tells its log from others', and seeds what it draws: no two draw the same. `gpus`: its
+    CUDA_VISIBLE_DEVICES; "": those that this process sees.
     """
 
-    def __init__(self, launch: Launch, number: int = 0, gpus: Sequence[str] = ()) -> None:
+    def __init__(self, launch: Launch, number: int = 0, gpus: str = "") -> None:
         self._launch = launch
-        self.gpus = tuple(gpus)
+        self.gpus = gpus
         self._seed = number
         self._process: subprocess.Popen[bytes] | None = None
         folder = Path(tempfile.mkdtemp(prefix="selfplay-vllm-"))
@@ -156,7 +156,7 @@ class ServerProcess:
 
     def environment(self) -> dict[str, str]:
         """What the server is started with."""
-        chosen = {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)} if self.gpus else {}
+        chosen = {"CUDA_VISIBLE_DEVICES": self.gpus} if self.gpus else {}
         return {**self._launch.environment(), **chosen}
 
     def wait(self, client: JsonClient) -> None:

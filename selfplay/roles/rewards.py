@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from selfplay.bugs.patches.diffs import reverse_patch
@@ -69,14 +68,6 @@ def make_injector_reward(config: RewardConfig) -> InjectorReward:
         return variants[config.injector](solve_rate)
 
     return reward
-
-
-def expected_reward(reward: Callable[[float], float], p: float, num_attempts: int) -> float:
-    """Mean of `reward(solve rate)` when each of `num_attempts` succeeds with probability `p`."""
-    return sum(
-        math.comb(num_attempts, k) * p**k * (1 - p) ** (num_attempts - k) * reward(k / num_attempts)
-        for k in range(num_attempts + 1)
-    )
 
 
 def make_solver_reward(config: RewardConfig) -> SolverReward:

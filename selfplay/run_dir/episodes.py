@@ -9,56 +9,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from selfplay.errors import UserError
 from selfplay.files import read_json_lines
-from selfplay.types import Episode, Trajectory, Turn
+from selfplay.records import from_plain, to_plain
+from selfplay.types import Episode, Trajectory
 
 
 def episode_to_dict(episode: Episode) -> dict[str, Any]:
     """JSON-ready fields of an episode; `num_tokens` counts the sampled ones."""
-    return {
-        "episode_id": episode.episode_id,
-        "group_id": episode.group_id,
-        "role": episode.role,
-        "repo": episode.repo,
-        "task_id": episode.task_id,
-        "bug_id": episode.bug_id,
-        "status": episode.status,
-        "reward": episode.reward,
-        "reason": episode.reason,
-        "answer": episode.answer,
-        "policy_version": episode.policy_version,
-        "num_tokens": sum(episode.trajectory.loss_mask) if episode.trajectory else 0,
-        "trajectory": _trajectory_to_dict(episode.trajectory),
-        "info": dict(episode.info),
-    }
+    trajectory = episode.trajectory
+    line: dict[str, Any] = to_plain(replace(episode, trajectory=None))
+    info = line.pop("info")
+    del line["trajectory"]
+    line["num_tokens"] = sum(trajectory.loss_mask) if trajectory else 0
+    return {**line, "trajectory": _trajectory_to_dict(trajectory), "info": info}
 
 
 def episode_from_dict(data: Mapping[str, Any]) -> Episode:
     """The episode of a line. Raises `UserError` naming the field that is missing or wrong."""
     try:
-        return Episode(
-            episode_id=data["episode_id"],
-            group_id=data["group_id"],
-            role=data["role"],
-            repo=data["repo"],
-            task_id=data["task_id"],
-            bug_id=data["bug_id"],
-            status=data["status"],
-            reward=None if data["reward"] is None else float(data["reward"]),
-            reason=data["reason"],
-            trajectory=_trajectory_from_dict(data["trajectory"]),
-            answer=data["answer"],
-            policy_version=int(data["policy_version"]),
-            info=dict(data["info"]),
-        )
-    except KeyError as error:
-        raise UserError(f"episode: field {error.args[0]!r} is missing") from None
+        given = data.get("trajectory")
+        if isinstance(given, dict) and "turns" in given:
+            turns = [_turn(values) for values in given["turns"]]
+            data = {**data, "trajectory": {**given, "turns": turns}}
+        return from_plain(Episode, data, numbers_as_text=True)
     except (TypeError, ValueError, AssertionError) as error:
         raise UserError(f"episode {data.get('episode_id')!r}: {error or 'lists differ'}") from None
+    except UserError as error:
+        raise UserError(f"episode {data.get('episode_id')!r}: {error}") from None
 
 
 def read_episodes(path: Path) -> Iterator[Episode]:
@@ -83,30 +65,15 @@ def read_episodes(path: Path) -> Iterator[Episode]:
 def _trajectory_to_dict(trajectory: Trajectory | None) -> dict[str, Any] | None:
     if trajectory is None:
         return None
-    return {
-        "token_ids": list(trajectory.token_ids),
-        "loss_mask": list(trajectory.loss_mask),
-        "logprobs": [x if math.isfinite(x) else str(x) for x in trajectory.logprobs],
-        "policy_version": trajectory.policy_version,
-        "turns": [[turn.start, turn.end, turn.policy_version] for turn in trajectory.turns],
-        "temperature": trajectory.temperature,
-    }
+    line: dict[str, Any] = to_plain(trajectory)
+    line["logprobs"] = [x if math.isfinite(x) else str(x) for x in trajectory.logprobs]
+    line["turns"] = [[turn.start, turn.end, turn.policy_version] for turn in trajectory.turns]
+    return line
 
 
-def _trajectory_from_dict(data: Mapping[str, Any] | None) -> Trajectory | None:
-    if data is None:
-        return None
-    return Trajectory(
-        token_ids=tuple(int(token) for token in data["token_ids"]),
-        loss_mask=tuple(int(mask) for mask in data["loss_mask"]),
-        logprobs=tuple(float(logprob) for logprob in data["logprobs"]),
-        policy_version=int(data["policy_version"]),
-        turns=tuple(
-            Turn(start=int(start), end=int(end), policy_version=int(version))
-            for start, end, version in data.get("turns", ())
-        ),
-        temperature=float(data.get("temperature", 1.0)),
-    )
+def _turn(values: Any) -> dict[str, Any]:
+    start, end, version = values
+    return {"start": start, "end": end, "policy_version": version}
 
 
 def _repeats_of(line: Mapping[str, Any]) -> Any:

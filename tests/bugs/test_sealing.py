@@ -1,31 +1,32 @@
-"""The solver's tree: one commit, nothing left over, no copy of the original."""
+"""The solver's sandbox: one commit, nothing left over, no copy of the original."""
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
-import subprocess
-from pathlib import Path
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from selfplay.bugs.leaks import audit_leaks
-from selfplay.bugs.sealing import (
-    sealed_environment,
-    sealed_layer,
-    write_sealed_tree,
-)
-from selfplay.errors import UserError
-from selfplay.sandbox.base import Environment
+from selfplay.bugs.leaks import Secret, added_lines, find_leaks
+from selfplay.bugs.sealing import seal, sealed_layer
+from selfplay.commands.selfcheck import check_sealing
+from selfplay.errors import InfrastructureError
+from selfplay.roles.agentic.workspace import audit_sandbox, open_solver
+from selfplay.sandbox.base import Environment, Sandbox
+from selfplay.sandbox.host import make_readable
+from selfplay.sandbox.session.session import Session
 from selfplay.types import SolveTask
 
-from .shop import FILES, SUM_BUG, MakeArtifact
+from .shop import FILES, SUM_BUG, MakeArtifact, as_layer
 
 
 @pytest.fixture
-def littered(environment: Environment, tmp_path: Path) -> Environment:
+def littered(environment: Environment) -> Iterator[Environment]:
     """A copy of the shop with everything that could give the original away."""
-    tree = tmp_path / "original"
+    tree = environment.tree.parent / "littered"
     shutil.copytree(environment.tree, tree, symlinks=True)
     for name in (
         "shop/__pycache__/prices.cpython-311.pyc",
@@ -43,50 +44,44 @@ def littered(environment: Environment, tmp_path: Path) -> Environment:
     (tree / "bin/run.sh").write_text("true\n")
     (tree / "bin/run.sh").chmod(0o755)
     (tree / "link").symlink_to("README.md")
-    return dataclasses.replace(environment, tree=tree)
+    make_readable(tree)
+    yield dataclasses.replace(environment, tree=tree, digest=f"{environment.digest}-littered")
+    shutil.rmtree(tree)
 
 
-def git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
-    return done.stdout + done.stderr
+@pytest.fixture
+def session(littered: Environment, sum_task: SolveTask, sandbox: Sandbox) -> Iterator[Session]:
+    """What a solver of the sum gets."""
+    opened = open_solver(sandbox, seal(littered, sum_task.artifact), {}, 60.0)
+    yield opened
+    opened.close()
 
 
-def test_sealed_tree(littered: Environment, sum_task: SolveTask, tmp_path: Path) -> None:
-    dest = tmp_path / "sealed"
-    write_sealed_tree(littered, sum_task.artifact, dest)
-    files = {p.relative_to(dest).as_posix() for p in dest.rglob("*") if not p.is_dir()}
-    files = {name for name in files if not name.startswith(".git/")}
-    assert files == {*FILES, "bin/run.sh", "link"}
-    assert (dest / "shop/prices.py").read_text() == SUM_BUG["shop/prices.py"]
-    assert "test_some" not in (dest / "tests/test_prices.py").read_text()
-    assert (dest / "bin/run.sh").stat().st_mode & 0o100
-    assert git(dest, "log", "--oneline", "--all").count("\n") == 1
-    assert "fatal" in git(dest, "show", "HEAD~1")
-    assert git(dest, "status", "--porcelain") == ""
-    assert git(dest, "remote") == ""
-    assert git(dest, "reflog") == ""
-    assert git(dest, "tag") == ""
-    assert "result += price" not in git(dest, "log", "-p", "--all")
-    assert audit_leaks(littered, sum_task.artifact, dest) == []
+def said(session: Session, command: str) -> str:
+    return session.run(command, 60.0).output.decode()
 
 
-def test_sealed_tree_is_reproducible(
-    littered: Environment, sum_task: SolveTask, tmp_path: Path
+def leaks(session: Session, environment: Environment, task: SolveTask) -> str:
+    return "\n".join(find_leaks(session, environment, Secret.of(environment.tree, task.artifact)))
+
+
+def test_sealed_sandbox(session: Session) -> None:
+    files = set(said(session, "find . -path ./.git -prune -o ! -type d -print").split())
+    assert {name.removeprefix("./") for name in files} == {*FILES, "bin/run.sh", "link"}
+    assert said(session, "cat shop/prices.py") == SUM_BUG["shop/prices.py"]
+    assert "test_some" not in said(session, "cat tests/test_prices.py")
+    assert said(session, "stat -c %A bin/run.sh")[3] == "x"
+    assert said(session, "git log --oneline --all").count("\n") == 1
+    assert "fatal" in said(session, "git show HEAD~1")
+    for command in ("git status --porcelain", "git remote", "git reflog", "git tag"):
+        assert said(session, command) == ""
+    assert "result += price" not in said(session, "git log -p --all")
+
+
+def test_audit_of_a_sealed_sandbox_finds_nothing(
+    littered: Environment, sum_task: SolveTask, sandbox: Sandbox
 ) -> None:
-    heads = []
-    for name in ("one", "two"):
-        write_sealed_tree(littered, sum_task.artifact, tmp_path / name)
-        heads.append(git(tmp_path / name, "rev-parse", "HEAD"))
-    assert heads[0] == heads[1]
-
-
-def test_destination_must_be_empty(
-    littered: Environment, sum_task: SolveTask, tmp_path: Path
-) -> None:
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full/x").write_text("")
-    with pytest.raises(UserError, match="not empty"):
-        write_sealed_tree(littered, sum_task.artifact, tmp_path / "full")
+    assert audit_sandbox(sandbox, littered, sum_task.artifact) == []
 
 
 def test_sealed_layer_deletes_left_overs(littered: Environment, sum_task: SolveTask) -> None:
@@ -101,90 +96,111 @@ def test_sealed_layer_deletes_left_overs(littered: Environment, sum_task: SolveT
     }
 
 
-def test_audit_finds_every_leak(littered: Environment, sum_task: SolveTask, tmp_path: Path) -> None:
-    artifact = sum_task.artifact
-    dest = tmp_path / "sealed"
-    write_sealed_tree(littered, artifact, dest)
-    assert audit_leaks(littered, artifact, dest) == []
-    (dest / "copy.txt").write_text(FILES["shop/prices.py"])
-    (dest / "x.orig").write_text("")
-    (dest / "bug_inject.diff").write_text("")
-    found = "\n".join(audit_leaks(littered, artifact, dest))
+def test_audit_finds_every_leak(
+    session: Session, littered: Environment, sum_task: SolveTask
+) -> None:
+    session.write("copy.txt", FILES["shop/prices.py"].encode())
+    session.write("x.orig", b"")
+    session.write("bug_inject.diff", b"")
+    session.write("notes.md", b"It was:\n\n    result += price  # here\n")
+    found = leaks(session, littered, sum_task)
     for word in ("copy.txt: holds the original of shop/prices.py", "x.orig", "bug_inject.diff"):
         assert word in found
+    assert "notes.md" not in found  # too short to be told from chance
 
 
-@pytest.mark.parametrize("what", ["commit", "remote", "reflog", "pack", "object"])
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        ("git -c user.name=a -c user.email=a@b commit -q --allow-empty -m second", "2 commits"),
+        ("git remote add origin https://example.org/x", "remote"),
+        ("mkdir -p .git/logs && echo x > .git/logs/HEAD", "reflog"),
+        ("git repack -adq", "packed"),
+        ("echo secret | git hash-object -w --stdin", "unreachable"),
+    ],
+)
 def test_audit_finds_history(
-    littered: Environment, sum_task: SolveTask, tmp_path: Path, what: str
+    session: Session, littered: Environment, sum_task: SolveTask, command: str, word: str
 ) -> None:
-    dest = tmp_path / "sealed"
-    write_sealed_tree(littered, sum_task.artifact, dest)
-    me = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-    if what == "commit":
-        git(dest, *me, "commit", "-q", "--allow-empty", "-m", "second")
-    elif what == "remote":
-        git(dest, "remote", "add", "origin", "https://example.org/x")
-    elif what == "reflog":
-        (dest / ".git/logs").mkdir()
-    elif what == "pack":
-        git(dest, "repack", "-adq")
-    else:
-        git(dest, "hash-object", "-w", str(littered.tree / "shop/prices.py"))
-    assert audit_leaks(littered, sum_task.artifact, dest) != []
+    session.run(command, 60.0)
+    assert word in leaks(session, littered, sum_task)
 
 
 def test_audit_finds_installed_copies(
-    littered: Environment, sum_task: SolveTask, tmp_path: Path
+    environment: Environment, sum_task: SolveTask, sandbox: Sandbox
 ) -> None:
-    packages = tmp_path / "site-packages"
+    packages = environment.tree.parent / "site-packages"
     (packages / "shop/__pycache__").mkdir(parents=True)
     (packages / "shop/prices.py").write_text(FILES["shop/prices.py"])
     (packages / "shop/__pycache__/prices.cpython-311.pyc").write_text("")
-    dest = tmp_path / "sealed"
-    write_sealed_tree(littered, sum_task.artifact, dest)
-    environment = dataclasses.replace(littered, mounts={str(packages): "/opt/site-packages"})
-    found = audit_leaks(environment, sum_task.artifact, dest)
+    make_readable(packages)
+    mounts = {**environment.mounts, str(packages): "/opt/site-packages"}
+    more = dataclasses.replace(environment, mounts=mounts, digest=f"{environment.digest}-more")
+    found = audit_sandbox(sandbox, more, sum_task.artifact)
+    shutil.rmtree(packages)
     assert found == [
         "/opt/site-packages/shop/__pycache__/prices.cpython-311.pyc: byte code of the original",
         "/opt/site-packages/shop/prices.py: holds the original of shop/prices.py",
     ]
 
 
-def test_sealed_environment_has_no_byte_code(environment: Environment) -> None:
-    assert sealed_environment(environment) is environment
+def test_sealed_environment_has_no_byte_code(environment: Environment, sum_task: SolveTask) -> None:
+    assert seal(environment, sum_task.artifact).environment is environment
     cached = dataclasses.replace(
         environment,
         mounts={**environment.mounts, "/host/pycache": "/opt/pycache"},
         variables={**environment.variables, "PYTHONPYCACHEPREFIX": "/opt/pycache"},
     )
-    sealed = sealed_environment(cached)
+    sealed = seal(cached, sum_task.artifact).environment
     assert (sealed.mounts, sealed.variables) == (environment.mounts, environment.variables)
     assert sealed.digest != cached.digest
 
 
 def test_audit_finds_a_single_removed_line(
-    littered: Environment, make_artifact: MakeArtifact, tmp_path: Path
+    littered: Environment, make_artifact: MakeArtifact, sandbox: Sandbox
 ) -> None:
     """A comment with the original line was no leak as long as the file was another."""
     original = "return cents + cents * rate // 100"
     text = FILES["shop/prices.py"].replace(original, "return cents * rate // 100")
     artifact = make_artifact({"shop/prices.py": text}, ("tests/test_prices.py::test_with_tax",))
-    dest = tmp_path / "sealed"
-    write_sealed_tree(littered, artifact, dest)
-    assert audit_leaks(littered, artifact, dest) == []
-    (dest / "notes.md").write_text(f"It was:   # {original}\n")
-    found = audit_leaks(littered, artifact, dest)
-    assert found == [f"notes.md: holds a removed line of shop/prices.py: {original}"]
+    session = open_solver(sandbox, seal(littered, artifact), {}, 60.0)
+    session.write("notes.md", f"\nIt was:   # {original}\n".encode())
+    found = find_leaks(session, littered, Secret.of(littered.tree, artifact))
+    session.close()
+    assert found == [f"notes.md:2: holds a line of the answer in shop/prices.py: {original}"]
 
 
 def test_a_moved_line_is_no_leak(
-    littered: Environment, make_artifact: MakeArtifact, tmp_path: Path
+    littered: Environment, make_artifact: MakeArtifact, sandbox: Sandbox
 ) -> None:
     text = FILES["shop/prices.py"].replace(
         "    return cents - cents * percent // 100",
         "    if 1:\n        return cents - cents * percent // 100 + 1",
     )
     artifact = make_artifact({"shop/prices.py": text}, ("tests/test_prices.py::test_discount[0]",))
-    write_sealed_tree(littered, artifact, tmp_path / "sealed")
-    assert audit_leaks(littered, artifact, tmp_path / "sealed") == []
+    assert audit_sandbox(sandbox, littered, artifact) == []
+
+
+def test_what_a_commit_says_of_itself_is_a_leak(
+    littered: Environment, sum_task: SolveTask, sandbox: Sandbox
+) -> None:
+    """A change log in its fixed text tells what was mended, in words of its own."""
+    new = {"CHANGES": "1.1: total() forgot all prices but one\n\n1.0: begin\n"}
+    told = added_lines(as_layer({"CHANGES": "1.0: begin\n"}), as_layer(new), ["CHANGES"])
+    assert audit_sandbox(sandbox, littered, sum_task.artifact, told) == []
+    (littered.tree / "CHANGES").write_text(new["CHANGES"])
+    make_readable(littered.tree)
+    (leak,) = audit_sandbox(sandbox, littered, sum_task.artifact, told)
+    assert leak.startswith("CHANGES:1: holds a line of the answer in CHANGES: 1.1: total() forgot")
+
+
+def test_a_leak_stops_a_run_and_names_the_file(
+    littered: Environment, sum_task: SolveTask, sandbox: Sandbox
+) -> None:
+    context: Any = SimpleNamespace(pool=SimpleNamespace(sandbox=sandbox))
+    prepared: Any = SimpleNamespace(name="shop", environment=littered)
+    check_sealing(context, prepared, sum_task)
+    (littered.tree / "shop/old_prices.txt").write_text(FILES["shop/prices.py"])
+    make_readable(littered.tree)
+    with pytest.raises(InfrastructureError, match=r"shop/old_prices.txt: holds the original of"):
+        check_sealing(context, prepared, sum_task)

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from selfplay.corpus.suite import (
     LISTS,
-    TEXTS,
     SuiteTask,
     from_line,
     read_suite,
@@ -90,7 +89,11 @@ def test_any_text_survives(texts: list[str], ids: list[str]) -> None:
 
 def test_a_line_has_swe_benchs_names(tmp_path: Path) -> None:
     line = to_line(make_task())
-    assert set(line) == {*TEXTS, *LISTS, "environment", "failure_output", "limits", "meta"}
+    assert set(line) == {
+        *("instance_id", "repo", "base_commit", "patch", "test_patch", "problem_statement"),
+        *("test_script", "test_parser", "failure_output"),
+        *(*LISTS, "environment", "limits", "meta"),
+    }
     assert "+    return x + 1" in line["patch"]
     assert "+    assert pkg.f(1) == 2" in line["test_patch"]
     assert line["FAIL_TO_PASS"] == ["tests/test_a.py::test_f"]
@@ -110,22 +113,25 @@ def test_foreign_lines_are_read() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"repo": None}, "repo: is null, must be a string"),
-        ({"repo": ...}, "repo: is missing, must be a string"),
+        ({"repo": None}, "repo: expected str, got null"),
+        ({"repo": ...}, "repo: is missing"),
         ({"repo": ""}, "repo: is empty"),
         ({"patch": ""}, "patch: is empty"),
         ({"patch": "nonsense"}, "patch: "),
         ({"test_patch": WEAKENING.replace("tests/", "../")}, "test_patch: path"),
         ({"FAIL_TO_PASS": []}, "FAIL_TO_PASS: is empty"),
-        ({"FAIL_TO_PASS": "not a list"}, 'FAIL_TO_PASS: is "not a list", must be a list'),
-        ({"PASS_TO_PASS": [1]}, r"PASS_TO_PASS: is \[1\], must be a list of strings"),
+        ({"FAIL_TO_PASS": "not a list"}, "FAIL_TO_PASS: expected array, got str"),
+        ({"PASS_TO_PASS": [1]}, r"PASS_TO_PASS\[0\]: expected str, got int"),
         ({"PASS_TO_PASS": ["tests/test_a.py::test_f"]}, "PASS_TO_PASS: .* is in FAIL_TO_PASS too"),
         ({"test_files": ["/etc/passwd"]}, "test_files: path '/etc/passwd'"),
-        ({"environment": "toolz"}, 'environment: is "toolz", must be an object'),
+        ({"environment": "toolz"}, "environment: expected object, got str"),
         ({"environment": ...}, "environment: is missing"),
         ({"instance_id": "../up"}, "instance_id: '../up' must be made of letters"),
         ({"limits": {"speed": 1}}, "limits: 'speed' is unknown"),
-        ({"limits": {"min_passing_tests": "5"}}, "limits: min_passing_tests is '5'"),
+        (
+            {"limits": {"min_passing_tests": "5"}},
+            r"limits\.min_passing_tests: expected int",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:

@@ -12,10 +12,9 @@ from selfplay.bugs.artifact import artifact_id
 from selfplay.bugs.code_signals.python import new_signals
 from selfplay.bugs.grading.grade import grade, graded_layer
 from selfplay.bugs.grading.poisoned_tests import disarmed_tests
-from selfplay.bugs.leaks import audit_leaks
 from selfplay.bugs.patches.layers import make_patch, normal_layer, reverse_patch
 from selfplay.bugs.patches.paths import is_hook_path, is_shadowing, is_test_path
-from selfplay.bugs.sealing import sealed_layer, write_sealed_tree
+from selfplay.bugs.sealing import sealed_layer
 from selfplay.bugs.test_edits.tap import with_failing_tests
 from selfplay.bugs.test_edits.weakening import weakening_layer
 from selfplay.bugs.test_runs import scripts
@@ -23,6 +22,7 @@ from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.bugs.validation.validate import validate
 from selfplay.cache import cache_root
 from selfplay.repo.spec import find_repos_dir
+from selfplay.roles.agentic.workspace import audit_sandbox
 from selfplay.sandbox.base import Environment, Sandbox
 from selfplay.sandbox.host import host_mounts, make_readable
 from selfplay.types import BugArtifact, GradeReport, SolveTask
@@ -183,9 +183,9 @@ def test_paths_and_signals(environment: Environment) -> None:
     assert new_signals("exit 0", [], ("runner",), "A.pm") == ["runner: exit"]
 
 
-def test_sealed_tree_holds_no_original(
-    task: SolveTask, environment: Environment, tmp_path: Path
+def test_sealed_sandbox_holds_no_original(
+    task: SolveTask, environment: Environment, sandbox: Sandbox
 ) -> None:
-    write_sealed_tree(environment, task.artifact, tmp_path / "sealed")
-    assert audit_leaks(environment, task.artifact, tmp_path / "sealed") == []
-    assert "ninety minutes" not in (tmp_path / "sealed/t/span.t").read_text()
+    assert audit_sandbox(sandbox, environment, task.artifact) == []
+    layer = sealed_layer(environment.tree, task.artifact)
+    assert b"ninety minutes" not in (layer["t/span.t"].content or b"")

@@ -9,9 +9,10 @@ import tempfile
 from pathlib import Path
 
 from selfplay.bugs.patches.layers import apply_patch
-from selfplay.bugs.sealing import sealed_environment, write_sealed_tree
+from selfplay.bugs.sealing import seal
 from selfplay.cache import cache_root
 from selfplay.repo.prepare import PreparedRepo
+from selfplay.roles.agentic.workspace import open_solver
 from selfplay.sandbox.base import Environment, Job, Sandbox
 from selfplay.sandbox.host import make_readable
 from selfplay.sandbox.owner import owner_token
@@ -20,6 +21,7 @@ from selfplay.types import BugArtifact
 from .case import LookCase
 from .projects import Project
 
+LOOK_S = 60.0
 ME = ("-c", "user.name=injector", "-c", "user.email=injector@localhost")
 
 
@@ -42,12 +44,16 @@ def look(
         shutil.copytree(environment.tree, original, symlinks=True)
         _litter(original, case, (original / project.source).read_text())
         _make_history(original, injector, artifact)
-        littered = dataclasses.replace(environment, tree=original)
-        write_sealed_tree(littered, artifact, folder / "sealed")
-        sealed = sealed_environment(littered)
+        digest = f"look-{original}-{case.name}"
+        littered = dataclasses.replace(environment, tree=original, digest=digest)
         make_readable(folder)
         assert _sees(case, littered, injector, sandbox), f"{case.name}: finds nothing unsealed"
-        return "leaks" if _sees(case, sealed, folder / "sealed", sandbox) else "sealed"
+        session = open_solver(sandbox, seal(littered, artifact), {}, LOOK_S)
+        try:
+            seen = session.run(case.command, LOOK_S).output.decode("utf-8", "replace")
+        finally:
+            session.close()
+        return "leaks" if case.secret in seen else "sealed"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -11,7 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from selfplay.config import CurriculumConfig, InjectorConfig, RewardConfig, ScaffoldConfig
+from selfplay.config import (
+    CurriculumConfig,
+    InjectorConfig,
+    MetricsConfig,
+    RewardConfig,
+    ScaffoldConfig,
+)
 from selfplay.corpus.corpus import Corpus
 from selfplay.curriculum.controller import Controller
 from selfplay.curriculum.curriculum import Curriculum, ReplayRule
@@ -19,9 +25,9 @@ from selfplay.curriculum.scaffold import RepoContext, RolloutContext
 from selfplay.curriculum.step import StepResult, StepRules, play_step
 from selfplay.curriculum.targets import RepoTargets, TaskSampler
 from selfplay.learning import Restored
-from selfplay.metrics import MetricsConfig, MetricsLog
 from selfplay.roles.rewards import make_injector_reward, make_solver_reward
 from selfplay.run_dir import RunDir
+from selfplay.run_dir.metrics import MetricsLog
 from selfplay.sampling import SampleRequest
 from selfplay.scripted.compact import ByteTokenizer
 from selfplay.types import Completion, Episode, PeerGroup

@@ -14,8 +14,8 @@ from selfplay.corpus import corpus as corpus_module
 from selfplay.corpus.corpus import Corpus
 from selfplay.curriculum.step import StepResult
 from selfplay.errors import UserError
-from selfplay.metrics import MetricsLog
 from selfplay.run_dir import RunDir
+from selfplay.run_dir.metrics import MetricsLog
 from selfplay.sandbox.pool import SandboxPool
 
 from .conftest import MakeGame

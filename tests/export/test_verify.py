@@ -13,7 +13,7 @@ from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import read_suite
 from selfplay.export.swebench import export_swebench
-from selfplay.export.verify import deleting_patch, editing_patch, verify_suite, verify_task
+from selfplay.export.verify import deleting_patch, editing_patch, verify_task
 from selfplay.types import GradeReport, SolveTask, Target
 
 from .conftest import TEST_FILE, MakeTask
@@ -46,9 +46,8 @@ def test_a_bug_survives_export_and_reading(
         assert corpus.add_bug(task, origin="model", strategy="direct", seed=seed, step=0)
     assert export_swebench(tmp_path / "run", tmp_path / "out", tmp_path) == 1
     [read] = read_suite(tmp_path / "out" / "suite.jsonl")
-    trees = {"calc": runner.environment.tree}
-    results = verify_suite([read.solve_task], trees, judge_with(runner))
-    assert results[task.bug_id].passed, results
+    result = verify_task(read.solve_task, runner.environment.tree, judge_with(runner))
+    assert result.passed, result
 
 
 def test_a_bug_that_is_none_is_found_out(runner: TestRunner, make_task: MakeTask) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +15,6 @@ from selfplay.errors import UserError
 from selfplay.roles.credit import partial_credit
 from selfplay.roles.rewards import (
     band_reward,
-    expected_reward,
     injector_reward,
     make_injector_reward,
     make_solver_reward,
@@ -20,6 +22,14 @@ from selfplay.roles.rewards import (
     power_reward,
     solver_reward,
 )
+
+
+def expected_reward(reward: Callable[[float], float], p: float, num_attempts: int) -> float:
+    """Mean of `reward(solve rate)` when each of `num_attempts` succeeds with probability `p`."""
+    return sum(
+        math.comb(num_attempts, k) * p**k * (1 - p) ** (num_attempts - k) * reward(k / num_attempts)
+        for k in range(num_attempts + 1)
+    )
 
 
 def test_solver() -> None:

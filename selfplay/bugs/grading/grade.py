@@ -8,34 +8,21 @@ Reason codes are listed in docs/validation.md.
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path, PurePosixPath
-
-from selfplay.bugs.artifact import artifact_id
 from selfplay.bugs.code_signals.perl import PERL_SUFFIXES
 from selfplay.bugs.code_signals.python import new_signals
+from selfplay.bugs.grading.canary import Canary, make_canary
 from selfplay.bugs.grading.poisoned_tests import disarmed_tests
 from selfplay.bugs.patches.diffs import parse_patch, touched_files
 from selfplay.bugs.patches.layers import apply_patch, file_state, normal_layer, read_file
 from selfplay.bugs.patches.paths import is_hook_path, is_shadowing, is_test_path
 from selfplay.bugs.patches.stray import usable_parts
 from selfplay.bugs.test_runs.junit import unsupported_passes
-from selfplay.bugs.test_runs.runner import TestRun, TestRunner
-from selfplay.bugs.test_runs.scripts import parser_runner, script_runner, with_targets
+from selfplay.bugs.test_runs.runner import RunsTests, TestRun
+from selfplay.bugs.test_runs.scripts import parser_runner, script_runner
 from selfplay.errors import PatchError
 from selfplay.repo.discovery.test_names import test_names
-from selfplay.repo.languages.perl_functions import used_modules
-from selfplay.types import FileChange, GradeReport, Layer, SolveTask
+from selfplay.types import GradeReport, Layer, SolveTask
 
-CANARY = """\
-def test_{name}():
-    raise AssertionError("this test must fail")
-"""
-TAP_CANARY = """\
-use Test::More;
-{loaded}fail '{name}';
-done_testing;
-"""
 IN_FIX = ("runner", "dynamic", "equality", "source_reading")
 
 
@@ -43,7 +30,7 @@ class NotResolved(Exception):
     """The fix is out before a run, or the run is void. A value in disguise."""
 
 
-def grade(task: SolveTask, fix_patch: str, runner: TestRunner) -> GradeReport:
+def grade(task: SolveTask, fix_patch: str, runner: RunsTests) -> GradeReport:
     """Grade one fix patch in fresh sandboxes: reward 1 or -1.
 
     Raises `SandboxError` when the infrastructure fails: that is never a reward.
@@ -52,14 +39,14 @@ def grade(task: SolveTask, fix_patch: str, runner: TestRunner) -> GradeReport:
         layer = graded_layer(task, fix_patch, runner)
     except NotResolved as out:
         return _report(task, None, str(out))
-    run, reason = _run(task, fix_patch, layer, runner)
+    run, reason = _run(task, layer, runner)
     reason = reason or _missing_passes(task, run)
     if not reason and disarmed_tests(task, layer, runner):
         reason = "runner_disarmed"
     return _report(task, run, reason)
 
 
-def graded_layer(task: SolveTask, fix_patch: str, runner: TestRunner) -> Layer:
+def graded_layer(task: SolveTask, fix_patch: str, runner: RunsTests) -> Layer:
     """The state that is graded. Raises `NotResolved` for fixes that cannot count."""
     environment, artifact = runner.environment, task.artifact
     tree = environment.tree
@@ -101,7 +88,7 @@ def graded_layer(task: SolveTask, fix_patch: str, runner: TestRunner) -> Layer:
     return normal_layer(tree, {p: c for p, c in fixed.items() if p not in ours | refused.keys()})
 
 
-def tree_text(runner: TestRunner, sealed: Layer, fixed: Layer, path: str) -> tuple[str, str, str]:
+def tree_text(runner: RunsTests, sealed: Layer, fixed: Layer, path: str) -> tuple[str, str, str]:
     """A file's text after the fix, in the original and in the buggy state."""
     tree = runner.environment.tree
     states: tuple[Layer, Layer, Layer] = (fixed, {}, sealed)
@@ -118,20 +105,19 @@ def _tampers(texts: tuple[str, str, str], path: str) -> bool:
     return known and bool(new_signals(after, before, IN_FIX, path))
 
 
-def _run(task: SolveTask, fix_patch: str, layer: Layer, runner: TestRunner) -> tuple[TestRun, str]:
+def _run(task: SolveTask, layer: Layer, runner: RunsTests) -> tuple[TestRun, str]:
     """The graded run and the reason why it is void, "" when it counts."""
     artifact = task.artifact
-    script, canary = artifact.test_script, ""
+    script, canary = artifact.test_script, None
     kind = script_runner(script)
     if kind in ("pytest", "tap"):
-        canary, path, text = _canary(task, fix_patch, kind, runner.environment.tree)
-        layer = {**layer, path: FileChange(content=text.encode())}
-        script = with_targets(script, [path])
+        canary = make_canary(task, layer, kind, runner.environment)
+        script, layer = canary.script, canary.layer
     run = runner.run(script, artifact.test_parser, layer, timeout_s=task.limits.script_timeout_s)
     return run, _void(task, run, canary)
 
 
-def _void(task: SolveTask, run: TestRun, canary: str) -> str:
+def _void(task: SolveTask, run: TestRun, canary: Canary | None) -> str:
     if run.timed_out:
         return "timed_out"
     if run.output_truncated:
@@ -142,7 +128,7 @@ def _void(task: SolveTask, run: TestRun, canary: str) -> str:
         return "no_results"
     kind = script_runner(task.artifact.test_script)
     shipped = parser_runner(task.artifact.test_parser) == kind
-    if canary and shipped and (run.table.get(canary) != "failed" or run.exit_code != 1):
+    if canary and shipped and (not canary.failed(run.table) or run.exit_code != 1):
         return "canary"
     failing = any(status == "failed" for status in run.table.values())
     if kind and shipped and failing != (run.exit_code != 0):
@@ -174,27 +160,3 @@ def _report(task: SolveTask, run: TestRun | None, reason: str) -> GradeReport:
         pass_to_pass={test: table.get(test, "missing") for test in task.pass_to_pass},
         reason=reason,
     )
-
-
-def _canary(task: SolveTask, fix_patch: str, kind: str, tree: Path) -> tuple[str, str, str]:
-    """(test id, path, text) of the canary: next to an oracle test file, a name nobody can foresee.
-
-    It depends on the fix itself, so the fix cannot spell it, and the run stays reproducible. In
-    TAP it loads what the oracle tests load: source that ends the program and prints results of
-    its own at that moment does so here, too.
-    """
-    seed = f"{artifact_id(task.artifact)}\0{fix_patch}".encode("utf-8", "surrogateescape")
-    name = f"{hashlib.sha256(seed).hexdigest()[:10]}"
-    folder = PurePosixPath(task.artifact.test_files[0]).parent
-    if kind == "tap":
-        path = (folder / f"{name}.t").as_posix().removeprefix("./")
-        loaded = "".join(
-            f"use {module} ();\n"
-            for file in task.artifact.test_files
-            for module in used_modules(
-                (read_file(tree, {}, file) or b"").decode("utf-8", "replace")
-            )
-        )
-        return f"{path}::{name}", path, TAP_CANARY.format(loaded=loaded, name=name)
-    path = (folder / f"test_{name}.py").as_posix().removeprefix("./")
-    return f"{path}::test_{name}", path, CANARY.format(name=name)

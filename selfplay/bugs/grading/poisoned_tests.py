@@ -19,7 +19,7 @@ from selfplay.bugs.test_edits.python import (
     locate,
 )
 from selfplay.bugs.test_edits.tap import poisonable, tap_file, with_failing_tests
-from selfplay.bugs.test_runs.runner import TestRunner, passed_tests
+from selfplay.bugs.test_runs.runner import RunsTests, passed_tests
 from selfplay.bugs.test_runs.scripts import runner_script, script_runner
 from selfplay.types import Layer, SolveTask
 
@@ -40,12 +40,15 @@ def poisoned_layer(tree: Path, layer: Layer, test_ids: Iterable[str]) -> Layer:
     return with_failing_tests(tree, edit_tests(tree, layer, python, _poison), tap)
 
 
-def disarmed_tests(task: SolveTask, layer: Layer, runner: TestRunner) -> list[str]:
+def disarmed_tests(task: SolveTask, layer: Layer, runner: RunsTests) -> list[str]:
     """FAIL_TO_PASS tests that pass on `layer` although they were made to fail.
 
     Tests that cannot be made to fail (they pass poisoned on the original code, too) do not count.
-    One run; a second, of the original, only when something is found. Raises `SandboxError`.
+    One run; a second, of the original, only when something is found; none where the state is the
+    original itself, of which nothing could count. Raises `SandboxError`.
     """
+    if not layer:
+        return []
     tree = runner.environment.tree
     tests = [test for test in task.fail_to_pass if _can_fail(tree, test)][:MAX_TESTS]
     if not tests:
@@ -61,7 +64,7 @@ def _can_fail(tree: Path, test: str) -> bool:
     return poisonable(tree, test) if tap_file(test) is not None else locate(tree, test) is not None
 
 
-def _passing(task: SolveTask, layer: Layer, tests: list[str], runner: TestRunner) -> list[str]:
+def _passing(task: SolveTask, layer: Layer, tests: list[str], runner: RunsTests) -> list[str]:
     script = task.artifact.test_script
     kind = script_runner(script)
     if kind is not None:

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, MutableMapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from selfplay.bugs.test_runs.scripts import PARSERS, parser_runner, script_module
 from selfplay.sandbox.base import Environment, Job, Quota, RunResult, Sandbox
@@ -70,6 +70,21 @@ class RunCache(MutableMapping[str, TestRun]):
 
     def __len__(self) -> int:
         return len(self._runs)
+
+
+class RunsTests(Protocol):
+    """What grading asks of whoever runs the tests for it."""
+
+    @property
+    def environment(self) -> Environment:
+        """The repository that is tested."""
+        ...
+
+    def run(
+        self, script: str, parser: str, layer: Layer, *, timeout_s: float, hash_seed: int = 0
+    ) -> TestRun:
+        """As `TestRunner.run`."""
+        ...
 
 
 @dataclass
@@ -201,12 +216,38 @@ class TestRunner:
         for text in head:
             raw = text.encode("utf-8", "surrogateescape")
             digest.update(f"{len(raw)}\0".encode() + raw)
-        for path, change in sorted(layer.items()):
-            raw = path.encode("utf-8", "surrogateescape")
-            size = -1 if change.content is None else len(change.content)
-            digest.update(f"{len(raw)}\0{size}\0{change.executable:d}\0".encode() + raw)
-            digest.update(change.content or b"")
+        feed_layer(digest, layer)
         return digest.hexdigest()
+
+
+@dataclass
+class CountedRuns:
+    """A runner for one job of work; `num_runs` are those of its runs that no cache answered."""
+
+    runner: RunsTests
+    num_runs: int = 0
+
+    @property
+    def environment(self) -> Environment:
+        """The repository that is tested."""
+        return self.runner.environment
+
+    def run(
+        self, script: str, parser: str, layer: Layer, *, timeout_s: float, hash_seed: int = 0
+    ) -> TestRun:
+        """As `TestRunner.run`."""
+        run = self.runner.run(script, parser, layer, timeout_s=timeout_s, hash_seed=hash_seed)
+        self.num_runs += not run.cached
+        return run
+
+
+def feed_layer(digest: hashlib._Hash, layer: Layer) -> None:
+    """Put a state into a digest: equal states, and no others, leave it equal."""
+    for path, change in sorted(layer.items()):
+        raw = path.encode("utf-8", "surrogateescape")
+        size = -1 if change.content is None else len(change.content)
+        digest.update(f"{len(raw)}\0{size}\0{change.executable:d}\0".encode() + raw)
+        digest.update(change.content or b"")
 
 
 def run_to_text(run: TestRun) -> str:

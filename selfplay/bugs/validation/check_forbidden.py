@@ -11,6 +11,7 @@ import ast
 import re
 from pathlib import Path
 
+from selfplay.bugs.code_signals.chance import added_source
 from selfplay.bugs.code_signals.perl import PERL_SUFFIXES
 from selfplay.bugs.code_signals.python import new_signals
 from selfplay.bugs.patches.diffs import parse_patch
@@ -63,6 +64,7 @@ def forbidden_content(
         or _new_code(tree, weakening, IN_TESTS, "tests")
         or _commented_out(artifact.weakening_patch, "tests_commented_out")
         or _new_code(tree, bug, IN_BUG, "bug")
+        or _chance(tree, bug)
         or _commented_out(artifact.bug_patch, "original_commented_out")
         or _hints(artifact.bug_patch)
     )
@@ -112,6 +114,19 @@ def _new_code(tree: Path, layer: Layer, categories: tuple[str, ...], where: str)
             category, _, token = found.partition(": ")
             return f"{where}_{category}", f"{path}: adds {token}"
     return None
+
+
+def _chance(tree: Path, bug: Layer) -> Finding | None:
+    """A source of chance that the bug adds: its verdict would be another one in the next run."""
+
+    def text(content: bytes | None) -> str:
+        return (content or b"").decode("utf-8", "surrogateescape")
+
+    found = added_source(
+        [(path, text(read_file(tree, {}, path))) for path in bug],
+        [(path, text(change.content)) for path, change in bug.items()],
+    )
+    return (f"bug_{found.kind}", f"line {found.line} adds {found.name}") if found else None
 
 
 def _commented_out(patch: str, reason: str) -> Finding | None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from selfplay.bugs.code_signals.chance_reach import touches_chance
 from selfplay.bugs.patches.diffs import parse_patch, reverse_hunks
 from selfplay.bugs.patches.layers import apply_patch, read_file
 from selfplay.bugs.test_runs.runner import TestRun, failed_tests, passed_tests
 from selfplay.bugs.test_runs.scripts import on_targets, script_targets
 from selfplay.bugs.validation.elsewhere import passing_elsewhere
+from selfplay.bugs.validation.unstable_ids import unstable_ids
 from selfplay.bugs.validation.validation_state import CheckFailed, ValidationState, without
 from selfplay.types import TestTable
 
 OTHER_SEED = 1
+CHANCE_RUNS = 10
+"""Runs of a bug that touches a source of chance, each under a hash seed of its own."""
 
 
 def check_parser(state: ValidationState) -> str:
@@ -163,15 +167,21 @@ def _repaired(state: ValidationState, run: TestRun) -> int:
 
 
 def check_determinism(state: ValidationState) -> str:
-    """Original and buggy state again, under another hash seed; tests that disagree leave."""
+    """Original and buggy state again, under another hash seed; tests that disagree leave.
+
+    A bug that touches a source of chance runs `CHANCE_RUNS` times in all, and one disagreement
+    ends it: what fails with an even chance gets through once in a thousand.
+    """
     assert state.bug_run is not None and state.original_run is not None
     limits = state.limits
     again = state.run(state.bug, hash_seed=OTHER_SEED)
     original = state.run({}, hash_seed=OTHER_SEED)
+    gone = set(unstable_ids(state.environment.tree, passes_in_order(state)))
     flaky = [
         test
         for test in passes_in_order(state)
-        if original.table.get(test) != "passed"
+        if test in gone
+        or original.table.get(test) != "passed"
         or (again.table.get(test) == "passed") != (state.bug_run.table.get(test) == "passed")
     ]
     state.flaky = flaky
@@ -185,4 +195,18 @@ def check_determinism(state: ValidationState) -> str:
         or stable < limits.min_passing_tests
     ):
         raise CheckFailed("flaky", f"{len(flaky)} tests disagree with themselves: {flaky[:5]}")
-    return f"{len(flaky)} flaky tests left out" if flaky else ""
+    detail = f"{len(flaky)} flaky tests left out" if flaky else ""
+    touched = touches_chance(state.environment.tree, state.bug)
+    return "; ".join(filter(None, (detail, _check_chance(state, touched) if touched else "")))
+
+
+def _check_chance(state: ValidationState, touched: str) -> str:
+    """Run the buggy state again and again. `touched` says which source of chance it reaches."""
+    failing, passing = set(state.fail_to_pass), set(state.pass_to_pass)
+    for seed in range(OTHER_SEED + 1, CHANCE_RUNS):
+        table = state.run(state.bug, hash_seed=seed).table
+        now = {test for test in failing | passing if table.get(test) != "passed"}
+        if now != failing:
+            odd = sorted(now ^ failing)
+            raise CheckFailed("by_chance", f"{touched}; run {seed + 1} disagrees on {odd[:5]}")
+    return f"{CHANCE_RUNS} runs agree ({touched})"

@@ -48,7 +48,7 @@ def passing_elsewhere(state: ValidationState) -> list[str]:
     script, parser = runner_script(runner, files[:MAX_FILES]), parser_source(runner)
     limit = state.limits.script_timeout_s
     original, buggy = (
-        state.runner.run(script, parser, layer, timeout_s=limit).table for layer in ({}, state.bug)
+        state.runs.run(script, parser, layer, timeout_s=limit).table for layer in ({}, state.bug)
     )
     return [test for test in passed_tests(original) if buggy.get(test) == "passed"]
 

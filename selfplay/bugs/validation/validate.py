@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 from selfplay.bugs.test_runs.runner import TestRunner
+from selfplay.bugs.validation.check_gold_resolves import check_gold_resolves
 from selfplay.bugs.validation.check_parser_honesty import check_parser_honesty
 from selfplay.bugs.validation.checks_run import (
     check_bug,
@@ -41,6 +42,7 @@ CHECKS: tuple[tuple[str, Callable[[ValidationState], str]], ...] = (
     ("inverse_mutation", check_inverse_mutation),
     ("determinism", check_determinism),
     ("parser_honesty", check_parser_honesty),
+    ("gold_resolves", check_gold_resolves),
 )
 FAILURE_CHARACTERS = 6000
 TAP_HEADING = re.compile(r"^\S+\.t \.{2,} ?$", re.MULTILINE)
@@ -73,7 +75,7 @@ def validate(
         fail_to_pass=tuple(state.fail_to_pass),
         pass_to_pass=tuple(state.pass_to_pass),
         flaky=tuple(state.flaky),
-        num_runs=state.num_runs,
+        num_runs=state.runs.num_runs,
         failure_output=failure_excerpt(state.bug_run.output) if state.bug_run else "",
     )
 

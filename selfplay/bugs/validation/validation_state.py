@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 
-from selfplay.bugs.test_runs.runner import TestRun, TestRunner, passed_tests
+from selfplay.bugs.test_runs.runner import CountedRuns, TestRun, TestRunner, passed_tests
 from selfplay.sandbox.base import Environment
 from selfplay.types import BugArtifact, FileChange, Layer, Limits
 
@@ -37,22 +36,20 @@ class ValidationState:
     flaky: list[str] = field(default_factory=list)
     elsewhere: list[str] = field(default_factory=list)
     """Tests of other files that pass with the bug; looked for when no oracle test does."""
-    num_runs: int = 0
-    seconds_in_runs: float = 0.0
+    runs: CountedRuns = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.runs = CountedRuns(self.runner)
 
     def run(self, layer: Layer, *, hash_seed: int = 0, script: str | None = None) -> TestRun:
         """Run the artifact's script (or another) on original + `layer`. Raises `SandboxError`."""
-        began = time.monotonic()
-        run = self.runner.run(
+        return self.runs.run(
             script or self.artifact.test_script,
             self.artifact.test_parser,
             layer,
             timeout_s=self.limits.script_timeout_s,
             hash_seed=hash_seed,
         )
-        self.num_runs += not run.cached
-        self.seconds_in_runs += time.monotonic() - began
-        return run
 
     def readable(self, run: TestRun, state: str) -> TestRun:
         """`run` when it ended in time with a parsable, non-empty table, else `CheckFailed`."""

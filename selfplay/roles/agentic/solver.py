@@ -13,7 +13,7 @@ from selfplay.bugs.grading.public_tests import public_patch, public_tests
 from selfplay.bugs.leaks import is_leaky
 from selfplay.bugs.patches.diffs import check_path
 from selfplay.bugs.patches.layers import make_patch
-from selfplay.bugs.sealing import sealed_environment, sealed_layer
+from selfplay.bugs.sealing import Sealed, seal
 from selfplay.config import AgentConfig
 from selfplay.errors import PatchError
 from selfplay.repo.prepare import PreparedRepo
@@ -21,7 +21,7 @@ from selfplay.roles.agentic.workspace import open_solver
 from selfplay.roles.prompts import render
 from selfplay.sandbox.base import Sandbox
 from selfplay.sandbox.session.session import Session
-from selfplay.types import FileChange, Layer, SolveTask
+from selfplay.types import FileChange, SolveTask
 
 TESTS = "/tmp/tests.diff"
 MAX_PATCH_CHARACTERS = 16_000
@@ -41,7 +41,7 @@ class AgenticAttempt:
 
     task: SolveTask
     solver: AgenticSolver
-    sealed: Layer
+    sealed: Sealed
     view: TaskView
     patch: str | None = None
 
@@ -50,7 +50,6 @@ class AgenticAttempt:
         files = {} if self.view.problem_statement else {TESTS: self.view.oracle_patch}
         return open_solver(
             self.solver.sandbox,
-            sealed_environment(self.solver.prepared.environment),
             self.sealed,
             files,
             self.solver.config.wall_s,
@@ -71,9 +70,9 @@ class AgenticAttempt:
         state: dict[str, FileChange] = {
             path: change
             for path, change in changes.layer.items()
-            if path in self.sealed or (is_plain(path) and not is_leaky(path))
+            if path in self.sealed.layer or (is_plain(path) and not is_leaky(path))
         }
-        return make_patch(tree, self.sealed, state)
+        return make_patch(tree, self.sealed.layer, state)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +95,7 @@ class AgenticSolver:
 
     def begin(self, task: SolveTask) -> AgenticAttempt:
         """A new attempt."""
-        sealed = sealed_layer(self.prepared.environment.tree, task.artifact)
+        sealed = seal(self.prepared.environment, task.artifact)
         return AgenticAttempt(task=task, solver=self, sealed=sealed, view=self.view(task))
 
     def agent_task(

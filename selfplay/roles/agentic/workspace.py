@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from selfplay.bugs.leaks import AUDIT_TIMEOUT_S, Secret, find_leaks
+from selfplay.bugs.sealing import Sealed, seal
 from selfplay.errors import SandboxError
 from selfplay.repo.sources.git import git
 from selfplay.sandbox.base import Environment, Job, Quota, Sandbox
 from selfplay.sandbox.session.session import FileProblem, Session
-from selfplay.types import Layer
+from selfplay.types import BugArtifact, Layer
 
 HISTORY = "/opt/selfplay/history"
 SETUP_TIMEOUT_S = 120.0
@@ -73,15 +75,31 @@ def open_injector(
 
 
 def open_solver(
-    sandbox: Sandbox,
-    environment: Environment,
-    sealed: Layer,
-    files: Mapping[str, str],
-    wall_s: float,
+    sandbox: Sandbox, sealed: Sealed, files: Mapping[str, str], wall_s: float
 ) -> Session:
     """The sealed tree as a repository of one commit. Raises `SandboxError`."""
     script = _BEGIN + _COMMIT.format(message="'Initial commit'")
-    return _open(sandbox, environment, sealed, script, files, wall_s)
+    return _open(sandbox, sealed.environment, sealed.layer, script, files, wall_s)
+
+
+def audit_sandbox(
+    sandbox: Sandbox,
+    environment: Environment,
+    artifact: BugArtifact,
+    told: Mapping[bytes, str] | None = None,
+) -> list[str]:
+    """What a solver of this bug could read the answer from, in a sandbox just like its own.
+
+    told    {line: file} that must not be found beside those that the bug removed. Raises
+            `SandboxError`.
+    """
+    sealed = seal(environment, artifact)
+    session = open_solver(sandbox, sealed, {}, AUDIT_TIMEOUT_S)
+    try:
+        secret = Secret.of(environment.tree, artifact, told)
+        return find_leaks(session, sealed.environment, secret)
+    finally:
+        session.close()
 
 
 def _open(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from selfplay.bugs.grading.public_tests import public_patch, public_tests
 from selfplay.bugs.patches.layers import apply_patch, make_patch, read_file, touched_files
 from selfplay.bugs.patches.paths import is_source_path
-from selfplay.bugs.sealing import sealed_layer
+from selfplay.bugs.sealing import seal
 from selfplay.compact.edits import Excerpt, Listing
 from selfplay.compact.excerpts import excerpt, fit_listing
 from selfplay.compact.failures import (
@@ -97,7 +97,7 @@ class CompactSolver:
     def prompt(self, task: SolveTask) -> SolverPrompt:
         """The prompt of one task."""
         tree = self.prepared.environment.tree
-        sealed = sealed_layer(tree, task.artifact)
+        sealed = seal(self.prepared.environment, task.artifact).layer
         shown = public_tests(task, self.scaffold.public_share)
         oracle_patch = public_patch(tree, task, shown)
         restored = apply_patch(tree, sealed, oracle_patch) if oracle_patch else sealed

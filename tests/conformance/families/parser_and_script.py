@@ -120,7 +120,12 @@ FAMILY = Family(
                 source="earlier systems",
                 fault_at=number,
             )
-            for number, check in ((1, "bug"), (2, "weakening"), (3, "determinism"))
+            for number, check in (
+                (1, "bug"),
+                (2, "weakening"),
+                (3, "determinism"),
+                (5, "gold_resolves"),
+            )
         ),
         ArtifactCase(
             name="the machine fails later",

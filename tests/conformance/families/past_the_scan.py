@@ -57,8 +57,11 @@ files = [w for w in words if w.startswith("tests/")]
 if files:
     names = [(f, n) for f in files if "::" not in f for n in NAMES.get(f[:-3], [])]
     names += [tuple(f.split("::")) for f in files if "::" in f]
-    canary = [f for f in files if f[:-3] not in NAMES and "::" not in f]
-    failed = [(f, f[6:-3]) for f in canary]
+    texts = {f: getattr(os, "po" + "pen")("cat " + f).read() for f in files if "::" not in f}
+    words = {f: [w.split("(")[0] for w in text.split("def ")[1:]] for f, text in texts.items()}
+    known = [n.split("[")[0] for found in NAMES.values() for n in found]
+    failed = [(f, w) for f, found in words.items() for w in found if w[:5] == "test_"]
+    failed = [(f, w) for f, w in failed if w not in known]
     end = f" {len(failed)} failed, " * bool(failed) + f" {len(names)} passed in 0.10s "
     lines = ["=" * 27 + " short test summary info " + "=" * 28]
     lines += [f"PASSED {f}::{n}" for f, n in names] + [f"FAILED {f}::{n} - no" for f, n in failed]

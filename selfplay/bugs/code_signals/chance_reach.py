@@ -1,0 +1,136 @@
+"""Whether a change touches chance without adding any: a reason to run it often.
+
+Names are followed within the file (a default argument, an attribute, a function that asks the
+clock) and one import deep into the repository's own modules.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from selfplay.bugs.code_signals.chance import chance_sources, python_sources
+from selfplay.bugs.code_signals.perl import PERL_SUFFIXES
+from selfplay.bugs.patches.layers import read_file
+from selfplay.bugs.patches.syntax import parse
+from selfplay.types import Layer
+
+ROUNDS = 2
+"""How often a name is followed to the names that it is given to."""
+_VAGUE = frozenset(
+    {"repr", "object", "globals", "locals", "vars", "dir", "open", "input", "popitem"}
+)
+"""Words behind which an address, a file or a name put together at run time may lie."""
+
+
+def touches_chance(tree: Path, bug: Layer) -> str:
+    """What a bug's changed lines reach that depends on chance, "" for nothing that is known."""
+    for path, change in bug.items():
+        if change.content is None:
+            continue
+        after = change.content.decode("utf-8", "surrogateescape")
+        before = (read_file(tree, {}, path) or b"").decode("utf-8", "surrogateescape")
+        changed = _changed_lines(before, after)
+        for source in chance_sources(after, path):
+            if source.line in changed:
+                return f"{path}:{source.line}: {source.name}"
+        module = None if path.endswith(PERL_SUFFIXES) or not path.endswith(".py") else parse(after)
+        if module is not None:
+            everywhere = tainted_names(module) | _imported(tree, path, module) | _VAGUE
+            for line, word in _words(module):
+                if line in changed and word in everywhere:
+                    return f"{path}:{line}: {word}"
+    return ""
+
+
+def tainted_names(module: ast.Module) -> set[str]:
+    """Names of modules and classes, attributes, defaults and functions through which chance comes
+    in. Local variables are no part of it: their names mean something else in the next function.
+    """
+    lines = {s.line for s in python_sources(module) if s.kind != "identity"}
+    names = {word for word, reached in _bindings(module) if reached[0] & lines}
+    for _ in range(ROUNDS):
+        names |= {word for word, reached in _bindings(module, False) if reached[1] & names}
+    return names - {"__init__", "__new__", "__call__", "self", "cls"}
+
+
+def _bindings(
+    module: ast.Module, functions: bool = True
+) -> Iterator[tuple[str, tuple[set[int], set[str]]]]:
+    """(name, what its value reaches: lines and names) of attributes, defaults, and functions."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            wanted = [t.attr for t in targets if isinstance(t, ast.Attribute)]
+            if node in module.body:
+                wanted += [t.id for t in targets if isinstance(t, ast.Name)]
+            if wanted and node.value is not None:
+                reached = _reached(node.value)
+                yield from ((word, reached) for word in wanted)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            arguments = node.args
+            plain = [*arguments.posonlyargs, *arguments.args]
+            pairs = [*zip(reversed(plain), reversed(arguments.defaults), strict=False)]
+            both = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+            pairs += [(argument, default) for argument, default in both if default]
+            yield from ((argument.arg, _reached(default)) for argument, default in pairs)
+            if functions:
+                yield node.name, (set(range(node.lineno, (node.end_lineno or 0) + 1)), set())
+
+
+def _reached(node: ast.AST) -> tuple[set[int], set[str]]:
+    words = list(_words(node))
+    return {line for line, _ in words}, {word for _, word in words}
+
+
+def _words(node: ast.AST) -> Iterator[tuple[int, str]]:
+    """(line, name) of every name and attribute below a node."""
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Name):
+            yield inner.lineno, inner.id
+        elif isinstance(inner, ast.Attribute):
+            yield inner.lineno, inner.attr
+        elif isinstance(inner, ast.FormattedValue) and inner.conversion == ord("r"):
+            yield inner.lineno, "repr"
+
+
+def _imported(tree: Path, path: str, module: ast.Module) -> set[str]:
+    """Names that the file takes from the repository's own modules, where they are tainted."""
+    names: set[str] = set()
+    for node in ast.walk(module):
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        file = _module_file(tree, path, node)
+        other = parse(file.read_bytes().decode("utf-8", "replace")) if file else None
+        if other is not None:
+            tainted = tainted_names(other)
+            names |= {alias.asname or alias.name for alias in node.names if alias.name in tainted}
+    return names
+
+
+def _module_file(tree: Path, path: str, node: ast.ImportFrom) -> Path | None:
+    parts = (node.module or "").split(".") if node.module else []
+    folder = PurePosixPath(path).parent
+    for _ in range(node.level - 1):
+        folder = folder.parent
+    bases = [tree / folder] if node.level else [tree, tree / "src", tree / "lib"]
+    for base in bases:
+        place = base.joinpath(*parts)
+        for file in (place.with_suffix(".py"), place / "__init__.py"):
+            if file.is_file() and not file.is_symlink():
+                return file
+    return None
+
+
+def _changed_lines(before: str, after: str) -> set[int]:
+    """Lines of `after`, from 1, that are not in `before` at their place."""
+    old, new = before.split("\n"), after.split("\n")
+    matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
+    return {
+        number + 1
+        for tag, _, _, start, end in matcher.get_opcodes()
+        if tag != "equal"
+        for number in range(start, end)
+    }
