@@ -22,7 +22,7 @@ from selfplay.errors import PolicyError
 from selfplay.modeling.attention import hidden_states
 from selfplay.modeling.devices import device_of
 from selfplay.policy.sampling import draw_static
-from selfplay.sampling import SampleRequest
+from selfplay.sampling import SampleRequest, end_of
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ class StaticSampler:
         max_steps = max(request.max_new_tokens for request in asked)
         cells = [g * shape.cells + c for g, num in enumerate(num_rows) for c in range(num)]
         state = self._open(shape)
-        state.load(list(map(len, prompts)), cells, asked, seed)
+        state.load(list(map(len, prompts)), cells, asked, seed, self._end)
         states = self._prefill(state, prompts)
         self._note(state, states.repeat_interleave(shape.cells, dim=0))
         for step in range(1, max_steps):
@@ -229,7 +229,7 @@ class StaticSampler:
         state.logprobs.index_copy_(1, state.count, logprob.unsqueeze(1))
         state.sound.logical_and_((torch.isfinite(logprob) | ~state.alive).all())
         state.count.add_(1)
-        state.alive.logical_and_((drawn != self._end) & (state.limit > state.count))
+        state.alive.logical_and_((drawn != state.end) & (state.limit > state.count))
         state.newest.copy_(drawn)
         state.position.add_(1)
 
@@ -279,18 +279,26 @@ class _State:
         self.uniform = torch.zeros(shape.steps, rows, 2, dtype=torch.float64, device=device)
         self.tokens = torch.zeros(rows, shape.steps, dtype=torch.long, device=device)
         self.logprobs = torch.zeros(rows, shape.steps, device=device)
+        self.end = torch.zeros(rows, dtype=torch.long, device=device)
         self.load([], [], [], 0)
 
     def load(
-        self, lengths: list[int], cells: list[int], asked: Sequence[SampleRequest], seed: int
+        self,
+        lengths: list[int],
+        cells: list[int],
+        asked: Sequence[SampleRequest],
+        seed: int,
+        end_of_turn_id: int = 0,
     ) -> None:
         """Begin a batch of rows in these cells of the grid; idle cells draw from the first prompt
         and are seen by nobody."""
         shape, rows = self.shape, self.shape.rows
         temperature, top_p, limit = [1.0] * rows, [1.0] * rows, [0] * rows
+        end = [end_of_turn_id] * rows
         for cell, request in zip(cells, asked, strict=True):
             temperature[cell], top_p[cell] = float(request.temperature), float(request.top_p)
             limit[cell] = request.max_new_tokens
+            end[cell] = end_of(request, end_of_turn_id)
         whole = [*lengths, *[1] * (shape.groups - len(lengths))]
         self.keys.zero_()  # what is masked must be finite
         self.values.zero_()
@@ -298,6 +306,7 @@ class _State:
         _write(self.column, range(shape.width, shape.width + shape.cells))
         _write(self.position, [length - 1 for length in whole for _ in range(shape.cells)])
         _write(self.limit, limit)
+        _write(self.end, end)
         _write(self.alive, [number > 0 for number in limit])
         _write(self.greedy, [value == 0 for value in temperature])
         _write(self.divisor, [value or 1.0 for value in temperature])
