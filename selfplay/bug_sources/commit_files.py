@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from selfplay.bugs.patches.paths import is_hook_path, is_test_path
+from selfplay.repo.discovery.test_names import USUAL_NAMES, TestNames
 
 Kind = Literal["source", "test", "beside", "aside"]
 
@@ -62,18 +63,19 @@ _TEST_DATA = re.compile(
 _TEST_MODULE = re.compile(r"^(test.*|.*_tests?)\.py$")
 
 
-def is_test_module(path: str) -> bool:
-    """Whether a runner collects the file (by pytest's own patterns, generously)."""
-    return bool(_TEST_MODULE.match(PurePosixPath(path).name))
+def is_test_module(path: str, names: TestNames = USUAL_NAMES) -> bool:
+    """Whether a runner collects the file (by pytest's own patterns, generously, or the names that
+    the project gives to its tests)."""
+    return bool(_TEST_MODULE.match(PurePosixPath(path).name)) or names.is_module(path)
 
 
-def kinds_of(paths: Iterable[str]) -> dict[str, Kind]:
+def kinds_of(paths: Iterable[str], names: TestNames = USUAL_NAMES) -> dict[str, Kind]:
     """The kind of each file that one commit touches.
 
     Data counts as source where it lies with code that the commit changes, in the same folder or
     below. Where no source is left, code beside it is what was mended, or else data.
     """
-    kinds = {path: _kind(path) for path in paths}
+    kinds = {path: _kind(path, names) for path in paths}
     code = [path for path, kind in kinds.items() if kind == "source" and _is_code(path)]
     folders = {_folder(path) for path in code} - {""}
     for path, kind in kinds.items():
@@ -88,12 +90,12 @@ def kinds_of(paths: Iterable[str]) -> dict[str, Kind]:
     return kinds
 
 
-def _kind(path: str) -> Kind:
+def _kind(path: str, names: TestNames) -> Kind:
     folder, code = _folder(path), _is_code(path)
     name = path.removeprefix(folder)
     if name in _GIT or _CI.search(path) or _LOCK.match(name):
         return "aside"
-    if is_test_path(path):
+    if is_test_path(path, names=names):
         return "test"
     if _DOC_FOLDER.match(path) or name.lower().endswith(_DOCUMENTS):
         return "aside"

@@ -134,7 +134,7 @@ def test_modules(commit: Commit) -> list[str]:
     return [
         path
         for path in commit.of_kind("test")
-        if commit.after[path].content is not None and is_test_module(path)
+        if commit.after[path].content is not None and is_test_module(path, commit.names)
     ]
 
 
