@@ -67,8 +67,12 @@ def free_memory() -> None:
 
 
 def sandbox(answer: Answer) -> None:
-    """The first backend that works here, and why others do not."""
+    """The first backend that works here, and why others do not. A package that is missing ends the
+    check here, before it has taken any of the GPU's time."""
+    import selfplay.commands.train
     from selfplay.sandbox.select import sandbox_report
+
+    assert selfplay.commands.train.HELP
 
     rows = sandbox_report()
     answer.found = {

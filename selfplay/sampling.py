@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class SampleRequest:
     """One prompt to be continued `num_samples` times, independently.
 
-    `seed` makes the answer reproducible for a given policy version and engine.
+    `seed` makes the answer reproducible for a given policy version and engine. `end_of_turn_id`
+    ends an answer where calls end with another token than texts (None: the tokenizer's).
     """
 
     prompt_ids: tuple[int, ...]
@@ -26,6 +27,12 @@ class SampleRequest:
     temperature: float = 1.0
     top_p: float = 1.0
     seed: int = 0
+    end_of_turn_id: int | None = None
+
+
+def end_of(request: SampleRequest, usual: int) -> int:
+    """The token that ends an answer to a request; `usual`: the tokenizer's."""
+    return usual if request.end_of_turn_id is None else request.end_of_turn_id
 
 
 def logprob_temperature(temperature: float) -> float:

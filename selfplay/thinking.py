@@ -56,6 +56,12 @@ def split(text: str, *, opened: bool = False) -> tuple[str, str]:
     return (text, "") if not said.strip() else (text[:end] + text[begin.start() :], said)
 
 
+def is_open(text: str) -> bool:
+    """Whether a text ends in thoughts, as prompts do that begin them for the model."""
+    end = max((match.end() for match in _END.finditer(text)), default=0)
+    return _BEGIN.search(text, end) is not None
+
+
 def said(text: str) -> str:
     """What was said."""
     return split(text)[1]

@@ -123,6 +123,7 @@ class AgentEpisode:
             temperature=self.task.temperature,
             top_p=self.task.top_p,
             seed=derive_seed(self.task.seed, len(self.turns)),
+            end_of_turn_id=self.renderer.end_of_turn_id,
         )
 
     def take(self, completion: Completion) -> None:

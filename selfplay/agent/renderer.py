@@ -2,29 +2,57 @@
 
 The template is asked what it writes between an answer and the next one:
 
-    template([system, user, "x", reply]) = ... x <end of turn> ... reply ... <opens an answer>
-                                                               ^------ the bridge ------^
+    template([system, user, call, reply]) = ... probe ... <end of turn> ... reply ... <opens>
+                                                                       ^---- the bridge ----^
 
-so the next prompt is prompt + completion (+ end of turn) + bridge. That is sound only where the
-template writes earlier turns the same way whatever follows, which is checked when it is opened;
-where it does not hold, `bridge` raises `PolicyError` and the caller starts another sample.
+so the next prompt is prompt + completion (+ end of turn) + bridge. That is sound where what stands
+before the answer does not change when the chat goes on, and the bridge is the same later; both are
+checked when a template is opened. What the template would write of the answer itself makes no
+difference: thinking that it adds to the last answer, or takes out of earlier ones, stays as it was
+sampled. Where a prefix does change, `bridge` raises `PolicyError`.
+
+Ways in which tools are shown are tried in turn: by the template, with replies of a tool; then in
+the system message, with fenced calls and replies of the user, which any template can.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from selfplay.agent.call_formats import CallFormat, FencedCalls, LlamaCalls, TaggedCalls
+from selfplay import thinking
+from selfplay.agent.call_formats import CallFormat, FencedCalls, LlamaCalls, OwnCalls, TaggedCalls
+from selfplay.agent.call_styles import only_call
 from selfplay.agent.encoder import TextEncoder
+from selfplay.agent.template import CALL_ID, PROBE, REPLY, ChatTemplate, Message, call_message
+from selfplay.agent.template import message as message_of
 from selfplay.chat import BadCall, ToolCall, ToolSpec
 from selfplay.errors import PolicyError, UserError
 
-Message = dict[str, Any]
-_PROBE = "selfplay probe answer"
-_TOOL = ToolSpec(name="probe", description="probe", parameters={"type": "object"})
+TOOL = "probe_tool"
+_TOOL = ToolSpec(
+    name=TOOL,
+    description="probe",
+    parameters={"type": "object", "properties": {"key": {"type": "string"}}},
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Way:
+    """One way to hold a chat with tools; `problem`: why it cannot grow ("": it can)."""
+
+    calls: CallFormat
+    tools: tuple[ToolSpec, ...]
+    answer: Message
+    end_of_turn: str
+    problem: str
+
+    def reply(self, content: str) -> Message:
+        """The observation that follows the probe answer."""
+        if self.tools:
+            return {"role": "tool", "content": content, "name": TOOL, "tool_call_id": CALL_ID}
+        return message_of("user", content)
 
 
 class TemplateRenderer:
@@ -37,35 +65,36 @@ class TemplateRenderer:
     def __init__(
         self, tokenizer: Any, end_of_turn: str | None = None, encoder: TextEncoder | None = None
     ) -> None:
-        self._tokenizer = tokenizer
-        self._encoder = encoder or TextEncoder(tokenizer)
-        self._name = str(getattr(tokenizer, "name_or_path", "") or "the tokenizer")
-        self._special = _special_tokens(tokenizer)
-        self._marks = re.compile("|".join(map(re.escape, sorted(self._special, key=len)[::-1])))
-        if not tokenizer.chat_template:
-            raise UserError(f"{self._name}: has no chat template; use an instruction-tuned model")
-        opening = [_message("system", "probe"), _message("user", "probe")]
-        plain = self._template(opening, ())
-        self._takes_tools = self._template(opening, (_TOOL,)) != plain
-        self.calls: CallFormat = self._find_calls(opening)
-        self._role = "tool" if self._takes_tools else "user"
-        self._opens = plain[len(self._template(opening, (), opens=False)) :]
-        self._end_of_turn, self._problem = self._check_growth(opening, plain, end_of_turn)
-        self.end_of_turn_id: int = self._id_of(self._end_of_turn)
+        self._template = ChatTemplate(tokenizer, encoder)
+        self._name = self._template.name
+        self._chat = self._template.chat("probe", "probe")
+        self._way = self._find_way(end_of_turn)
+        self.calls: CallFormat = self._way.calls
+        self._opens = self._template.opening(self._chat, self._way.tools)
+        once = [*self._chat, self._way.answer, self._way.reply(REPLY)]
+        written = _behind(self._template.text(once, self._way.tools), self._way.end_of_turn)
+        self._names_tool = TOOL in written.partition(REPLY)[0]
+        self._thinks = thinking.is_open(self._opens)
+        self.end_of_turn_id: int = self._template.id_of(self._way.end_of_turn)
 
     def render(self, system: str, user: str, tools: Sequence[ToolSpec]) -> tuple[int, ...]:
         """Ids of the first prompt; tools stand where the template has them, else in `system`."""
-        if tools and not self._takes_tools:
+        if tools and not self._way.tools:
             system = "\n\n".join(filter(None, (system, self.calls.instructions(tools))))
-        return self._encode_chat([system, user], ["system", "user"], tuple(tools))[0]
+        marks: dict[str, str] = {}
+        chat = self._template.chat(
+            self._template.mark(system, marks), self._template.mark(user, marks)
+        )
+        text = self._template.text(chat, tools if self._way.tools else ())
+        return self._template.ids(text, marks)
 
     def bridge(
         self, prompt_ids: tuple[int, ...], completion_ids: tuple[int, ...], observation: str
     ) -> tuple[int, ...]:
         """The next prompt. Raises `PolicyError` where it cannot be proven to extend this one."""
-        if self._problem:
-            raise PolicyError(f"{self._name}: {self._problem}")
-        opens = self._encoder.markup(self._opens)
+        if self._way.problem:
+            raise PolicyError(f"{self._name}: {self._way.problem}")
+        opens = self._template.encoder.markup(self._opens)
         if prompt_ids[len(prompt_ids) - len(opens) :] != opens:
             raise PolicyError("the prompt does not open an answer of this chat template")
         turns = completion_ids.count(self.end_of_turn_id)
@@ -73,134 +102,94 @@ class TemplateRenderer:
         if turns != int(ended):
             raise PolicyError("the completion goes on after its end-of-turn token")
         closing = () if ended else (self.end_of_turn_id,)
-        _, rest = self._encode_chat([observation], [self._role], ())
-        return prompt_ids + completion_ids + closing + rest
+        marks: dict[str, str] = {}
+        reply = self._way.reply(self._template.mark(observation, marks))
+        chat = [*self._chat, self._way.answer, reply]
+        behind = _behind(self._template.text(chat, self._way.tools), self._way.end_of_turn)
+        if self._names_tool:
+            call = self.parse(completion_ids)
+            behind = behind.replace(TOOL, call.name if isinstance(call, ToolCall) else "bash", 1)
+        return prompt_ids + completion_ids + closing + self._template.ids(behind, marks)
 
     def parse(self, completion_ids: Sequence[int]) -> ToolCall | BadCall:
         """The tool call of a completion, in the model's native format."""
         ids = list(completion_ids)
         if ids and ids[-1] == self.end_of_turn_id:
             ids.pop()
-        text = self._tokenizer.decode(
+        text = self._template.tokenizer.decode(
             ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
-        return self.calls.parse(text)
+        return self.calls.parse(text, opened=self._thinks)
 
-    def _encode_chat(
-        self, contents: list[str], roles: list[str], tools: tuple[ToolSpec, ...]
-    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Ids of a chat, and those behind the probe answer's end of turn.
-
-        A chat of one message stands behind the probe answer, to which it is the reply.
-        """
-        marks: dict[str, str] = {}
-        contents = [self._mark(content, contents, marks) for content in contents]
-        messages = [_message(*pair) for pair in zip(roles, contents, strict=True)]
-        if len(messages) > 1:
-            return self._ids(self._template(messages, tools), marks), ()
-        opening = [_message("system", "probe"), _message("user", "probe")]
-        text = self._template([*opening, _message("assistant", _PROBE), *messages], tools)
-        behind = text.partition(_PROBE)[2].removeprefix(self._end_of_turn)
-        return (), self._ids(behind, marks)
-
-    def _mark(self, content: str, all_contents: list[str], marks: dict[str, str]) -> str:
-        """Put a mark in the place of each spelling of a special token."""
-
-        def replace(match: re.Match[str]) -> str:
-            number = len(marks)
-            while any(f"@special-{number}@" in text for text in all_contents):
-                number += 1000
-            mark = f"@special-{number}@"
-            marks[mark] = match.group()
-            return mark
-
-        return self._marks.sub(replace, content) if self._special else content
-
-    def _ids(self, text: str, marks: dict[str, str]) -> tuple[int, ...]:
-        """Ids of a rendered text: the template's special tokens are tokens, marked ones text."""
-        if not marks:
-            return self._encoder.markup(text)
-        ids: list[int] = []
-        for piece in re.split("(" + "|".join(map(re.escape, marks)) + ")", text):
-            if piece in marks:
-                ids += self._encoder.plain(marks[piece])
-            elif piece:
-                ids += self._encoder.markup(piece)
-        return tuple(ids)
-
-    def _template(
-        self, messages: list[Message], tools: tuple[ToolSpec, ...], *, opens: bool = True
-    ) -> str:
-        shown = [_shown(tool) for tool in tools] or None
-        try:
-            text = self._tokenizer.apply_chat_template(
-                messages, tools=shown, add_generation_prompt=opens, tokenize=False
+    def _find_way(self, end_of_turn: str | None) -> _Way:
+        """The first way in which chats can grow, else the last that was tried."""
+        own = self._own_calls()
+        plain = message_of("assistant", PROBE)
+        ways: list[tuple[CallFormat, tuple[ToolSpec, ...], Message]] = [(FencedCalls(), (), plain)]
+        if own is not None:
+            ways.insert(0, (own, (_TOOL,), call_message(TOOL)))
+        found: list[_Way] = []
+        for calls, tools, answer in ways:
+            way = _Way(calls=calls, tools=tools, answer=answer, end_of_turn="", problem="")
+            try:
+                token = end_of_turn or self._template.end_of_turn(
+                    self._chat, answer, way.reply(REPLY), tools
+                )
+                if token is None or token not in self._template.special:
+                    raise UserError(
+                        f"{self._name}: its chat template ends no turn with a special token"
+                    )
+                problem = self._problem(way, token)
+            except UserError:
+                if answer is ways[-1][2] and not found:
+                    raise
+                continue
+            found.append(
+                _Way(calls=calls, tools=tools, answer=answer, end_of_turn=token, problem=problem)
             )
-        except Exception as error:  # jinja2 and whatever a template's own code raises
-            raise UserError(f"{self._name}: its chat template fails: {error}") from error
-        assert isinstance(text, str)
-        return text
+            if not problem:
+                return found[-1]
+        return found[-1]
 
-    def _find_calls(self, opening: list[Message]) -> CallFormat:
-        """The format in which the template itself writes a call."""
-        if not self._takes_tools:
-            return FencedCalls()
-        call = {"type": "function", "function": {"name": "probe", "arguments": {"key": "value"}}}
-        calls = {"role": "assistant", "content": "", "tool_calls": [call]}
-        text = self._template([*opening, calls], (_TOOL,), opens=False)
-        behind = text[len(self._template(opening, (_TOOL,), opens=False)) :]
+    def _own_calls(self) -> CallFormat | None:
+        """The format in which the template itself writes a call; None where it shows no tools, or
+        writes calls that cannot be read back."""
+        try:
+            if self._template.text(self._chat, (_TOOL,)) == self._template.text(self._chat):
+                return None
+            closed = self._template.before(self._chat, (_TOOL,))
+            text = self._template.text([*self._chat, call_message(TOOL)], (_TOOL,), opens=False)
+        except UserError:
+            return None
+        behind = text[len(closed) :]
         if TaggedCalls.opening in behind and '"arguments"' in behind:
             return TaggedCalls()
-        if '"parameters"' in behind:
+        if '"parameters"' in behind and "<|START_ACTION|>" not in behind:
             return LlamaCalls()
-        raise UserError(
-            f"{self._name}: its chat template writes tool calls in a format that is not known "
-            f"here ({json.dumps(behind[:200])}); use a Hermes, Qwen or Llama-3 template"
-        )
+        call = only_call(thinking.split(behind)[1])
+        if not isinstance(call, ToolCall) or (call.name, dict(call.arguments)) != (
+            TOOL,
+            {"key": PROBE},
+        ):
+            return None
+        return OwnCalls(thinking.split(behind)[1].strip())
 
-    def _check_growth(
-        self, opening: list[Message], plain: str, end_of_turn: str | None
-    ) -> tuple[str, str]:
-        """The end-of-turn token, and why chats cannot be extended ("": they can)."""
-        told = [*opening, _message("assistant", _PROBE)]
-        so_far = self._template(told, (), opens=False)
-        whole = self._template([*told, _message(self._role, "probe reply")], ())
-        head, found, tail = whole.partition(_PROBE)
-        behind = next((t for t in self._special_by_length() if tail.startswith(t)), None)
-        token = end_of_turn or behind
-        if token is None or token not in self._special:
-            raise UserError(f"{self._name}: its chat template ends no turn with a special token")
-        if not found or not tail.startswith(token) or "probe reply" not in tail:
-            return token, "its chat template leaves out what was said; chats cannot grow"
-        if not whole.startswith(so_far.rstrip()) or not plain.startswith(head):
-            return token, "its chat template rewrites earlier turns; chats cannot grow"
-        return token, ""
-
-    def _special_by_length(self) -> list[str]:
-        return sorted(self._special, key=len, reverse=True)
-
-    def _id_of(self, token: str) -> int:
-        number = self._tokenizer.convert_tokens_to_ids(token)
-        assert isinstance(number, int)
-        return number
+    def _problem(self, way: _Way, end_of_turn: str) -> str:
+        """Why chats cannot be extended ("": they can)."""
+        once = [*self._chat, way.answer, way.reply(REPLY)]
+        first = self._template.before(self._chat, way.tools).rstrip()
+        whole = self._template.text(once, way.tools)
+        twice = self._template.text([*once, way.answer, way.reply(REPLY)], way.tools)
+        behind = _behind(whole, end_of_turn)
+        if PROBE not in whole or REPLY not in behind:
+            return "its chat template leaves out what was said; chats cannot grow"
+        if not whole.startswith(first) or not twice.startswith(first):
+            return "its chat template rewrites earlier turns; chats cannot grow"
+        if _behind(twice, end_of_turn) != behind:
+            return "its chat template writes later turns in another way; chats cannot grow"
+        return ""
 
 
-def _special_tokens(tokenizer: Any) -> frozenset[str]:
-    """Texts that the tokenizer reads as one special token."""
-    added = tokenizer.added_tokens_decoder.values()
-    return frozenset(token.content for token in added if token.special) | frozenset(
-        tokenizer.all_special_tokens
-    )
-
-
-def _message(role: str, content: str) -> Message:
-    return {"role": role, "content": content}
-
-
-def _shown(tool: ToolSpec) -> Message:
-    function = {
-        "name": tool.name,
-        "description": tool.description,
-        "parameters": dict(tool.parameters),
-    }
-    return {"type": "function", "function": function}
+def _behind(text: str, end_of_turn: str) -> str:
+    """What a template writes behind the last probe answer and its end of turn."""
+    return text.rpartition(PROBE)[2].partition(end_of_turn)[2]

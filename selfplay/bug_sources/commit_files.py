@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from selfplay.bugs.patches.paths import is_hook_path, is_test_path
+from selfplay.repo.discovery.test_names import USUAL_NAMES, TestNames
 
 Kind = Literal["source", "test", "beside", "aside"]
 
@@ -53,6 +54,7 @@ _CI = re.compile(
 )
 _GIT = frozenset({".gitattributes", ".gitmodules", ".gitignore", ".git-blame-ignore-revs"})
 _BESIDE = re.compile(r"^(examples?|samples?|demos?|benchmarks?|bench|scripts?|tools?)/", re.I)
+_BUILD = re.compile(r"^(setup|versioneer|noxfile|tasks|fabfile|dodo|manage)\.py$")
 _TEST_DATA = re.compile(
     r"(^|/)([^/]*[-_])?(test[-_]?(data|cases?|files|fixtures)|fixtures|(__)?snapshots(__)?"
     r"|golden|cassettes)/",
@@ -61,18 +63,19 @@ _TEST_DATA = re.compile(
 _TEST_MODULE = re.compile(r"^(test.*|.*_tests?)\.py$")
 
 
-def is_test_module(path: str) -> bool:
-    """Whether a runner collects the file (by pytest's own patterns, generously)."""
-    return bool(_TEST_MODULE.match(PurePosixPath(path).name))
+def is_test_module(path: str, names: TestNames = USUAL_NAMES) -> bool:
+    """Whether a runner collects the file (by pytest's own patterns, generously, or the names that
+    the project gives to its tests)."""
+    return bool(_TEST_MODULE.match(PurePosixPath(path).name)) or names.is_module(path)
 
 
-def kinds_of(paths: Iterable[str]) -> dict[str, Kind]:
+def kinds_of(paths: Iterable[str], names: TestNames = USUAL_NAMES) -> dict[str, Kind]:
     """The kind of each file that one commit touches.
 
     Data counts as source where it lies with code that the commit changes, in the same folder or
     below. Where no source is left, code beside it is what was mended, or else data.
     """
-    kinds = {path: _kind(path) for path in paths}
+    kinds = {path: _kind(path, names) for path in paths}
     code = [path for path, kind in kinds.items() if kind == "source" and _is_code(path)]
     folders = {_folder(path) for path in code} - {""}
     for path, kind in kinds.items():
@@ -81,23 +84,29 @@ def kinds_of(paths: Iterable[str]) -> dict[str, Kind]:
     for is_wanted in (_is_code, lambda path: bool(_folder(path)) and not _TEST_DATA.search(path)):
         if "source" not in kinds.values():
             for path, kind in kinds.items():
-                if kind == "beside" and is_wanted(path) and not is_hook_path(path):
+                steers = is_hook_path(path) or _BUILD.match(path)
+                if kind == "beside" and is_wanted(path) and not steers:
                     kinds[path] = "source"
     return kinds
 
 
-def _kind(path: str) -> Kind:
+def _kind(path: str, names: TestNames) -> Kind:
     folder, code = _folder(path), _is_code(path)
     name = path.removeprefix(folder)
     if name in _GIT or _CI.search(path) or _LOCK.match(name):
         return "aside"
-    if is_test_path(path):
+    if is_test_path(path, names=names):
         return "test"
     if _DOC_FOLDER.match(path) or name.lower().endswith(_DOCUMENTS):
         return "aside"
     if not code and (_LOG_FOLDER.search(folder) or _LOG_NAME.match(name)):
         return "aside"
-    if is_hook_path(path) or _BESIDE.match(path) or (_TEST_DATA.search(folder) and not code):
+    if (
+        _BUILD.match(path)
+        or is_hook_path(path)
+        or _BESIDE.match(path)
+        or (_TEST_DATA.search(folder) and not code)
+    ):
         return "beside"
     return "source" if folder or code else "beside"  # at the root: configuration, most of all
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from selfplay.bug_sources.commit_files import Kind, kinds_of
 from selfplay.errors import RepoError, UserError
+from selfplay.repo.discovery.test_names import USUAL_NAMES, TestNames, test_names
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.repo.sources.git import git, git_bytes
 from selfplay.types import FileChange
@@ -46,6 +47,7 @@ class Commit:
     after     path -> content in the commit, None where it deleted the file
     kinds     path -> what the file is to a bug
     odd       paths that are links, submodules or the like: as they are after the commit
+    names     what counts as a test in the project of today
     """
 
     sha: str
@@ -56,6 +58,7 @@ class Commit:
     after: Mapping[str, FileChange]
     kinds: Mapping[str, Kind]
     odd: tuple[str, ...]
+    names: TestNames = USUAL_NAMES
 
     def of_kind(self, kind: Kind) -> list[str]:
         """The touched files of one kind."""
@@ -135,6 +138,7 @@ def read_commit(prepared: PreparedRepo, sha: str, base: str = "") -> Commit:
             else FileChange(content=blobs[blob], executable=mode == _PLAIN[1])
             for mode, blob in zip(record.modes, record.blobs, strict=True)
         )
+    names = test_names(prepared.environment.tree)
     changed = [path for path in after if before[path] != after[path]]
     messages = _messages(history, parent, full)
     return Commit(
@@ -144,8 +148,9 @@ def read_commit(prepared: PreparedRepo, sha: str, base: str = "") -> Commit:
         message="\n\n".join(messages),
         before={path: before[path] for path in changed},
         after={path: after[path] for path in changed},
-        kinds=kinds_of(changed),
+        kinds=kinds_of(changed, names),
         odd=tuple(odd),
+        names=names,
     )
 
 

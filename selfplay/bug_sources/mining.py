@@ -22,7 +22,7 @@ from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.bugs.test_runs.scripts import parser_source
 from selfplay.bugs.validation.validate import validate
 from selfplay.config import MiningLimits
-from selfplay.errors import PatchError, RepoError
+from selfplay.errors import InfrastructureError, PatchError, RepoError
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.sandbox.base import Environment
 from selfplay.types import (
@@ -134,7 +134,7 @@ def test_modules(commit: Commit) -> list[str]:
     return [
         path
         for path in commit.of_kind("test")
-        if commit.after[path].content is not None and is_test_module(path)
+        if commit.after[path].content is not None and is_test_module(path, commit.names)
     ]
 
 
@@ -176,6 +176,8 @@ class _Trial:
             failed = _failed(report)
             if failed is None:
                 break
+            if failed.status == "undecided":
+                raise InfrastructureError(failed.detail)
             changed = self._mended(candidate, failed, report)
             if changed is None:
                 raise Dropped(failed.reason, failed.detail)
@@ -230,11 +232,20 @@ class _Trial:
             if file is not None:
                 files = (*candidate.oracle.files, file)
                 return replace(candidate, oracle=replace(candidate.oracle, files=files))
-        if failed.name == "weakening" and report.fail_to_pass:
-            removed = weakening_layer(runner.environment.tree, sorted(report.fail_to_pass))
+        old_tests_refused = failed.reason.startswith("tests_") and failed.name != "script"
+        if failed.name == "weakening" or old_tests_refused:
+            failing = report.fail_to_pass or self._failing(candidate)
+            removed = weakening_layer(runner.environment.tree, sorted(failing))
             if removed and removed != candidate.weakening:
                 return replace(candidate, weakening=removed)
         return None
+
+    def _failing(self, candidate: _Candidate) -> list[str]:
+        """Tests of the oracle that do not pass with the bug."""
+        runner, limit = self._runner(candidate.reverted), self.limits.script_timeout_s
+        script, parser = candidate.oracle.script, parser_source("pytest")
+        table = runner.run(script, parser, candidate.bug, timeout_s=limit).table
+        return [test for test in candidate.oracle.passing if table.get(test) != "passed"]
 
     def _without_repairs(
         self, candidate: _Candidate

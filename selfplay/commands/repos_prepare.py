@@ -9,6 +9,7 @@ from typing import Any
 from selfplay.commands.compose import repos_dir, sandbox_pool
 from selfplay.commands.output import print_json, print_table, say
 from selfplay.config import RepoConfig, load_config
+from selfplay.repo.discovery.profile import RepoProfile
 from selfplay.repo.prepare import prepare
 from selfplay.repo.spec import list_specs, load_spec
 
@@ -31,29 +32,39 @@ def run(overrides: Sequence[str]) -> int:
             say(f"preparing {spec.name}")
             began = time.monotonic()
             prepared = prepare(spec, pool.sandbox, refresh=config.refresh)
-            rows.append(
-                {
-                    "repo": prepared.name,
-                    "runner": prepared.profile.runner,
-                    "test_files": len(prepared.profile.test_files),
-                    "tests": len(prepared.profile.tests),
-                    "excluded": len(prepared.profile.excluded),
-                    "left_out": prepared.profile.num_left_out(),
-                    "functions": len(prepared.functions),
-                    "seconds": round(time.monotonic() - began, 1),
-                    "settings": dict(prepared.profile.settings),
-                }
-            )
+            seconds = time.monotonic() - began
+            profile, num = prepared.profile, len(prepared.functions)
+            rows.append(row_of(prepared.name, profile, num_functions=num, seconds=seconds))
     if config.json:
         print_json(rows)
     else:
-        shown = [{key: _cell(value) for key, value in row.items()} for row in rows]
-        print_table("prepared repositories", list(shown[0]), [list(r.values()) for r in shown])
+        cells = [shown(row) for row in rows]
+        print_table("prepared repositories", list(cells[0]), [list(c.values()) for c in cells])
     return 0
 
 
-def _cell(value: Any) -> Any:
-    """Counts and settings as text; what is empty is not shown."""
-    if not isinstance(value, dict):
-        return value
-    return "\n".join(f"{key}: {found}" for key, found in value.items() if found)
+def row_of(
+    name: str, profile: RepoProfile, *, num_functions: int, seconds: float
+) -> dict[str, Any]:
+    """What is said of one repository. `left_out`: how many tests and broken files, by reason."""
+    return {
+        "repo": name,
+        "runner": profile.runner,
+        "test_files": len(profile.test_files),
+        "tests": len(profile.tests),
+        "excluded": len(profile.excluded),
+        "left_out": profile.num_left_out(),
+        "functions": num_functions,
+        "seconds": round(seconds, 1),
+        "settings": dict(profile.settings),
+    }
+
+
+def shown(row: dict[str, Any]) -> dict[str, Any]:
+    """The row for a table: counts and settings as text, without what is empty."""
+    return {
+        key: "\n".join(f"{name}: {found}" for name, found in value.items() if found)
+        if isinstance(value, dict)
+        else value
+        for key, value in row.items()
+    }

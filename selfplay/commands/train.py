@@ -7,18 +7,17 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from selfplay.commands.compose import (
     keep_originals,
-    make_rollout_context,
-    open_policy,
     open_trained,
     prepare_repos,
     sandbox_pool,
     scaffold_class,
 )
+from selfplay.commands.opening import make_controller, open_metrics, open_run
 from selfplay.commands.output import print_json, say
 from selfplay.commands.placing import placed
 from selfplay.commands.plan import dry_run
@@ -28,20 +27,13 @@ from selfplay.commands.watch import RunWatcher
 from selfplay.config import TrainConfig, load_config, to_yaml
 from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import read_suite
-from selfplay.curriculum.controller import Controller
-from selfplay.curriculum.curriculum import Curriculum, ReplayRule
 from selfplay.curriculum.evaluation import evaluate
 from selfplay.curriculum.scaffold import RolloutContext, Sampling
-from selfplay.curriculum.step import StepRules
-from selfplay.curriculum.targets import RepoTargets, TaskSampler
 from selfplay.errors import UserError
 from selfplay.export.sources import keep_sources
-from selfplay.learning import Learner, Restored
-from selfplay.repo.prepare import PreparedRepo
-from selfplay.roles.rewards import make_injector_reward, make_solver_reward
+from selfplay.learning import Learner
 from selfplay.run_dir import RunDir
-from selfplay.run_dir.metrics import MetricsLog, check_metrics
-from selfplay.sandbox.pool import SandboxPool
+from selfplay.run_dir.metrics import check_metrics
 from selfplay.seeds import derive_rng
 from selfplay.types import SolveTask
 
@@ -53,17 +45,6 @@ keys: experiment=NAME (conf/experiment/), name=RUN, steps=N, seed=N, resume=auto
 The run is written to runs/<name>/; the same command continues it after any interruption.
 Training on several GPUs or processes: torchrun --nproc-per-node N -m selfplay train ...
 """
-
-
-@dataclass(frozen=True, kw_only=True)
-class Opened:
-    """The pieces of a run, once everything could be opened; `trained` names its repositories."""
-
-    context: RolloutContext
-    learner: Learner | None
-    first_step: int
-    restored: Restored | None
-    trained: tuple[str, ...]
 
 
 def run(overrides: Sequence[str]) -> int:
@@ -154,99 +135,6 @@ def load_tasks(config: TrainConfig) -> tuple[list[SolveTask], list[str]]:
     suite = read_suite(Path(config.evaluation.suite))
     tasks = [task.solve_task for task in suite][: config.evaluation.num_tasks]
     return tasks, list(dict.fromkeys(task.repo for task in tasks))
-
-
-def open_run(
-    config: TrainConfig,
-    run_dir: RunDir,
-    repos: dict[str, PreparedRepo],
-    trained: tuple[str, ...],
-    pool: SandboxPool,
-    open_learner: Callable[[RunDir], Learner],
-) -> Opened:
-    """Policy, learner and context, restored from the newest whole checkpoint."""
-    learner: Learner | None = None
-    if config.learner.enabled:
-        learner = open_learner(run_dir)
-        policy, restored = learner.policy, learner.restore(run_dir)
-        first_step = restored.step + 1 if restored else 0
-    else:
-        policy, restored = open_policy(config.policy, config.scaffold), None
-        first_step = run_dir.next_step()
-    if first_step:
-        say(f"resuming {run_dir.path} at step {first_step}")
-    sampling = Sampling(
-        temperature=config.policy.temperature,
-        injector_temperature=config.injector.temperature,
-        top_p=config.policy.top_p,
-        max_new_tokens=config.policy.max_new_tokens,
-        seed=config.seed,
-    )
-    context = make_rollout_context(policy, repos, pool, config.scaffold, sampling)
-    return Opened(
-        context=context, learner=learner, first_step=first_step, restored=restored, trained=trained
-    )
-
-
-def open_metrics(config: TrainConfig, run_dir: RunDir, opened: Opened) -> MetricsLog:
-    """The log, with the row of the step that the run goes on from."""
-    metrics = MetricsLog(run_dir, config.metrics)
-    metrics.truncate_after(opened.first_step - 1)
-    if opened.restored:
-        metrics.ensure(opened.first_step - 1, opened.restored.metrics)
-    return metrics
-
-
-def make_controller(
-    config: TrainConfig,
-    run_dir: RunDir,
-    corpus: Corpus,
-    opened: Opened,
-    metrics: MetricsLog,
-    watcher: RunWatcher,
-) -> Controller:
-    """Curriculum and controller over the training repositories."""
-    context, shape = opened.context, config.curriculum
-    targets = {
-        name: RepoTargets(context.repo_contexts[name].prepared, config.scaffold)
-        for name in opened.trained
-    }
-    curriculum = Curriculum(
-        corpus=corpus,
-        folder=run_dir.path,
-        sampler=TaskSampler(
-            targets,
-            context.scaffold,
-            curriculum=shape,
-            injector=config.injector,
-            seed=config.seed,
-        ),
-        repo_contexts=context.repo_contexts,
-        replay=ReplayRule(
-            min_groups=shape.min_solve_groups, low=shape.replay_low, high=shape.replay_high
-        ),
-        higher_order=shape.higher_order,
-    )
-    rules = StepRules(
-        samples_per_task=shape.samples_per_seed,
-        group_size=shape.group_size,
-        injector_reward=make_injector_reward(config.reward),
-        solver_reward=make_solver_reward(config.reward),
-        role_weights={
-            "injector": config.learner.injector_weight,
-            "solver": config.learner.solver_weight,
-        },
-    )
-    return Controller(
-        run_dir=run_dir,
-        curriculum=curriculum,
-        context=context,
-        rules=rules,
-        learner=opened.learner,
-        metrics=metrics,
-        watcher=watcher,
-        max_idle_steps=shape.max_idle_steps,
-    )
 
 
 def evaluated(

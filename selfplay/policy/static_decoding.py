@@ -22,7 +22,7 @@ from selfplay.errors import PolicyError
 from selfplay.modeling.attention import hidden_states
 from selfplay.modeling.devices import device_of
 from selfplay.policy.sampling import draw_static
-from selfplay.sampling import SampleRequest
+from selfplay.sampling import SampleRequest, end_of
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,6 @@ class StaticSampler:
         self._states: dict[Shape, _State] = {}
         self._arena: torch.Tensor | None = None
         self._records = self._device.type == "cuda"
-        self._pool = torch.cuda.graph_pool_handle() if self._records else None
 
     def sample(
         self,
@@ -160,7 +159,7 @@ class StaticSampler:
         max_steps = max(request.max_new_tokens for request in asked)
         cells = [g * shape.cells + c for g, num in enumerate(num_rows) for c in range(num)]
         state = self._open(shape)
-        state.load(list(map(len, prompts)), cells, asked, seed)
+        state.load(list(map(len, prompts)), cells, asked, seed, self._end)
         states = self._prefill(state, prompts)
         self._note(state, states.repeat_interleave(shape.cells, dim=0))
         for step in range(1, max_steps):
@@ -229,7 +228,7 @@ class StaticSampler:
         state.logprobs.index_copy_(1, state.count, logprob.unsqueeze(1))
         state.sound.logical_and_((torch.isfinite(logprob) | ~state.alive).all())
         state.count.add_(1)
-        state.alive.logical_and_((drawn != self._end) & (state.limit > state.count))
+        state.alive.logical_and_((drawn != state.end) & (state.limit > state.count))
         state.newest.copy_(drawn)
         state.position.add_(1)
 
@@ -247,7 +246,7 @@ class StaticSampler:
             if not self._records:
                 continue
             try:
-                state.steps[reach] = _recorded(step, state, self._pool)
+                state.steps[reach] = _recorded(step, state)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
@@ -279,18 +278,26 @@ class _State:
         self.uniform = torch.zeros(shape.steps, rows, 2, dtype=torch.float64, device=device)
         self.tokens = torch.zeros(rows, shape.steps, dtype=torch.long, device=device)
         self.logprobs = torch.zeros(rows, shape.steps, device=device)
+        self.end = torch.zeros(rows, dtype=torch.long, device=device)
         self.load([], [], [], 0)
 
     def load(
-        self, lengths: list[int], cells: list[int], asked: Sequence[SampleRequest], seed: int
+        self,
+        lengths: list[int],
+        cells: list[int],
+        asked: Sequence[SampleRequest],
+        seed: int,
+        end_of_turn_id: int = 0,
     ) -> None:
         """Begin a batch of rows in these cells of the grid; idle cells draw from the first prompt
         and are seen by nobody."""
         shape, rows = self.shape, self.shape.rows
         temperature, top_p, limit = [1.0] * rows, [1.0] * rows, [0] * rows
+        end = [end_of_turn_id] * rows
         for cell, request in zip(cells, asked, strict=True):
             temperature[cell], top_p[cell] = float(request.temperature), float(request.top_p)
             limit[cell] = request.max_new_tokens
+            end[cell] = end_of(request, end_of_turn_id)
         whole = [*lengths, *[1] * (shape.groups - len(lengths))]
         self.keys.zero_()  # what is masked must be finite
         self.values.zero_()
@@ -298,6 +305,7 @@ class _State:
         _write(self.column, range(shape.width, shape.width + shape.cells))
         _write(self.position, [length - 1 for length in whole for _ in range(shape.cells)])
         _write(self.limit, limit)
+        _write(self.end, end)
         _write(self.alive, [number > 0 for number in limit])
         _write(self.greedy, [value == 0 for value in temperature])
         _write(self.divisor, [value or 1.0 for value in temperature])
@@ -317,11 +325,8 @@ class _State:
         return bool(self.alive.any())
 
 
-def _recorded(step: Any, state: _State, pool: Any) -> Any:
-    """A CUDA graph of `step`, which leaves its traces in the state: it is loaded anew later.
-
-    All graphs share the memory of `pool` for what they compute in passing: they run one by one.
-    """
+def _recorded(step: Any, state: _State) -> Any:
+    """A CUDA graph of `step`, which leaves its traces in the state: it is loaded anew later."""
     state.load([], [], [], 0)
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
@@ -330,7 +335,7 @@ def _recorded(step: Any, state: _State, pool: Any) -> Any:
             step()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
+    with torch.cuda.graph(graph):
         step()
     return graph.replay
 

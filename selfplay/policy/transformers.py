@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 
-from selfplay.agent.encoder import TextEncoder
 from selfplay.agent.renderer import TemplateRenderer
+from selfplay.agent.template import ChatTemplate
 from selfplay.errors import PolicyError, UserError
 from selfplay.modeling.attention import hidden_states, use_plans
 from selfplay.modeling.devices import device_of, memory_boundary
 from selfplay.policy.decoding import prefill
 from selfplay.policy.sampling import draw_tokens
 from selfplay.policy.static_decoding import StaticSampler
-from selfplay.sampling import SampleRequest, Tokenizer
+from selfplay.sampling import SampleRequest, Tokenizer, end_of
 from selfplay.thinking import MARKS
 from selfplay.types import Completion
 
@@ -29,32 +29,28 @@ _MAX_GROUP_ROWS = 16
 
 
 class HFTokenizer:
-    """A transformers tokenizer with a chat template; text never turns into special tokens."""
+    """A transformers tokenizer with a chat template; text never turns into special tokens.
+
+    `end_of_turn`: the token's text, where the template has it; else found in the template.
+    """
 
     def __init__(self, tokenizer: Any, end_of_turn: str = "<|im_end|>") -> None:
         self._tokenizer = tokenizer
-        self._encoder = TextEncoder(tokenizer)
+        self._template = ChatTemplate(tokenizer)
+        self._encoder = self._template.encoder
         self._special = set(tokenizer.all_special_tokens)
         self._keeps_marks = bool(self._special & MARKS)
-        if not tokenizer.chat_template:
+        chat = self._template.chat("system probe", "user probe")
+        shown = self._template.text(chat)
+        token: str | None = end_of_turn
+        if end_of_turn not in shown or end_of_turn not in tokenizer.get_vocab():
+            token = self._template.end_of_answer(chat)
+        if token is None or "system probe" not in shown or "user probe" not in shown:
             raise UserError(
-                f"{tokenizer.name_or_path}: the tokenizer has no chat template; "
-                "use an instruction-tuned model"
+                f"{tokenizer.name_or_path}: its chat template drops what is said or ends no turn "
+                "with a special token; use another instruction-tuned model"
             )
-        vocabulary = tokenizer.get_vocab()
-        token = end_of_turn if end_of_turn in vocabulary else tokenizer.eos_token
-        if token not in vocabulary:
-            raise UserError(
-                f"{tokenizer.name_or_path}: no end-of-turn token ({end_of_turn} or eos); "
-                "use a model with a ChatML-like template"
-            )
-        self.end_of_turn_id: int = vocabulary[token]
-        probe = self._template("system probe", "user probe")
-        if token not in probe or "system probe" not in probe or "user probe" not in probe:
-            raise UserError(
-                f"{tokenizer.name_or_path}: its chat template drops the system message or does "
-                f"not end turns with {token}; use a model with a ChatML-like template"
-            )
+        self.end_of_turn_id: int = self._template.id_of(token)
 
     @classmethod
     def load(cls, directory: Path) -> HFTokenizer:
@@ -71,7 +67,7 @@ class HFTokenizer:
         """Ids of the conversation up to where the answer begins."""
         if any(token in system or token in user for token in self._special):
             return self._render_apart(system, user)
-        return self._encoder.markup(self._template(system, user))
+        return self._encoder.markup(self._template.text(self._template.chat(system, user)))
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of plain text; spellings of special tokens stay plain text."""
@@ -90,18 +86,10 @@ class HFTokenizer:
         assert isinstance(text, str)
         return text
 
-    def _template(self, system: str, user: str) -> str:
-        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-        text = self._tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False
-        )
-        assert isinstance(text, str)
-        return text
-
     def _render_apart(self, system: str, user: str) -> tuple[int, ...]:
         """The messages contain spellings of special tokens: encode them apart from the template."""
         marks = {"\x00system\x00": system, "\x00user\x00": user}
-        rest = self._template(*marks)
+        rest = self._template.text(self._template.chat(*marks))
         ids: list[int] = []
         for mark, content in marks.items():
             before, rest = rest.split(mark, 1)
@@ -181,7 +169,7 @@ class TransformersPolicy:
         decode = self._decode if self._static is None else self._static.sample
         tokens, logprobs = decode(prompts, num_rows, asked, _batch_seed(asked, rows))
         return {
-            row: self._completion(ids, values, request.max_new_tokens)
+            row: self._completion(request, ids, values)
             for row, ids, values, request in zip(rows, tokens, logprobs, asked, strict=True)
         }
 
@@ -200,6 +188,9 @@ class TransformersPolicy:
         temperature = torch.tensor([float(r.temperature) for r in asked], device=device)
         top_p = torch.tensor([float(request.top_p) for request in asked], device=device)
         length = torch.tensor([len(request.prompt_ids) for request in asked], device=device)
+        ends = torch.tensor(
+            [end_of(r, self.tokenizer.end_of_turn_id) for r in asked], device=device
+        )
         max_steps = max(limits)
         plan, states = prefill(self.model, prompts, num_rows, max_steps)
         tokens = torch.zeros(len(asked), max_steps, dtype=torch.long, device=device)
@@ -213,7 +204,7 @@ class TransformersPolicy:
             if not bool(torch.isfinite(logprob).all()):
                 raise PolicyError("the model's logits are not finite; are the weights sound?")
             tokens[active, step], logprobs[active, step] = drawn, logprob
-            alive = (drawn != self.tokenizer.end_of_turn_id) & (limit[active] > step + 1)
+            alive = (drawn != ends[active]) & (limit[active] > step + 1)
             if not bool(alive.any()):
                 break
             if not bool(alive.all()):
@@ -224,10 +215,13 @@ class TransformersPolicy:
             plan.step += 1
         return tokens.tolist(), logprobs.tolist()
 
-    def _completion(self, tokens: list[int], logprobs: list[float], limit: int) -> Completion:
-        ids = tokens[:limit]
-        stopped = self.tokenizer.end_of_turn_id in ids
-        num = ids.index(self.tokenizer.end_of_turn_id) + 1 if stopped else limit
+    def _completion(
+        self, request: SampleRequest, tokens: list[int], logprobs: list[float]
+    ) -> Completion:
+        end = end_of(request, self.tokenizer.end_of_turn_id)
+        ids = tokens[: request.max_new_tokens]
+        stopped = end in ids
+        num = ids.index(end) + 1 if stopped else request.max_new_tokens
         return Completion(
             token_ids=tuple(ids[:num]),
             logprobs=tuple(logprobs[:num]),

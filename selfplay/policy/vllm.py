@@ -26,7 +26,7 @@ from selfplay.policy.http import Refused
 from selfplay.policy.vllm_backend import Backend
 from selfplay.policy.vllm_client import Answer
 from selfplay.policy.vllm_server import Launch, ServerProcess, find_python
-from selfplay.sampling import SampleRequest, Tokenizer
+from selfplay.sampling import SampleRequest, Tokenizer, end_of
 from selfplay.types import Completion
 
 log = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ class VLLMPolicy:
             answers = backend.generate(
                 request,
                 max_tokens=min(request.max_new_tokens, room),
-                end_of_turn_id=self._tokenizer.end_of_turn_id,
+                end_of_turn_id=end_of(request, self._tokenizer.end_of_turn_id),
             )
         finally:
             with self._choosing:

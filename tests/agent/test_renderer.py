@@ -221,12 +221,123 @@ def test_templates_that_forget_are_not_grown() -> None:
     [
         ("{{ raise_exception('no system') }}", "no system"),
         ("{{ messages[0].content }}: {{ messages[-1].content }}", "special token"),
-        (QWEN.replace("<tool_call>\n{{ call.function | tojson }}", "[CALL]"), "not known"),
     ],
 )
 def test_templates_that_cannot_be_used(template: str, problem: str) -> None:
     with pytest.raises(UserError, match=problem):
         TemplateRenderer(load(template))
+
+
+THINKS = QWEN.replace(
+    "<|im_start|>{{ message.role }}\n{{ message.content }}",
+    '<|im_start|>{{ message.role }}\n{% if message.role == "assistant" and loop.last %}<think>\n\n'
+    "</think>\n\n{% endif %}{{ message.content }}",
+)
+"""As Qwen3 has it: an empty thought is added to the last answer."""
+XML = QWEN.replace(
+    "{{ call.function | tojson }}",
+    "<function={{ call.function.name }}>\n{% for k, v in call.function.arguments.items() %}"
+    "<parameter={{ k }}>\n{{ v }}\n</parameter>\n{% endfor %}</function>",
+)
+OPENS = XML.replace(
+    "{%- if add_generation_prompt %}<|im_start|>assistant\n",
+    "{%- if add_generation_prompt %}<|im_start|>assistant\n<think>\n",
+)
+NO_SYSTEM = """{%- for m in messages %}{%- if m.role == "system" %}
+{{ raise_exception("System role not supported") }}{% endif %}<|im_start|>{{ m.role }}
+{{ m.content }}<|im_end|>
+{%- endfor %}{%- if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+LAST_SYSTEM = """{%- for m in messages if m.role != "system" %}<|im_start|>{{ m.role }}
+{% if loop.last and messages[0].role == "system" %}{{ messages[0].content }}
+{% endif %}{{ m.content }}<|im_end|>
+{%- endfor %}{%- if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+"""As Mistral had it: the system's text stands in the last message."""
+NO_END = """{%- if tools %}<|system|>{{ tools | tojson }}{% endif %}{%- for m in messages %}
+{%- if m.role == "tool" %}<|observation|>
+<tool_response>{{ m.content }}</tool_response>
+{%- else %}<|{{ m.role }}|>
+{{ m.content }}{% for c in m.tool_calls or [] %}<tool_call>{{ c.function.name }}
+{% for k, v in c.function.arguments.items() %}<arg_key>{{ k }}</arg_key>
+<arg_value>{{ v }}</arg_value>
+{% endfor %}</tool_call>{% endfor %}{% endif %}{%- endfor %}
+{%- if add_generation_prompt %}<|assistant|>{% endif %}"""
+"""As GLM has it: what ends a turn is the beginning of the next one."""
+CHANNELS = """{%- for m in messages %}{%- if m.role == "tool" %}
+{{- "<|start|>functions." + m.name + " to=assistant<|channel|>commentary<|message|>" }}
+{{- m.content | tojson + "<|end|>" }}{%- elif m.tool_calls %}{% set f = m.tool_calls[0].function %}
+{{- "<|start|>assistant to=functions." + f.name + "<|channel|>commentary json<|message|>" }}
+{{- f.arguments | tojson + "<|call|>" }}{%- elif m.role == "assistant" %}
+{{- "<|start|>assistant<|channel|>final<|message|>" + m.content }}
+{{- "<|return|>" if loop.last and not add_generation_prompt else "<|end|>" }}{%- else %}
+{{- "<|start|>" + m.role + "<|message|>" + m.content + "<|end|>" }}
+{%- if loop.first and tools %}{{- "<|start|>developer<|message|>" + (tools | tojson) }}
+{{- "<|end|>" }}{% endif %}{% endif %}{%- endfor %}
+{%- if add_generation_prompt %}{{- "<|start|>assistant" }}{% endif %}"""
+"""As gpt-oss has it: calls, texts and earlier texts end with three different tokens."""
+MARKS = [
+    "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>", "<|start|>", "<|end|>",
+    "<|message|>", "<|channel|>", "<|call|>", "<|return|>",
+]  # fmt: skip
+XML_CALL = (
+    "<tool_call>\n<function=bash>\n<parameter=command>\nls\n</parameter>\n</function>\n</tool_call>"
+)
+TAGGED_CALL = '<tool_call>\n{"name": "bash", "arguments": {"command": "ls"}}\n</tool_call>'
+GLM_CALL = "<tool_call>bash\n<arg_key>command</arg_key>\n<arg_value>ls</arg_value>\n</tool_call>"
+HABITS = {  # template, how a call is written, the token behind it, how the reply is written
+    "adds a thought": (THINKS, f"<think>\nhm\n</think>\n\n{TAGGED_CALL}", "<|im_end|>",
+                       "<tool_response>\nout\n</tool_response>"),
+    "xml": (XML, XML_CALL, "<|im_end|>", "<tool_response>\nout\n</tool_response>"),
+    "opens a thought": (OPENS, f"hm\n</think>\n\n{XML_CALL}", "<|im_end|>",
+                        "<|im_start|>assistant\n<think>\n"),
+    "no system": (NO_SYSTEM, "```bash\nls\n```", "<|im_end|>", "<|im_start|>user\nout<|im_end|>"),
+    "system last": (LAST_SYSTEM, "```bash\nls\n```", "<|im_end|>",
+                    "<|im_start|>user\nout<|im_end|>"),
+    "no end": (NO_END, f"<think>hm</think>{GLM_CALL}", "<|observation|>",
+               "<tool_response>out</tool_response><|assistant|>"),
+    "channels": (CHANNELS, "<|channel|>analysis<|message|>hm<|end|><|start|>assistant to=functions."
+                 'bash<|channel|>commentary json<|message|>{"command": "ls"}', "<|call|>",
+                 '<|start|>functions.bash to=assistant<|channel|>commentary<|message|>"out"'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("habit", HABITS)
+def test_habits_of_templates(habit: str) -> None:
+    """Exact extension, the call read behind the thoughts, the reply as the template has it."""
+    from selfplay.policy.transformers import HFTokenizer
+
+    template, call, end, reply = HABITS[habit]
+    tokenizer = load(template, MARKS)
+    renderer = TemplateRenderer(tokenizer)
+    assert tokenizer.convert_ids_to_tokens(renderer.end_of_turn_id) == end
+    prompt = renderer.render("Be terse.", "Mend it.", TOOLS)
+    text = tokenizer.decode(prompt)
+    assert "Be terse." in text and "runs a command" in text
+    for _ in range(3):
+        completion = (*plain_ids(tokenizer, call), renderer.end_of_turn_id)
+        got = renderer.parse(completion)
+        assert isinstance(got, ToolCall) and got.arguments == {"command": "ls"}
+        grown = renderer.bridge(prompt, completion, "out")
+        assert grown[: len(prompt) + len(completion)] == prompt + completion
+        assert reply in tokenizer.decode(grown[len(prompt) + len(completion) :])
+        prompt = grown
+    wild = renderer.parse(plain_ids(tokenizer, "<think>\n```bash\nrm -rf build\n```"))
+    assert isinstance(wild, BadCall)
+    compact = HFTokenizer(tokenizer)
+    shown = tokenizer.decode(compact.render("Be terse.", "Mend it."))
+    assert "Be terse." in shown and "Mend it." in shown
+    assert compact.end_of_turn_id == tokenizer.convert_tokens_to_ids(
+        {"channels": "<|return|>", "no end": "<|user|>"}.get(habit, "<|im_end|>")
+    )
+
+
+def test_calls_that_cannot_be_read_back_are_fenced() -> None:
+    odd = QWEN.replace("<tool_call>\n{{ call.function | tojson }}", "[CALL]")
+    renderer = TemplateRenderer(load(odd))
+    assert isinstance(renderer.calls, FencedCalls)
+    grown = renderer.bridge(renderer.render("s", "u", TOOLS), (900,), "out")
+    assert "<|im_start|>user\nout" in load().decode(grown)
 
 
 def test_a_model_without_template() -> None:

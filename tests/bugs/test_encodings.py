@@ -70,3 +70,12 @@ def test_weakened_tests_keep_their_bytes(raw: bytes, tmp_path: Path) -> None:
     layer = weakening_layer(tmp_path, ["test_a.py::test_x"])
     content = layer["test_a.py"].content or b""
     assert content.rstrip() == raw.rstrip() and b"test_x" not in content
+
+
+def test_a_text_of_doctests_is_emptied(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/use.rst").write_text(">>> 1 + 1\n2\n", encoding="utf-8")
+    (tmp_path / "test_a.py").write_text("def test_x():\n    pass\n", encoding="utf-8")
+    tests = ["docs/use.rst::use.rst", "gone.rst::gone.rst", "test_a.py::test_a.helper"]
+    layer = weakening_layer(tmp_path, tests)
+    assert layer == {"docs/use.rst": FileChange(content=b"")}

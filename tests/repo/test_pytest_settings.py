@@ -71,6 +71,8 @@ def test_the_file_that_pytest_takes(
         ("--junitxml=r.xml --html r.html --randomly-seed=1 --timeout=9 --reruns 2", []),
         ("-xvs --tb short --runslow tests", ["--runslow"]),
         ("--runslow -- src", ["--runslow"]),
+        ("--cov acme --cov-report term-missing --verbose", []),
+        ("-p no:cacheprovider -p no:randomly --no-cov", ["-pno:randomly"]),
     ],
 )  # fmt: skip
 def test_options_that_hold(words: str, kept: list[str]) -> None:
@@ -136,6 +138,7 @@ def run_as_artifact(environment: Environment, sandbox: Sandbox, found: RepoProfi
 
 
 INI = "[pytest]\naddopts = {}\n"
+CACHE = "def pytest_configure(config):\n    config.cache.set('a/b', 1)\n"
 PROJECTS: dict[str, tuple[dict[str, str], set[str], str]] = {
     "pytest.ini in the folder of the tests": (
         {"tests/pytest.ini": INI.format("-ra"), "tests/test_calc.py": TEST},
@@ -159,6 +162,16 @@ PROJECTS: dict[str, tuple[dict[str, str], set[str], str]] = {
         },
         {"tests/unit/test_calc.py::test_add", "tests/web/test_calc.py::test_add"},
         "--import-mode=importlib",
+    ),
+    "two test files of one name, without a word on it": (
+        {"tests/unit/test_calc.py": TEST, "tests/web/test_calc.py": TEST},
+        {"tests/unit/test_calc.py::test_add", "tests/web/test_calc.py::test_add"},
+        "--import-mode=importlib",
+    ),
+    "a conftest that uses pytest's cache": (
+        {"tests/test_calc.py": TEST, "conftest.py": CACHE},
+        {"tests/test_calc.py::test_add"},
+        "",
     ),
     "a plugin by -p, an option of the project's own, one of a plugin that is not there": (
         {
@@ -193,3 +206,36 @@ def test_projects(
     assert found.settings["kept"] == kept
     assert run_as_artifact(environment, sandbox, found) == tests
     assert RepoProfile.from_json(found.to_json()) == found
+
+
+UNSTEADY = """
+import pytest
+from acme.calc import add
+
+
+class Thing:
+    pass
+
+
+@pytest.mark.parametrize("x", [Thing()], ids=str)
+def test_address(x):
+    assert add(1, 1) == 2
+
+
+@pytest.mark.parametrize("name", {"kate", "john", "paul", "mary"})
+def test_any_order(name):
+    assert add(name, "") == name
+"""
+
+
+@pytest.mark.slow
+def test_ids_that_change_from_run_to_run(
+    make_environment: MakeEnvironment, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    files = {"acme/__init__.py": "", "acme/calc.py": CALC, "tests/test_calc.py": UNSTEADY}
+    environment = make_environment(files)
+    found = discover(environment, sandbox, tmp_path / "pyc")
+    names = ("kate", "john", "paul", "mary")
+    assert set(found.tests) == {f"tests/test_calc.py::test_any_order[{name}]" for name in names}
+    assert found.num_left_out() == {"flaky": 1}
+    assert set(found.tests) < run_as_artifact(environment, sandbox, found)

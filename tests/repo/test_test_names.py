@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from selfplay.bug_sources.commit_files import is_test_module, kinds_of
 from selfplay.bugs.patches.paths import is_source_path, is_test_path
 from selfplay.repo.discovery.discover import profile_of
 from selfplay.repo.discovery.test_names import USUAL_NAMES, test_names
@@ -35,6 +36,9 @@ def test_names_of_the_projects_own(tmp_path: Path) -> None:
     assert not is_source_path("qa/helper.py", names=names)
     assert is_source_path("acme/calc.py", names=names) and is_source_path("qa/helper.py")
     assert [path for path in tests if USUAL_NAMES(path)] == ["tests/any.py"]
+    kinds = kinds_of(["acme/calc.py", "acme/calc_spec.py", "qa/helper.py"], names)
+    assert list(kinds.values()) == ["source", "test", "test"]
+    assert is_test_module("qa/check_a.py", names) and not is_test_module("qa/helper.py", names)
 
 
 @pytest.mark.parametrize(

@@ -96,11 +96,16 @@ def reverse_hunks(patch: str) -> tuple[tuple[str, str], ...]:
 
 def check_path(path: str) -> str:
     """`path` when it is a plain relative POSIX path inside the tree, else `PatchError`."""
-    parts = path.split("/")
-    if not path or path.startswith("/") or any(p in ("", ".", "..") for p in parts):
-        raise PatchError(f"path {path!r}: must be relative and stay inside the repository")
-    if any(part.lower().rstrip(" .") in _REFUSED for part in parts) or "\0" in path:
+    if any(part.lower().rstrip(" .") in _REFUSED for part in inside_tree(path).split("/")):
         raise PatchError(f"path {path!r}: git's own files must not be changed")
+    return path
+
+
+def inside_tree(path: str) -> str:
+    """`path` when it is relative and stays inside the tree, as a file that is read may be."""
+    parts = path.split("/")
+    if path.startswith("/") or any(p in ("", ".", "..") for p in parts) or "\0" in path:
+        raise PatchError(f"path {path!r}: must be relative and stay inside the repository")
     return path
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from selfplay.bugs.patches.diffs import (
     check_patch,
     check_path,
+    inside_tree,
     parse_patch,
     reverse_patch,
     touched_files,
@@ -45,7 +46,7 @@ def file_state(tree: Path, layer: Layer, path: str) -> FileChange:
     """
     if path in layer:
         return layer[path]
-    check_path(path)
+    inside_tree(path)
     file = tree
     for part in path.split("/"):
         file = file / part

@@ -5,23 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from selfplay.bugs.patches.layers import read_file
 from selfplay.bugs.test_edits.python import Found, edit_tests, indentation, line_ending, span
 from selfplay.bugs.test_edits.tap import tap_file, without_tests
-from selfplay.types import Layer
+from selfplay.types import FileChange, Layer
 
 
 def weakening_layer(tree: Path, test_ids: Iterable[str]) -> Layer:
     """The original tree's test files without these tests.
 
     All parameters of a test go with its function; an emptied block gets `pass`; an inherited test
-    is shadowed by `name = None` in its class. Ids that no Python function stands behind (doctests,
-    generated tests) stay: the weakening check of the validation counts what is left. Tests that
-    print TAP are taken out by `without_tests`.
+    is shadowed by `name = None` in its class. A text that is one doctest is emptied. Ids
+    that no Python function stands behind (doctests in code, generated tests) stay: the weakening
+    check of the validation counts what is left. Tests that print TAP are taken out by
+    `without_tests`.
     """
     tests = list(test_ids)
     tap = [test for test in tests if tap_file(test) is not None]
     python = [test for test in tests if tap_file(test) is None]
-    return {**edit_tests(tree, {}, python, _remove), **without_tests(tree, tap)}
+    return {
+        **edit_tests(tree, {}, python, _remove),
+        **without_tests(tree, tap),
+        **{text: FileChange(content=b"") for text in _texts(tree, python)},
+    }
+
+
+def _texts(tree: Path, tests: Iterable[str]) -> list[str]:
+    """Files of doctests that are text: `README.rst::README.rst`."""
+    paths = dict.fromkeys(test.partition("::")[0] for test in tests if "::" in test)
+    return [path for path in paths if not path.endswith(".py") and read_file(tree, {}, path)]
 
 
 def _remove(lines: list[str], found: list[Found]) -> None:

@@ -24,12 +24,13 @@ _PYTEST = """\
 #!/bin/sh
 # Oracle tests with verbose output; with JUNIT_XML set, results are also written there.
 set -f
-exec python -m pytest -v -rpfE --tb=short --color=no -p no:cacheprovider -p no:randomly \\
+exec python -m pytest -v -rpfE --tb=short --color=no -o cache_dir=/tmp/.cache -p no:randomly \\
   -o addopts= -o log_cli=false -o console_output_style=classic --continue-on-collection-errors \\
   --rootdir=. ${JUNIT_XML:+"--junitxml=$JUNIT_XML"} \\
   --"""
 """What holds of a project's own addopts comes in PYTEST_ADDOPTS (docs/repositories.md)."""
-_PYTEST_HEADS = (_PYTEST, _PYTEST.replace("--rootdir=. ", ""))
+_NO_CACHE = _PYTEST.replace("-o cache_dir=/tmp/.cache", "-p no:cacheprovider")
+_PYTEST_HEADS = (_PYTEST, _NO_CACHE, _NO_CACHE.replace("--rootdir=. ", ""))
 """As it is written now, and as earlier versions wrote it: their artifacts stay what they were."""
 _UNITTEST = """\
 #!/bin/sh

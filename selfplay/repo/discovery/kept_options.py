@@ -38,7 +38,7 @@ _VALUE_KEPT = re.compile(
     "|doctest-encoding|pythonwarnings|override-ini|asyncio-mode|ds|dc|log-format|log-date-format)"
 )
 _PLUGINS = re.compile(
-    r"no:(terminal|terminalreporter|junitxml|main|runner|python|reports|skipping)"
+    r"no:(cacheprovider|terminal|terminalreporter|junitxml|main|runner|python|reports|skipping)"
     r"|(pytest_?)?(cov|xdist|randomly|random_order|reverse|sugar|rerunfailures|repeat|timeout"
     r"|retry|html|testmon|instafail|pretty|rich|reportlog|metadata)(\..*)?"
 )

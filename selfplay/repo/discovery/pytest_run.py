@@ -19,10 +19,10 @@ TIMEOUT_S = 900.0
 TEST_TIMEOUT_S = 120
 MAX_LEFT_OUT = 8
 """Tests that may end a whole run (crash, hang, interrupt) before the repository is given up."""
-PYTEST = ("python", "-m", "pytest", "-q", "-p", "selfplay_probe", "-p", "no:cacheprovider")
+PYTEST = ("python", "-m", "pytest", "-q", "-p", "selfplay_probe")
 OPTIONS = (
     *("--rootdir=.", "--continue-on-collection-errors", "-o", "addopts="),
-    *("--tb=short", "--color=no"),
+    *("-o", "cache_dir=/tmp/.cache", "--tb=short", "--color=no"),
 )
 ENDED = {0, 1, 5}
 """pytest's exit codes of a run that came to its end: passed, failed, nothing collected."""

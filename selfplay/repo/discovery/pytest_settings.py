@@ -46,6 +46,11 @@ class PytestSettings:
         """The same behind the guard."""
         return replace(self, guard=True)
 
+    def by_path(self) -> PytestSettings:
+        """The same with test files imported by their path, not by the name of a module."""
+        kept = (word for word in self.kept if not word.startswith("--import-mode"))
+        return replace(self, kept=(*kept, "--import-mode=importlib"))
+
     def accepted(self, complaint: str) -> PytestSettings:
         """The same without options that pytest complains of; equal where it does of none."""
         return replace(self, kept=without_refused(self.kept, complaint))

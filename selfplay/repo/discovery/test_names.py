@@ -41,9 +41,12 @@ class TestNames:
             return True
         if any(pure.is_relative_to(place) for place in self.folders):
             return True
-        return any(
-            pure.is_relative_to(place) and _fits(path, pattern) for place, pattern in self.patterns
-        )
+        return self.is_module(path)
+
+    def is_module(self, path: str) -> bool:
+        """Whether a path fits one of the project's own patterns of test files."""
+        pure = PurePosixPath(path)
+        return any(pure.is_relative_to(at) and _fits(path, like) for at, like in self.patterns)
 
 
 USUAL_NAMES = TestNames()

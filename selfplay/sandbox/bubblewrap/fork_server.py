@@ -91,7 +91,7 @@ def rehearse() -> None:
     stdout, sys.stdout = sys.stdout, io.StringIO()
     try:
         os.chdir(folder)
-        options = ["-v", "-rA", "-p", "no:cacheprovider", "--junitxml", f"{folder}/junit.xml"]
+        options = ["-v", "-rA", "-o", "cache_dir=cache", "--junitxml", f"{folder}/junit.xml"]
         importlib.import_module("pytest").main([*options, str(test)])
     finally:
         sys.stdout = stdout
