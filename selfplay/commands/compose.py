@@ -63,10 +63,14 @@ def prepare_repos(
     """Prepare (or take from the cache) every named repository."""
     if not names:
         raise UserError("repos.train is empty; name repositories, e.g. repos.train=[toolz]")
+    specs = {name: load_spec(name, repos_dir(config)) for name in names}
+    for name, spec in specs.items():
+        other = next(n for n, s in specs.items() if s.name == spec.name)
+        if specs[other] != spec:
+            raise UserError(f"{other} and {name} are both called {spec.name}: rename one's folder")
     prepared = {}
-    for name in names:
+    for name, spec in specs.items():
         say(f"preparing {name}")
-        spec = load_spec(name, repos_dir(config))
         prepared[spec.name] = prepare(spec, pool.sandbox)
     return prepared
 
