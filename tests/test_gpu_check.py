@@ -9,14 +9,12 @@ import os
 import subprocess
 import sys
 import tempfile
-import tomllib
 import zipfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECK = ROOT / "scripts" / "gpu_check.py"
@@ -97,6 +95,17 @@ def test_what_takes_too_long_is_ended(tmp_path: Path) -> None:
     assert process.poll() is not None
 
 
+def test_what_a_package_needs_in_turn_is_carried_too(tmp_path: Path) -> None:
+    module = script("gpu_pack")
+    wheel = tmp_path / "some-1.0-py3-none-any.whl"
+    lines = ("Name: some", "Requires-Dist: Needed_Too>=1", 'Requires-Dist: x; extra == "more"',
+             'Requires-Dist: old; python_version < "3"', "",
+             "Requires-Dist: of-the-text")  # fmt: skip
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("some-1.0.dist-info/METADATA", "\n".join(lines))
+    assert module.names_of(module.needs_of(wheel)) == {"needed-too"}
+
+
 def test_git_is_carried_for_machines_without_it(tmp_path: Path) -> None:
     script("gpu_pack").copy_git(tmp_path / "git")
     for words in (["init", "-q", "."], ["status", "--short"]):
@@ -109,11 +118,3 @@ def test_git_is_carried_for_machines_without_it(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
     assert done.stdout == "?? git/\n"
-
-
-def test_whatever_selfplay_depends_on_is_carried_or_there() -> None:
-    """A dependency that is added must not be missing on the machine with the GPU."""
-    pack = script("gpu_pack")
-    document = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    needed = {Requirement(line).name for line in document["project"]["dependencies"]}
-    assert needed <= {*pack.WHEELS, *pack.PRESENT}
