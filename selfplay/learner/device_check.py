@@ -10,6 +10,7 @@ Every function runs on a CPU too and returns plain numbers; none of them is used
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ import torch
 from selfplay.config import TrainerConfig
 from selfplay.learner.lora import lora_layers
 from selfplay.learner.loss import LossStats, denominator, policy_loss
-from selfplay.learner.memory import ModelShape, StepShape, estimate
+from selfplay.learner.memory import ModelShape, StepShape, check_model, estimate
 from selfplay.learner.trainer import Trainer
 from selfplay.modeling.devices import choose_device
 from selfplay.modeling.model_files import load_model
@@ -79,7 +80,7 @@ def learner_rate(
     model: Path | Any,
     *,
     lora_rank: int = 16,
-    row_tokens: int = 8192,
+    row_tokens: int | None = None,
     prompt_tokens: int = 640,
     answer_tokens: int = 80,
     num_rows: int = 2,
@@ -90,7 +91,8 @@ def learner_rate(
     device: str = "auto",
 ) -> Json:
     """Training steps on random tokens, of a model directory or of a transformers configuration
-    (random weights), `num_rows` rows of `row_tokens` each; repeated for about `seconds`.
+    (random weights), `num_rows` rows of `row_tokens` each (None: as a run would take it); repeated
+    for about `seconds`.
 
     Operations counted: 2 for each parameter of a matrix product and token in the forward pass, 4
     in the backward pass (2 for an adapter: no gradient of the weights, its factors are not
@@ -107,7 +109,8 @@ def learner_rate(
         activation_checkpointing=checkpointing,
         compile=compiled,
     )
-    trainer = Trainer(loaded, config)
+    row_tokens = row_tokens or check_model(loaded, config, prompt_tokens + answer_tokens)
+    trainer = Trainer(loaded, dataclasses.replace(config, micro_batch_tokens=row_tokens))
     groups = num_rows * max(1, row_tokens // (prompt_tokens + 8 * answer_tokens))
     samples = random_samples(shape.vocabulary, groups, 8, prompt_tokens, answer_tokens)
     _peak_reset(target)
@@ -131,7 +134,7 @@ def learner_rate(
         "flops_per_s": flops / step_s,
         "matmul_share": flops / step_s / matmul_flops if matmul_flops else None,
         "peak_bytes": _peak(target),
-        "estimated_bytes": _estimated(shape, config, samples, target),
+        "estimated_bytes": _estimated(shape, trainer.config, samples, target),
     }
 
 
