@@ -33,12 +33,12 @@ from selfplay.cache import cache_root
 from selfplay.config import VLLMConfig
 from selfplay.curriculum.compact import trajectory
 from selfplay.errors import SelfplayError, UserError
-from selfplay.learner.mismatch import Mismatch, measure_mismatch
+from selfplay.learner.measures.mismatch import Mismatch, measure_mismatch
 from selfplay.learner.publish import save_hf
 from selfplay.modeling.model_files import load_model, resolve_model
 from selfplay.policy.transformers import HFTokenizer
-from selfplay.policy.vllm import VLLMPolicy, open_vllm
-from selfplay.policy.vllm_client import request_body
+from selfplay.policy.vllm.client import request_body
+from selfplay.policy.vllm.policy import VLLMPolicy, open_vllm
 from selfplay.sampling import SampleRequest
 from selfplay.types import Completion
 

@@ -98,7 +98,7 @@ def model(answer: Answer, name: str) -> None:
 
 def compare(answer: Answer, device: str) -> None:
     """Logits, log-probabilities and gradients against the CPU path, LoRA and full."""
-    from selfplay.learner.device_check import compare
+    from selfplay.learner.measures.device_check import compare
 
     answer.found = compare(Path(os.environ["GPU_CHECK_MODEL"]), device=device)
     answer.write()
@@ -106,7 +106,7 @@ def compare(answer: Answer, device: str) -> None:
 
 def throughput(answer: Answer, device: str) -> None:
     """What the device can do, then what learner and sampler make of it, small models first."""
-    from selfplay.learner.device_check import device_rates, learner_rate, sampling_rate
+    from selfplay.learner.measures.device_check import device_rates, learner_rate, sampling_rate
 
     rates = answer.add("rates", lambda: device_rates(device)) or {}
     flops, copied = rates.get("matmul_flops"), rates.get("copy_bytes")

@@ -15,7 +15,7 @@ from selfplay.commands.placing import placed, servers_of
 from selfplay.config import TrainConfig, VLLMConfig, load_config
 from selfplay.errors import UserError
 from selfplay.placement import GIB, find_gpus, place
-from selfplay.policy.vllm_server import Launch, ServerProcess
+from selfplay.policy.vllm.server import Launch, ServerProcess
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -33,7 +33,7 @@ from selfplay.sandbox.pool import SandboxPool
 from selfplay.sandbox.select import open_sandbox
 
 if TYPE_CHECKING:
-    from selfplay.learner.distributed import World
+    from selfplay.learner.ranks.distributed import World
 
 log = logging.getLogger(__name__)
 

@@ -75,7 +75,7 @@ def _shape(config: TrainConfig) -> tuple[Any, str]:
     """Shape of the model (`learner.memory.ModelShape`), or None and why it is not known."""
     if config.policy.engine in ("scripted", "openai") or not config.learner.enabled:
         return None, "nothing is trained"
-    from selfplay.learner.memory import ModelShape
+    from selfplay.learner.measures.memory import ModelShape
     from selfplay.modeling.model_files import empty_model, find_model
 
     path = find_model(config.policy.model, cache_place())
@@ -85,7 +85,7 @@ def _shape(config: TrainConfig) -> tuple[Any, str]:
 
 
 def _needed(config: TrainConfig, shape: Any, on_gpu: bool) -> Any:
-    from selfplay.learner.memory import CPU_ROW_TOKENS, GPU_ROW_TOKENS, StepShape, estimate
+    from selfplay.learner.measures.memory import CPU_ROW_TOKENS, GPU_ROW_TOKENS, StepShape, estimate
 
     learner, longest = config.learner, longest_sequence(config)
     derived = GPU_ROW_TOKENS if on_gpu else CPU_ROW_TOKENS

@@ -59,7 +59,7 @@ def run(overrides: Sequence[str]) -> int:
         return train(config, functools.partial(open_trained, here))
     if not config.learner.enabled:
         raise UserError("learner=none leaves nothing to share; start this run without torchrun")
-    from selfplay.learner.distributed import joined_world
+    from selfplay.learner.ranks.distributed import joined_world
 
     with joined_world() as world:
         if world.is_first:

@@ -24,10 +24,9 @@ from selfplay.config.learner import (
 )
 from selfplay.config.loading import GONE, find_conf_dir, load_config, read_config, to_yaml
 from selfplay.config.metrics import MetricsConfig
-from selfplay.config.policy import OpenAIConfig, PolicyConfig, VLLMConfig
+from selfplay.config.policy import OpenAIConfig, PolicyConfig, SplitConfig, VLLMConfig
 from selfplay.config.sandbox import ReposConfig, SandboxConfig
 from selfplay.config.scaffold import AgentConfig, AgentLimits, ScaffoldConfig
-from selfplay.config.split import SplitConfig
 
 __all__ = [
     "GONE",

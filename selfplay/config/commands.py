@@ -17,10 +17,9 @@ from selfplay.config.curriculum import (
 )
 from selfplay.config.learner import LearnerConfig, SupervisedConfig
 from selfplay.config.metrics import MetricsConfig
-from selfplay.config.policy import PolicyConfig
+from selfplay.config.policy import PolicyConfig, SplitConfig
 from selfplay.config.sandbox import ReposConfig, SandboxConfig
 from selfplay.config.scaffold import ScaffoldConfig
-from selfplay.config.split import SplitConfig
 from selfplay.errors import UserError
 from selfplay.types import Limits
 

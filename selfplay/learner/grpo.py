@@ -21,11 +21,11 @@ from selfplay.errors import UserError
 from selfplay.learner import checkpoint
 from selfplay.learner.advantages import staleness, training_samples
 from selfplay.learner.degenerate import without_loops
-from selfplay.learner.distributed import ALONE, World
 from selfplay.learner.lora import adapter_rank, add_lora, load_adapter, merge_adapter, save_adapter
-from selfplay.learner.memory import check_model
+from selfplay.learner.measures.memory import check_model
 from selfplay.learner.publish import Publisher, save_hf
-from selfplay.learner.rank_group import RankGroup
+from selfplay.learner.ranks.distributed import ALONE, World
+from selfplay.learner.ranks.rank_group import RankGroup
 from selfplay.learner.trainer import Trainer
 from selfplay.learning import Restored
 from selfplay.modeling.devices import choose_device

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from selfplay.errors import UserError
-from selfplay.learner.distributed import local, whole
+from selfplay.learner.ranks.distributed import local, whole
 
 _WEIGHTS = "adapter_model.safetensors"
 _CONFIG = "adapter_config.json"

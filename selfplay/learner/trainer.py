@@ -23,14 +23,14 @@ from torch import nn
 
 from selfplay.config import TrainerConfig
 from selfplay.errors import UserError
-from selfplay.learner.balance import divide
-from selfplay.learner.distributed import ALONE, World, whole
 from selfplay.learner.lora import add_lora, lora_layers
 from selfplay.learner.loss import LossStats, denominator, policy_loss
-from selfplay.learner.memory import default_row_tokens
+from selfplay.learner.measures.memory import default_row_tokens
 from selfplay.learner.packing import MicroBatch, Sample, pack
+from selfplay.learner.ranks.balance import divide
+from selfplay.learner.ranks.distributed import ALONE, World, whole
+from selfplay.learner.ranks.sharding import shard
 from selfplay.learner.scoring import TokenScorer
-from selfplay.learner.sharding import shard
 from selfplay.modeling.attention import use_plans
 from selfplay.modeling.compiled import compile_layers
 from selfplay.modeling.devices import memory_boundary

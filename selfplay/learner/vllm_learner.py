@@ -18,13 +18,13 @@ from pathlib import Path
 from selfplay.cache import cache_root
 from selfplay.config import LearnerConfig, PolicyConfig
 from selfplay.errors import UserError
-from selfplay.learner.distributed import ALONE, World
 from selfplay.learner.grpo import GrpoLearner, load_for_inference, open_learner
 from selfplay.learner.publish import DirectoryPublisher
+from selfplay.learner.ranks.distributed import ALONE, World
 from selfplay.learning import Restored
 from selfplay.modeling.model_files import resolve_model
 from selfplay.policy.transformers import HFTokenizer
-from selfplay.policy.vllm import VLLMPolicy, open_vllm
+from selfplay.policy.vllm.policy import VLLMPolicy, open_vllm
 from selfplay.run_dir import RunDir
 from selfplay.types import PeerGroup
 

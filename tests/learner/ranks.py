@@ -27,9 +27,9 @@ sys.path[:0] = [] if __package__ else [str(ROOT)]
 
 from selfplay.config import TrainerConfig  # noqa: E402
 from selfplay.learner import checkpoint  # noqa: E402
-from selfplay.learner.distributed import ALONE, World, joined_world, whole  # noqa: E402
 from selfplay.learner.publish import save_hf  # noqa: E402
-from selfplay.learner.rank_group import RankGroup  # noqa: E402
+from selfplay.learner.ranks.distributed import ALONE, World, joined_world, whole  # noqa: E402
+from selfplay.learner.ranks.rank_group import RankGroup  # noqa: E402
 from selfplay.learner.trainer import Trainer  # noqa: E402
 from selfplay.types import TrainingSample  # noqa: E402
 from tests.learner.samples import sample  # noqa: E402

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from selfplay.learner.device_check import (
+from selfplay.learner.measures.device_check import (
     compare,
     device_rates,
     learner_rate,
@@ -19,7 +19,7 @@ from selfplay.learner.device_check import (
     sampling_rate,
     step_flops,
 )
-from selfplay.learner.memory import ModelShape
+from selfplay.learner.measures.memory import ModelShape
 from tests.learner.tiny import TinyChatModel
 
 

@@ -13,8 +13,8 @@ import torch
 from selfplay.commands.compose import scaffold_class
 from selfplay.config import AgentConfig, LearnerConfig, PolicyConfig, ScaffoldConfig, TrainerConfig
 from selfplay.errors import UserError
-from selfplay.learner import memory
-from selfplay.learner.memory import (
+from selfplay.learner.measures import memory
+from selfplay.learner.measures.memory import (
     MIB,
     ModelShape,
     StepShape,
@@ -36,7 +36,7 @@ MEASURE = """
 import json, sys
 from pathlib import Path
 import torch
-from selfplay.learner.memory import ModelShape, StepShape, estimate
+from selfplay.learner.measures.memory import ModelShape, StepShape, estimate
 from selfplay.config import TrainerConfig
 from selfplay.learner.trainer import Trainer
 from selfplay.modeling.model_files import load_model, resolve_model

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from selfplay.learner import checkpoint
-from selfplay.learner.device_check import random_samples
 from selfplay.learner.lora import lora_layers
-from selfplay.learner.mismatch import measure_mismatch
+from selfplay.learner.measures.device_check import random_samples
+from selfplay.learner.measures.mismatch import measure_mismatch
 from selfplay.learner.packing import MicroBatch
 from selfplay.learner.publish import Publisher
 from selfplay.learner.trainer import Trainer, TrainerConfig

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfplay.learner import checkpoint
-from selfplay.learner.balance import divide
 from selfplay.learner.packing import pack
+from selfplay.learner.ranks.balance import divide
 from selfplay.types import TrainingSample
 
 from .ranks import CASES, RESUMED, SAVED_AT, Case

@@ -10,7 +10,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from selfplay.config import TrainerConfig
-from selfplay.learner.device_check import random_samples
+from selfplay.learner.measures.device_check import random_samples
 from selfplay.learner.trainer import Trainer
 from selfplay.modeling import attention, compiled
 from selfplay.modeling.fused import fuse_norms

@@ -20,13 +20,13 @@ from selfplay.cache import cache_root
 from selfplay.chat import BadCall, ChatRenderer, ToolSpec
 from selfplay.config import OpenAIConfig, VLLMConfig
 from selfplay.errors import PolicyError, UserError
-from selfplay.learner.mismatch import measure_mismatch
+from selfplay.learner.measures.mismatch import measure_mismatch
 from selfplay.learner.publish import save_hf
 from selfplay.modeling.model_files import load_model, resolve_model
 from selfplay.policy.openai import OpenAIPolicy
 from selfplay.policy.transformers import HFTokenizer
-from selfplay.policy.vllm import VLLMPolicy, open_vllm
-from selfplay.policy.vllm_server import find_python
+from selfplay.policy.vllm.policy import VLLMPolicy, open_vllm
+from selfplay.policy.vllm.server import find_python
 from selfplay.sampling import SampleRequest
 from selfplay.types import Completion, Trajectory
 

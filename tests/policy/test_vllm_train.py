@@ -12,7 +12,7 @@ import pytest
 
 from selfplay.config import VLLMConfig
 from selfplay.errors import UserError
-from selfplay.policy.vllm_server import find_python
+from selfplay.policy.vllm.server import find_python
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = (

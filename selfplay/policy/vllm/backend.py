@@ -12,8 +12,8 @@ from pathlib import Path
 
 from selfplay.errors import PolicyError, UserError
 from selfplay.policy.http import Refused, Unreachable
-from selfplay.policy.vllm_client import Answer, VLLMClient
-from selfplay.policy.vllm_server import ServerProcess
+from selfplay.policy.vllm.client import Answer, VLLMClient
+from selfplay.policy.vllm.server import ServerProcess
 from selfplay.sampling import SampleRequest
 
 log = logging.getLogger(__name__)

@@ -21,9 +21,9 @@ from pathlib import Path
 from packaging.version import Version
 
 from selfplay.errors import PolicyError, UserError
-from selfplay.policy import vllm_guard
 from selfplay.policy.http import JsonClient
-from selfplay.policy.vllm_client import SUPPORTED
+from selfplay.policy.vllm import guard as vllm_guard
+from selfplay.policy.vllm.client import SUPPORTED
 
 SERVED_NAME = "policy"
 PYTHON_VARIABLE = "SELFPLAY_VLLM_PYTHON"

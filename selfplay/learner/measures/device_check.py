@@ -22,7 +22,7 @@ import torch
 from selfplay.config import TrainerConfig
 from selfplay.learner.lora import lora_layers
 from selfplay.learner.loss import LossStats, denominator, policy_loss
-from selfplay.learner.memory import ModelShape, StepShape, check_model, estimate
+from selfplay.learner.measures.memory import ModelShape, StepShape, check_model, estimate
 from selfplay.learner.trainer import Trainer
 from selfplay.modeling.devices import choose_device
 from selfplay.modeling.model_files import load_model

@@ -11,8 +11,8 @@ import torch
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from selfplay.learner.distributed import World, local
 from selfplay.learner.lora import lora_layers
+from selfplay.learner.ranks.distributed import World, local
 from selfplay.learner.scoring import TokenScorer
 
 

@@ -23,9 +23,9 @@ from pathlib import Path
 from selfplay.config import VLLMConfig
 from selfplay.errors import PolicyError, SelfplayError, UserError
 from selfplay.policy.http import Refused
-from selfplay.policy.vllm_backend import Backend
-from selfplay.policy.vllm_client import Answer
-from selfplay.policy.vllm_server import Launch, ServerProcess, find_python
+from selfplay.policy.vllm.backend import Backend
+from selfplay.policy.vllm.client import Answer
+from selfplay.policy.vllm.server import Launch, ServerProcess, find_python
 from selfplay.sampling import SampleRequest, Tokenizer, end_of
 from selfplay.types import Completion
 

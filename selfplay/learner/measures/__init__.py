@@ -1,0 +1,1 @@
+"""What training needs and how well it goes: memory, devices, sampler against trainer."""

@@ -1,0 +1,1 @@
+"""The processes that train together: who is who, what each computes, how weights are divided."""

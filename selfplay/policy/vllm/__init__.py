@@ -1,0 +1,1 @@
+"""vLLM servers: started, asked, updated; vLLM itself is never imported."""
