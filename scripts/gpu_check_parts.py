@@ -67,8 +67,12 @@ def free_memory() -> None:
 
 
 def sandbox(answer: Answer) -> None:
-    """The first backend that works here, and why others do not."""
+    """The first backend that works here, and why others do not. A package that is missing ends the
+    check here, before it has taken any of the GPU's time."""
+    import selfplay.commands.train
     from selfplay.sandbox.select import sandbox_report
+
+    assert selfplay.commands.train.HELP
 
     rows = sandbox_report()
     answer.found = {
@@ -133,6 +137,8 @@ def throughput(answer: Answer, device: str) -> None:
         learn(f"{name}_full", random_model(name), lora_rank=0)
     if not cpu:
         learn("7b_lora_checkpointing", random_model("7b"), checkpointing=True, row_tokens=16384)
+        learn("packed_model_full_compiled", path, lora_rank=0, compiled=True)
+        learn("1.5b_full_compiled", random_model("1.5b"), lora_rank=0, compiled=True)
 
 
 def random_model(name: str) -> Any:

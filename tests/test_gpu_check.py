@@ -95,6 +95,17 @@ def test_what_takes_too_long_is_ended(tmp_path: Path) -> None:
     assert process.poll() is not None
 
 
+def test_what_a_package_needs_in_turn_is_carried_too(tmp_path: Path) -> None:
+    module = script("gpu_pack")
+    wheel = tmp_path / "some-1.0-py3-none-any.whl"
+    lines = ("Name: some", "Requires-Dist: Needed_Too>=1", 'Requires-Dist: x; extra == "more"',
+             'Requires-Dist: old; python_version < "3"', "",
+             "Requires-Dist: of-the-text")  # fmt: skip
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("some-1.0.dist-info/METADATA", "\n".join(lines))
+    assert module.names_of(module.needs_of(wheel)) == {"needed-too"}
+
+
 def test_git_is_carried_for_machines_without_it(tmp_path: Path) -> None:
     script("gpu_pack").copy_git(tmp_path / "git")
     for words in (["init", "-q", "."], ["status", "--short"]):

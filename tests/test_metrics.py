@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from selfplay.commands.summary import summarise
 from selfplay.commands.watch import RunWatcher
-from selfplay.config import MetricsConfig
+from selfplay.config import MetricsConfig, TrainConfig
+from selfplay.corpus.corpus import Corpus
 from selfplay.errors import UserError
+from selfplay.files import append_json_lines
 from selfplay.run_dir import RunDir
 from selfplay.run_dir.metrics import MetricsLog, check_metrics, current_names, joined, within
 
@@ -185,3 +188,18 @@ def test_rows_of_older_runs_get_the_names_of_today(tmp_path: Path) -> None:
     with RunDir(tmp_path / "a") as run:  # the row that an older version's checkpoint holds
         MetricsLog(run, PLAIN).ensure(3, old)
         assert rows(run) == [new]
+
+
+def test_a_run_that_an_older_version_began_is_summed_up(tmp_path: Path) -> None:
+    """Its first rows have the names of then, those after the resume the names of today."""
+    then = {"num_valid": 1.0, "num_injections": 4.0, "num_resolved": 2.0, "num_attempts": 8.0}
+    now = {"injector/num_valid": 3.0, "injector/num_injections": 4.0, "learner/groups_trained": 2.0}
+    with RunDir(tmp_path / "a") as run, Corpus(run.corpus) as corpus:
+        old = [{"step": s, **then, "groups_trained": 1.0, "num_errored": 1.0} for s in range(4)]
+        append_json_lines(run.metrics, [*old, {"step": 4, **now}])
+        summary = summarise(TrainConfig(), run, corpus, wall_s=1.0)
+    assert (summary["valid_rate_first"], summary["valid_rate_last"]) == (0.25, 0.75)
+    assert summary["solve_rate_first"] == 0.25
+    assert summary["details"]["optimizer_steps"] == 5
+    assert summary["details"]["groups_with_variance"] == 6.0
+    assert summary["details"]["errored_episodes"] == 4.0

@@ -54,6 +54,7 @@ _CI = re.compile(
 )
 _GIT = frozenset({".gitattributes", ".gitmodules", ".gitignore", ".git-blame-ignore-revs"})
 _BESIDE = re.compile(r"^(examples?|samples?|demos?|benchmarks?|bench|scripts?|tools?)/", re.I)
+_BUILD = re.compile(r"^(setup|versioneer|noxfile|tasks|fabfile|dodo|manage)\.py$")
 _TEST_DATA = re.compile(
     r"(^|/)([^/]*[-_])?(test[-_]?(data|cases?|files|fixtures)|fixtures|(__)?snapshots(__)?"
     r"|golden|cassettes)/",
@@ -83,7 +84,8 @@ def kinds_of(paths: Iterable[str], names: TestNames = USUAL_NAMES) -> dict[str, 
     for is_wanted in (_is_code, lambda path: bool(_folder(path)) and not _TEST_DATA.search(path)):
         if "source" not in kinds.values():
             for path, kind in kinds.items():
-                if kind == "beside" and is_wanted(path) and not is_hook_path(path):
+                steers = is_hook_path(path) or _BUILD.match(path)
+                if kind == "beside" and is_wanted(path) and not steers:
                     kinds[path] = "source"
     return kinds
 
@@ -99,7 +101,12 @@ def _kind(path: str, names: TestNames) -> Kind:
         return "aside"
     if not code and (_LOG_FOLDER.search(folder) or _LOG_NAME.match(name)):
         return "aside"
-    if is_hook_path(path) or _BESIDE.match(path) or (_TEST_DATA.search(folder) and not code):
+    if (
+        _BUILD.match(path)
+        or is_hook_path(path)
+        or _BESIDE.match(path)
+        or (_TEST_DATA.search(folder) and not code)
+    ):
         return "beside"
     return "source" if folder or code else "beside"  # at the root: configuration, most of all
 

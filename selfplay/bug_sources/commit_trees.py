@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfplay.bug_sources.commits import Commit, history_of, read_commit
+from selfplay.bugs.leaks import added_lines, list_files
 from selfplay.repo.dependencies.project import add_generated
 from selfplay.repo.prepare import PreparedRepo, environment_for, prepare_tree
 from selfplay.repo.sources.archives import drop_outward_links
@@ -87,6 +88,17 @@ def at_place(prepared: PreparedRepo, place: Place, sandbox: Sandbox) -> Prepared
     environment = commit_environment(prepared, commit, place.reverted)
     spec = dataclasses.replace(prepared.spec, name=place_name(prepared.name, commit.sha))
     return prepare_tree(spec, environment, environment.tree.parent, sandbox)
+
+
+def told_lines(commit: Commit, tree: Path) -> dict[bytes, str]:
+    """{line: file} of what a commit says of itself in files that stay as they were before it, as
+    far as nothing that it left alone says the same."""
+    told = added_lines(commit.before, commit.after, commit.of_kind("aside"))
+    for path in list_files(tree) if told else ():
+        if path not in commit.after and not (tree / path).is_symlink():
+            content = (tree / path).read_bytes()
+            told = {line: name for line, name in told.items() if line not in content}
+    return told
 
 
 def _write_tree(

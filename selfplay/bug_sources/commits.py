@@ -14,7 +14,7 @@ from selfplay.bug_sources.commit_files import Kind, kinds_of
 from selfplay.errors import RepoError, UserError
 from selfplay.repo.discovery.test_names import USUAL_NAMES, TestNames, test_names
 from selfplay.repo.prepare import PreparedRepo
-from selfplay.repo.sources.git import git, git_bytes
+from selfplay.repo.sources.git import git, git_bytes, open_repository
 from selfplay.types import FileChange
 
 _PLAIN = ("100644", "100755", "100664")
@@ -70,18 +70,19 @@ def list_commits(prepared: PreparedRepo, max_commits: int | None = None) -> list
 
     Raises `UserError` without a history.
     """
-    log = git(
-        "log", "--min-parents=1", "--format=%H%x00%P%x00%aE", "HEAD", cwd=history_of(prepared)
-    )
     found: list[CommitId] = []
     num_plain = 0
-    for line in filter(None, log.split("\n")):
-        sha, parents, author = line.split("\0", 2)
-        commit = CommitId(sha=sha, parents=tuple(parents.split()), author=author)
-        num_plain += not commit.is_merge
-        if max_commits is not None and num_plain > max_commits:
-            break
-        found.append(commit)
+    with open_repository(history_of(prepared)) as repository:
+        for known in repository.iter_commits("HEAD", min_parents=1):
+            commit = CommitId(
+                sha=known.hexsha,
+                parents=tuple(parent.hexsha for parent in known.parents),
+                author=known.author.email or "",
+            )
+            num_plain += not commit.is_merge
+            if max_commits is not None and num_plain > max_commits:
+                break
+            found.append(commit)
     return found
 
 

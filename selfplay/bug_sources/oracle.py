@@ -47,7 +47,7 @@ def find_oracle(files: Sequence[str], runner: TestRunner, layer: Layer, timeout_
             runner.run(oracle.script, parser, layer, timeout_s=timeout_s, hash_seed=seed)
             for seed in (0, OTHER_SEED)
         ]
-        tail = (runs[0].output.strip().splitlines() or [""])[-1][:200]
+        tail = _why(runs[0].output)
         if any(run.timed_out for run in runs):
             return Oracle(files=oracle.files, failing=tail, timed_out=True)
         bad = {test for run in runs for test in failed_tests(run.table)}
@@ -97,6 +97,13 @@ def neighbour(
         if any(run.table.get(test) == "passed" for test in found.passing):
             return file
     return None
+
+
+def _why(output: str) -> str:
+    """The last error that pytest explains, and how the run ended."""
+    lines = output.strip().splitlines() or [""]
+    errors = [line[1:].strip() for line in lines if line.startswith("E  ")]
+    return "; ".join([*errors[-1:], lines[-1].strip(" =")])[:300]
 
 
 def _any_in(file: str, tests: Iterable[str]) -> bool:

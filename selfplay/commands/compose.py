@@ -30,7 +30,7 @@ from selfplay.repo.spec import find_repos_dir, load_spec
 from selfplay.run_dir import RunDir
 from selfplay.sampling import Policy
 from selfplay.sandbox.pool import SandboxPool
-from selfplay.sandbox.select import Options, open_sandbox
+from selfplay.sandbox.select import open_sandbox
 
 if TYPE_CHECKING:
     from selfplay.learner.distributed import World
@@ -45,8 +45,7 @@ ENGINES = ("transformers", "vllm", "openai", "scripted")
 def sandbox_pool(config: SandboxConfig) -> Iterator[SandboxPool]:
     """Open the configured sandbox; closed, with all it holds, at the end."""
     workers = config.num_workers or os.cpu_count() or 1
-    options = Options(preload=config.preload, num_workers=workers, runtime=config.runtime)
-    pool = SandboxPool(open_sandbox(config.name, options), num_workers=workers)
+    pool = SandboxPool(open_sandbox(config.name, config), num_workers=workers)
     try:
         yield pool
     finally:
@@ -64,10 +63,14 @@ def prepare_repos(
     """Prepare (or take from the cache) every named repository."""
     if not names:
         raise UserError("repos.train is empty; name repositories, e.g. repos.train=[toolz]")
+    specs = {name: load_spec(name, repos_dir(config)) for name in names}
+    for name, spec in specs.items():
+        other = next(n for n, s in specs.items() if s.name == spec.name)
+        if specs[other] != spec:
+            raise UserError(f"{other} and {name} are both called {spec.name}: rename one's folder")
     prepared = {}
-    for name in names:
+    for name, spec in specs.items():
         say(f"preparing {name}")
-        spec = load_spec(name, repos_dir(config))
         prepared[spec.name] = prepare(spec, pool.sandbox)
     return prepared
 

@@ -9,8 +9,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from selfplay.bug_sources.commit_trees import place_environment, place_of
-from selfplay.bug_sources.commits import CommitId, branch_of, list_commits, with_neighbours
+from selfplay.bug_sources.commit_trees import place_environment, place_of, told_lines
+from selfplay.bug_sources.commits import (
+    CommitId,
+    branch_of,
+    list_commits,
+    read_commit,
+    with_neighbours,
+)
 from selfplay.bug_sources.mining import Mined, mine_commit
 from selfplay.bugs.grading.grade import grade
 from selfplay.bugs.test_runs.runner import TestRunner
@@ -24,7 +30,8 @@ from selfplay.export.verify import verify_task
 from selfplay.files import append_json_lines, read_json_lines, repair_json_lines, take_lock
 from selfplay.repo.prepare import PreparedRepo, prepare
 from selfplay.repo.spec import load_spec
-from selfplay.sandbox.base import Environment
+from selfplay.roles.agentic.workspace import audit_sandbox
+from selfplay.sandbox.base import Environment, Sandbox
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.types import GradeReport, SolveTask
 
@@ -109,7 +116,7 @@ def judged(
                 detail = f"its commit {covered[:12]} is kept"
                 return Mined(commit=sha, subject="", outcome="in_branch", detail=detail)
             mined = mine_commit(prepared, sha, config, make_runner, neighbours[sha])
-            return proven(prepared, mined, make_runner)
+            return sealed(prepared, proven(prepared, mined, make_runner), pool.sandbox)
         except InfrastructureError as error:
             return Mined(commit=sha, subject="", outcome="undecided", detail=str(error))
         except Exception as error:  # one odd commit ends no history
@@ -146,6 +153,22 @@ def proven(
         return mined
     return Mined(
         commit=mined.commit, subject=mined.subject, outcome="round_trip", detail=trip.problem
+    )
+
+
+def sealed(prepared: PreparedRepo, mined: Mined, sandbox: Sandbox) -> Mined:
+    """The outcome once more: "leak" when a solver could read the answer of a kept bug."""
+    if mined.task is None:
+        return mined
+    place = place_of(mined.task.artifact, mined.commit)
+    commit = read_commit(prepared, place.sha, place.base)
+    environment = place_environment(prepared, place)
+    told = told_lines(commit, environment.tree)
+    leaks = audit_sandbox(sandbox, environment, mined.task.artifact, told)
+    if not leaks:
+        return mined
+    return Mined(
+        commit=mined.commit, subject=mined.subject, outcome="leak", detail="; ".join(leaks[:5])
     )
 
 

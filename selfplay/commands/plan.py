@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from selfplay.cache import cache_place
+from selfplay.commands.compose import scaffold_class
 from selfplay.commands.output import print_json, print_table
 from selfplay.commands.placing import apply, refusal, split_of
 from selfplay.config import TrainConfig, to_yaml
@@ -67,9 +68,7 @@ def tokens_of_a_step(config: TrainConfig) -> dict[str, int]:
 
 def longest_sequence(config: TrainConfig) -> int:
     """Tokens of the longest episode that can come."""
-    if config.scaffold.kind == "agentic":
-        return config.scaffold.agent.max_tokens
-    return config.scaffold.max_prompt_tokens + config.policy.max_new_tokens
+    return scaffold_class(config.scaffold).longest(config.scaffold, config.policy)
 
 
 def _shape(config: TrainConfig) -> tuple[Any, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from selfplay.commands.output import print_table
@@ -42,6 +43,7 @@ def summarise(
             "groups_with_variance": sum(row.get("learner/groups_trained", 0) for row in rows),
             "solver_groups_with_variance": _mean(rows, "solver/groups_with_variance"),
             "injector_groups_with_variance": _mean(rows, "injector/groups_with_variance"),
+            "reasons": {role: _reasons(rows, f"{role}/reason/") for role in ("injector", "solver")},
             "errored_episodes": sum(row.get("play/num_errored", 0) for row in rows),
             "pass@1_change": _change(before, after),
             "new_bug_solve_rate_first": _rate(rows[:quarter], *FIRST),
@@ -84,6 +86,16 @@ def print_summary(summary: dict[str, Any], run_dir: RunDir) -> None:
 def _rate(rows: list[dict[str, Any]], above: str, below: str) -> float | None:
     total = sum(row.get(below, 0) for row in rows)
     return sum(row.get(above, 0) for row in rows) / total if total else None
+
+
+def _reasons(rows: list[dict[str, Any]], prefix: str) -> dict[str, int]:
+    """How many episodes ended with each reason, the most frequent first."""
+    counts = Counter[str]()
+    for row in rows:
+        counts.update(
+            {k.removeprefix(prefix): int(v) for k, v in row.items() if k.startswith(prefix)}
+        )
+    return dict(counts.most_common())
 
 
 def _mean(rows: list[dict[str, Any]], key: str) -> float | None:

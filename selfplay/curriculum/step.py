@@ -7,6 +7,7 @@ duplicate and counts as invalid (variety: docs/architecture.md).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -115,6 +116,11 @@ def peer_groups(
     return tuple(groups)
 
 
+def _code(reason: str) -> str:
+    """A reason without its prose; a resolved attempt has none."""
+    return reason.partition(":")[0] or "resolved"
+
+
 def step_metrics(result: StepResult) -> dict[str, float]:
     """Counts, rates and mean reward by role of one step (docs/learner.md)."""
     attempts = [a for group in result.attempts for a in group]
@@ -138,6 +144,7 @@ def step_metrics(result: StepResult) -> dict[str, float]:
         "solver/num_first_resolved": _num_resolved(first),
         "solver/overfit_rate": num_overfit / max(1, len(attempts)),
     }
+    row |= Counter(f"{e.role}/reason/{_code(e.reason)}" for e in result.episodes)
     for role in ("injector", "solver"):
         rewards = [e.reward for e in result.episodes if e.role == role and e.reward is not None]
         if rewards:

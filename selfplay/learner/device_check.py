@@ -10,6 +10,7 @@ Every function runs on a CPU too and returns plain numbers; none of them is used
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ import torch
 from selfplay.config import TrainerConfig
 from selfplay.learner.lora import lora_layers
 from selfplay.learner.loss import LossStats, denominator, policy_loss
-from selfplay.learner.memory import ModelShape
+from selfplay.learner.memory import ModelShape, StepShape, check_model, estimate
 from selfplay.learner.trainer import Trainer
 from selfplay.modeling.devices import choose_device
 from selfplay.modeling.model_files import load_model
@@ -79,17 +80,19 @@ def learner_rate(
     model: Path | Any,
     *,
     lora_rank: int = 16,
-    row_tokens: int = 8192,
+    row_tokens: int | None = None,
     prompt_tokens: int = 640,
     answer_tokens: int = 80,
     num_rows: int = 2,
     seconds: float = 20.0,
     checkpointing: bool = False,
+    compiled: bool = False,
     matmul_flops: float | None = None,
     device: str = "auto",
 ) -> Json:
     """Training steps on random tokens, of a model directory or of a transformers configuration
-    (random weights), `num_rows` rows of `row_tokens` each; repeated for about `seconds`.
+    (random weights), `num_rows` rows of `row_tokens` each (None: as a run would take it); repeated
+    for about `seconds`.
 
     Operations counted: 2 for each parameter of a matrix product and token in the forward pass, 4
     in the backward pass (2 for an adapter: no gradient of the weights, its factors are not
@@ -100,14 +103,14 @@ def learner_rate(
     torch.manual_seed(0)
     loaded = _open_model(model, target)
     shape = ModelShape.of(loaded)
-    trainer = Trainer(
-        loaded,
-        TrainerConfig(
-            lora_rank=lora_rank,
-            micro_batch_tokens=row_tokens,
-            activation_checkpointing=checkpointing,
-        ),
+    config = TrainerConfig(
+        lora_rank=lora_rank,
+        micro_batch_tokens=row_tokens,
+        activation_checkpointing=checkpointing,
+        compile=compiled,
     )
+    row_tokens = row_tokens or check_model(loaded, config, prompt_tokens + answer_tokens)
+    trainer = Trainer(loaded, dataclasses.replace(config, micro_batch_tokens=row_tokens))
     groups = num_rows * max(1, row_tokens // (prompt_tokens + 8 * answer_tokens))
     samples = random_samples(shape.vocabulary, groups, 8, prompt_tokens, answer_tokens)
     _peak_reset(target)
@@ -120,6 +123,7 @@ def learner_rate(
         "lora_rank": lora_rank,
         "row_tokens": row_tokens,
         "checkpointing": checkpointing,
+        "compiled": compiled,
         "packed_tokens": row["num_packed_tokens"],
         "sequence_tokens": row["num_sample_tokens"],
         "first_step_s": row["train_s"],
@@ -130,6 +134,7 @@ def learner_rate(
         "flops_per_s": flops / step_s,
         "matmul_share": flops / step_s / matmul_flops if matmul_flops else None,
         "peak_bytes": _peak(target),
+        "estimated_bytes": _estimated(shape, trainer.config, samples, target),
     }
 
 
@@ -310,6 +315,26 @@ def _timed(work: Callable[[], Any], device: torch.device) -> float:
     work()
     _wait(device)
     return time.perf_counter() - begin
+
+
+def _estimated(
+    shape: ModelShape,
+    config: TrainerConfig,
+    samples: Sequence[TrainingSample],
+    device: torch.device,
+) -> int:
+    """What `memory.py` expects of a full row of such samples, in groups of 8."""
+    length, answer = len(samples[0].token_ids), sum(samples[0].loss_mask)
+    row_tokens = config.micro_batch_tokens or 0
+    step = StepShape(
+        row_tokens=row_tokens,
+        trained_tokens=row_tokens * 8 * answer // (length + 7 * answer),
+        chain_tokens=length,
+        lora_rank=config.lora_rank,
+        checkpointing=config.activation_checkpointing,
+        on_gpu=device.type != "cpu",
+    )
+    return estimate(shape, step).total
 
 
 def _repeated(work: Callable[[], Any], device: torch.device, seconds: float) -> tuple[float, int]:

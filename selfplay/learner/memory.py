@@ -126,7 +126,7 @@ def estimate(model: ModelShape, step: StepShape) -> MemoryEstimate:
         masters = 0 if model.width == 4 else 4
         largest = max(model.vocabulary * model.hidden, model.feed_forward * model.hidden)
         state = (12 + masters) * size + 2 * largest * model.width
-    layer = step.row_tokens * _kept_per_token(model) + _attention(model, step)
+    layer = step.row_tokens * _kept_per_token(model, step.on_gpu) + _attention(model, step)
     layers = model.num_layers
     if step.checkpointing:
         inputs = model.num_layers * step.row_tokens * model.hidden * model.width
@@ -147,15 +147,16 @@ def estimate(model: ModelShape, step: StepShape) -> MemoryEstimate:
     )
 
 
-def _kept_per_token(model: ModelShape) -> int:
+def _kept_per_token(model: ModelShape, on_gpu: bool) -> int:
     """Bytes that one layer keeps of one token for its backward pass, attention's pairs aside.
 
-    Two norms (fp32 input, its normalised copy, the scaled output), queries, keys and values before
-    and after the rotation, attention's output, and the gated feed-forward's five tensors.
+    Two norms (fp32 input, its normalised copy, the scaled output; on a GPU input and output),
+    queries, keys and values before and after the rotation, attention's output, and the gated
+    feed-forward's five tensors.
     """
     queries = model.heads * model.head_size
     keys = model.key_heads * model.head_size
-    norms = 2 * model.hidden * (4 + 4 + model.width)
+    norms = 2 * model.hidden * (2 * model.width if on_gpu else 4 + 4 + model.width)
     attention = (3 * queries + 2 * keys + 2 * keys) * model.width
     feed_forward = (4 * model.feed_forward + 2 * model.hidden) * model.width
     return norms + attention + feed_forward

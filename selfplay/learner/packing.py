@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, Protocol
 
 import torch
@@ -133,14 +134,14 @@ def _micro_batch(
         if sample.loss_mask[0]:
             raise UserError("the first token of a sample cannot be trained: nothing predicts it")
         rows = tree.rows(place)
-        for position, mask in enumerate(sample.loss_mask):
-            if mask:
-                predictors.append(rows[position - 1])
-                targets.append(sample.token_ids[position])
-                logprobs.append(sample.logprobs[position])
-                advantages.append(sample.advantages[position])
-                temperatures.append(sample.temperature)
-                owners.append(index)
+        mask = sample.loss_mask
+        predictors.extend(compress(rows, mask[1:]))
+        targets.extend(compress(sample.token_ids, mask))
+        logprobs.extend(compress(sample.logprobs, mask))
+        advantages.extend(compress(sample.advantages, mask))
+        num = len(targets) - len(owners)
+        temperatures.extend([sample.temperature] * num)
+        owners.extend([index] * num)
     return MicroBatch(
         token_ids=torch.tensor([tree.token_ids]),
         position_ids=torch.tensor([tree.position_ids]),

@@ -34,6 +34,7 @@ from selfplay.learner.sharding import shard
 from selfplay.modeling.attention import use_plans
 from selfplay.modeling.compiled import compile_layers
 from selfplay.modeling.devices import memory_boundary
+from selfplay.modeling.prefix_tree import BLOCK_TOKENS
 from selfplay.modeling.row_attention import prepare_kernels
 from selfplay.types import TrainingSample
 
@@ -162,6 +163,7 @@ class Trainer:
             samples,
             max_tokens=self.row_tokens,
             share_prefixes=self.config.share_prefixes,
+            block_tokens=BLOCK_TOKENS if self.device.type == "cpu" else 0,
         )
         return [batch.to(self.device) for batch in batches]
 

@@ -21,6 +21,7 @@ import torch
 Span = tuple[int, int]
 """Half-open range of row indices."""
 
+_STRIDE = 64
 BLOCK_TOKENS = 256
 """Queries of the largest block, unless told."""
 
@@ -73,6 +74,10 @@ def common_prefix(left: Sequence[int], right: Sequence[int], start: int = 0) -> 
     """Number of equal leading tokens; those before `start` are known to be equal."""
     limit = min(len(left), len(right))
     index = start
+    while index + _STRIDE <= limit and (
+        left[index : index + _STRIDE] == right[index : index + _STRIDE]
+    ):
+        index += _STRIDE
     while index < limit and left[index] == right[index]:
         index += 1
     return index
@@ -81,7 +86,8 @@ def common_prefix(left: Sequence[int], right: Sequence[int], start: int = 0) -> 
 def build_tree(
     sequences: Sequence[Sequence[int]], *, block_tokens: int = BLOCK_TOKENS, share: bool = True
 ) -> PrefixTree:
-    """Lay out `sequences` (none empty); no block holds more than `block_tokens` queries.
+    """Lay out `sequences` (none empty); no block holds more than `block_tokens` queries, and with 0
+    there are none (`stops` say it all).
 
     Without `share`, each sequence lies in the row by itself.
     """
@@ -110,7 +116,8 @@ class _Forest:
         self.tokens += builder.tokens
         self._positions += builder.positions
         self._stops += builder.stops
-        _make_blocks([root], (), self._block_tokens, self._blocks)
+        if self._block_tokens:
+            _make_blocks([root], (), self._block_tokens, self._blocks)
         paths: list[tuple[Span, ...]] = [()] * len(sequences)
         for index, node in zip(order, builder.last_node, strict=True):
             paths[index] = tuple(node.path())

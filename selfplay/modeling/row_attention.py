@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import torch
@@ -216,16 +217,26 @@ def compiled_flex() -> Any:
 @functools.cache
 def flex_works(shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> bool:
     """Whether flex_attention can be compiled and run, forward and backward, for (heads, key heads,
-    head size). Needs Triton and a C compiler; tried once."""
+    head size). Needs Triton and a C compiler; tried once.
+
+    In a thread of its own, because what wraps the caller (recomputed activations, inference mode)
+    is bound to its thread, and must neither see nor change this.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_try_flex, shape, dtype, device).result()
+
+
+def _try_flex(shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> bool:
     heads, key_heads, size = shape
     stops = [*range(1, BLOCK + 1)]
     try:
-        with torch.inference_mode(False), torch.enable_grad():
-            query, key, value = (
-                torch.zeros(1, num, BLOCK, size, dtype=dtype, device=device, requires_grad=True)
-                for num in (heads, key_heads, key_heads)
-            )
+        query, key, value = (
+            torch.zeros(1, num, BLOCK, size, dtype=dtype, device=device, requires_grad=True)
+            for num in (heads, key_heads, key_heads)
+        )
+        with torch.enable_grad():
             FlexKernel(stops, device)(query, key, value, 1.0).sum().backward()  # type: ignore[no-untyped-call]
+        if device.type == "cuda":
             torch.cuda.synchronize(device)
     except torch.OutOfMemoryError:
         raise

@@ -145,7 +145,6 @@ class StaticSampler:
         self._states: dict[Shape, _State] = {}
         self._arena: torch.Tensor | None = None
         self._records = self._device.type == "cuda"
-        self._pool = torch.cuda.graph_pool_handle() if self._records else None
 
     def sample(
         self,
@@ -247,7 +246,7 @@ class StaticSampler:
             if not self._records:
                 continue
             try:
-                state.steps[reach] = _recorded(step, state, self._pool)
+                state.steps[reach] = _recorded(step, state)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
@@ -326,11 +325,8 @@ class _State:
         return bool(self.alive.any())
 
 
-def _recorded(step: Any, state: _State, pool: Any) -> Any:
-    """A CUDA graph of `step`, which leaves its traces in the state: it is loaded anew later.
-
-    All graphs share the memory of `pool` for what they compute in passing: they run one by one.
-    """
+def _recorded(step: Any, state: _State) -> Any:
+    """A CUDA graph of `step`, which leaves its traces in the state: it is loaded anew later."""
     state.load([], [], [], 0)
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
@@ -339,7 +335,7 @@ def _recorded(step: Any, state: _State, pool: Any) -> Any:
             step()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
+    with torch.cuda.graph(graph):
         step()
     return graph.replay
 

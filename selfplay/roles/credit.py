@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator
 from unidiff.patch import Hunk
 
 from selfplay.bugs.patches.diffs import FileDiff, parse_patch
+from selfplay.bugs.patches.stray import usable_parts
 from selfplay.errors import PatchError
 
 MAX_PAIRS = 20_000_000
@@ -44,7 +45,7 @@ def partial_credit(predicted: str, gold: str) -> float:
     """Credit of a patch against the gold patch; both apply to the same tree. 0 for an empty or
     malformed one."""
     try:
-        ours, theirs = parse_patch(predicted), parse_patch(gold)
+        ours, theirs = parse_patch(usable_parts(predicted)), parse_patch(gold)
     except PatchError:
         return 0.0
     changed, wanted = _places(ours), _places(theirs)
@@ -84,7 +85,8 @@ def _text(lines: Iterable[str]) -> str:
 def _changes(patch: str) -> dict[str, str]:
     """{path: text of its hunks}. Raises `PatchError`."""
     return {
-        file.paths[-1]: "".join(str(hunk) for hunk in file.hunks) for file in parse_patch(patch)
+        file.paths[-1]: "".join(str(hunk) for hunk in file.hunks)
+        for file in parse_patch(usable_parts(patch))
     }
 
 

@@ -6,10 +6,10 @@ import importlib.util
 import logging
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from selfplay.cache import cache_root
+from selfplay.config import SandboxConfig
 from selfplay.errors import SandboxError, SelfplayError, UserError
 from selfplay.sandbox.base import Environment, Job, Quota, Sandbox
 from selfplay.sandbox.host import host_mounts, make_readable
@@ -26,18 +26,12 @@ REMEDY = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What single backends offer: `preload` as in `BubblewrapSandbox`; `num_workers` and `runtime`
-    as in `DockerSandbox`."""
-
-    preload: bool = False
-    num_workers: int | None = None
-    runtime: str | None = None
+PLAIN = SandboxConfig(preload=False)
+"""Nothing of what single backends offer."""
 
 
-def open_sandbox(name: str = "auto", options: Options = Options()) -> Sandbox:
-    """A sandbox that has just run a command.
+def open_sandbox(name: str = "auto", options: SandboxConfig = PLAIN) -> Sandbox:
+    """A sandbox that has just run a command; of `options`, what the backend `name` offers.
 
     `UserError` for an unknown name and for a runtime without Docker, `SandboxError` with the remedy
     when it does not work here. "auto" never falls back on "unsafe", and with a runtime on nothing.
@@ -100,7 +94,7 @@ def check(sandbox: Sandbox) -> None:
         )
 
 
-def _open_auto(options: Options) -> Sandbox:
+def _open_auto(options: SandboxConfig) -> Sandbox:
     reasons = []
     for name in ("docker", "bubblewrap"):
         try:
@@ -111,13 +105,13 @@ def _open_auto(options: Options) -> Sandbox:
     raise SandboxError(f"no sandbox works here. {'; '.join(reasons)}. {REMEDY}")
 
 
-def _open_bubblewrap(options: Options) -> Sandbox:
+def _open_bubblewrap(options: SandboxConfig) -> Sandbox:
     from selfplay.sandbox.bubblewrap.sandbox import BubblewrapSandbox
 
     return BubblewrapSandbox(preload=options.preload)
 
 
-def _open_docker(options: Options) -> Sandbox:
+def _open_docker(options: SandboxConfig) -> Sandbox:
     if importlib.util.find_spec("docker") is None:
         raise SandboxError("Docker's Python package is missing: pip install 'selfplay[docker]'")
     from selfplay.sandbox.docker.sandbox import DockerSandbox
@@ -125,14 +119,14 @@ def _open_docker(options: Options) -> Sandbox:
     return DockerSandbox(num_workers=options.num_workers, runtime=options.runtime)
 
 
-def _open_unsafe(_options: Options) -> Sandbox:
+def _open_unsafe(_options: SandboxConfig) -> Sandbox:
     from selfplay.sandbox.unsafe import UnsafeSandbox
 
     log.warning("sandbox=unsafe: code of the policy runs on this machine without protection")
     return UnsafeSandbox()
 
 
-OPENERS: dict[str, Callable[[Options], Sandbox]] = {
+OPENERS: dict[str, Callable[[SandboxConfig], Sandbox]] = {
     "bubblewrap": _open_bubblewrap,
     "docker": _open_docker,
     "unsafe": _open_unsafe,

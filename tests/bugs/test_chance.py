@@ -133,6 +133,9 @@ def test_sources_in_perl() -> None:
         ("Time::HiRes::time()", "clock"), ("times", "clock"), ("readdir($d)", "order"),
     ):  # fmt: skip
         assert {s.kind for s in chance_sources(f"my $x = {code};\n", "A.pm")} == {kind}, code
+    # a file that cannot be read any more is read as plainly as it was before
+    pod = "=head1 TIME\n\nIt is time; really.\n\n=cut\n\nsub f { 1 }\n"
+    assert refused("A.pm", pod, pod.replace("sub f {", "sub f {{")) == ""
     assert refused("A.pm", "for (sort keys %h) { }\n", "for (keys %h) { }\n") == "order"
 
 

@@ -34,6 +34,19 @@ def test_gold_patch_resolves(sum_task: SolveTask, runner: TestRunner) -> None:
     assert set(report.pass_to_pass.values()) == {"passed"}
 
 
+def test_stray_parts_do_not_spoil_a_fix(sum_task: SolveTask, runner: TestRunner) -> None:
+    """Byte code, links and the like that an agent left behind are cut out of its patch."""
+    stray = (
+        "diff --git a/shop/x.pyc b/shop/x.pyc\nnew file mode 100644\nindex 000..111\n"
+        "GIT binary patch\nliteral 1\nIc${Nk00001\n\n"
+        "diff --git a/l b/l\nnew file mode 120000\n--- /dev/null\n+++ b/l\n@@ -0,0 +1 @@\n+/etc\n"
+    )
+    gold = reverse_patch(sum_task.artifact.bug_patch)
+    assert grade(sum_task, stray + gold, runner).resolved
+    report = grade(sum_task, stray, runner)
+    assert (report.reward, report.reason) == (-1, "patch_malformed")
+
+
 @pytest.mark.parametrize("patch", ["", "\n \n"])
 def test_empty_patch_fails(sum_task: SolveTask, runner: TestRunner, patch: str) -> None:
     report = grade(sum_task, patch, runner)

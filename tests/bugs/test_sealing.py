@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from selfplay.bug_sources.commit_trees import told_lines
 from selfplay.bugs.leaks import Secret, added_lines, find_leaks
 from selfplay.bugs.sealing import seal, sealed_layer
 from selfplay.commands.selfcheck import check_sealing
@@ -204,3 +206,16 @@ def test_a_leak_stops_a_run_and_names_the_file(
     make_readable(littered.tree)
     with pytest.raises(InfrastructureError, match=r"shop/old_prices.txt: holds the original of"):
         check_sealing(context, prepared, sum_task)
+
+
+def test_words_of_a_commit_that_others_say_too_are_no_leak(tmp_path: Path) -> None:
+    """An example in the docs is in other files as well; what the change log says is its own."""
+    new = {"docs/use.md": "from shop import prices\n", "CHANGES": "total() forgot all but one\n"}
+    kinds = {"docs/use.md": "aside", "CHANGES": "aside"}
+    commit: Any = SimpleNamespace(
+        before=as_layer({"docs/use.md": None, "CHANGES": "begin\n"}),
+        after=as_layer(new),
+        of_kind=lambda kind: [path for path in kinds if kinds[path] == kind],
+    )
+    (tmp_path / "example.py").write_text("from shop import prices\n")
+    assert told_lines(commit, tmp_path) == {b"total() forgot all but one": "CHANGES"}

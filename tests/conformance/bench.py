@@ -16,11 +16,12 @@ from selfplay.bugs.test_edits.weakening import weakening_layer
 from selfplay.bugs.test_runs import scripts
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.bugs.validation.validate import validate
+from selfplay.config import SandboxConfig
 from selfplay.errors import SandboxError
 from selfplay.repo.prepare import PreparedRepo, prepare
 from selfplay.repo.spec import find_repos_dir, load_spec
 from selfplay.sandbox.base import Job, RunResult, Sandbox
-from selfplay.sandbox.select import Options, open_sandbox
+from selfplay.sandbox.select import PLAIN, open_sandbox
 from selfplay.types import BugArtifact, FileChange, Layer, Limits, SolveTask, ValidationReport
 
 from .case import GOLD, ArtifactCase, Case, Edits, FixCase, LookCase, Patch
@@ -28,9 +29,9 @@ from .looks import look
 from .projects import PROJECTS
 
 BACKENDS = {
-    "bubblewrap": ("bubblewrap", Options()),
-    "forked": ("bubblewrap", Options(preload=True)),
-    "docker": ("docker", Options()),
+    "bubblewrap": ("bubblewrap", PLAIN),
+    "forked": ("bubblewrap", SandboxConfig()),
+    "docker": ("docker", PLAIN),
 }
 """The two sandboxes, and bubblewrap with test runs forked from a loaded interpreter."""
 

@@ -283,3 +283,22 @@ def test_known_bugs_of_a_draw_are_planted_ones_of_earlier_steps(
     asked.draw(2)
     first, second = (bugs[n].artifact.bug_patch for n in ("round_to", "Book.balance"))
     assert seen == [[first], [first, second]]
+
+
+def test_draws_of_a_step_depend_on_earlier_steps_alone(
+    game: MakeGame, bugs: dict[str, SolveTask]
+) -> None:
+    """Bugs and attempts of a try that was killed have no part in the one that repeats it."""
+    played = game(
+        functions=("round_to", "format_cents"), seeds_per_group=8, num_groups=2, solve=[NOTHING]
+    )
+    before = played.curriculum.draw(1)
+    where = Target(path="ledger/money.py", function="round_to")
+    for name, step in (("round_to", 1), ("compound", 2)):
+        task = bugs[name]
+        hinted = replace(task, artifact=replace(task.artifact, meta={"hint": "condition"}))
+        played.corpus.add_bug(hinted, origin="model", strategy="direct", seed=where, step=step)
+        played.curriculum.keep_attempts([attempts(task, (True, False) * 20)], step)
+    assert played.curriculum.draw(1) == before
+    later = [task.seed.function for s in range(3, 9) for task in played.curriculum.draw(s)]
+    assert later.count("round_to") / len(later) < 0.25, "two bugs there weigh 1 to 9"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
+import selfplay
 from selfplay.commands.compose import SCAFFOLDS, scaffold_class
 from selfplay.config import PolicyConfig, ScaffoldConfig
 from selfplay.curriculum.compact import CompactScaffold, one_turn, trajectory
@@ -263,3 +266,14 @@ def test_reading_twice_gives_the_same(context: RolloutContext) -> None:
     assert isinstance(first, BugArtifact) and first == second
     one, two = (judge_injection(context, ROUND, answer) for _ in range(2))
     assert one.reason == "valid" and one.solve_task == two.solve_task
+
+
+def test_no_command_asks_which_scaffold_it_is() -> None:
+    """A third scaffold would be forgotten there: what differs is a method of the scaffold."""
+    package = Path(selfplay.__file__).parent
+    found = [
+        file.name
+        for file in package.rglob("*.py")
+        if re.search(r"scaffold\.kind\s*[!=]=|\w+ in \(\"compact\"", file.read_text("utf-8"))
+    ]
+    assert found == []

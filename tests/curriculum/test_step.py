@@ -27,6 +27,8 @@ from .game import (
     of_role,
 )
 
+UNLIKE_GOLD = ("rest * 2 > step", "rest * 2 >= step + 0")
+
 
 class Faulty:
     """The real sandbox, which breaks for good after `num_good` jobs, or when it is told to."""
@@ -152,8 +154,9 @@ def test_an_undecided_validation_is_errored_and_out_of_its_group(game: MakeGame)
 
 def test_attempts_that_nobody_could_judge_pay_nobody(game: MakeGame) -> None:
     """Errored attempts are no failures: the bug has no solve rate, so its finder has no reward."""
+    # the gold text itself was graded by the validation already
     sandbox = Faulty(game("real").context.pool.sandbox)
-    result = on(game, sandbox, break_at="solve", solve=[FIX_ROUND, OTHER_ROUND], group_size=2)
+    result = on(game, sandbox, break_at="solve", solve=[UNLIKE_GOLD, OTHER_ROUND], group_size=2)
     assert [e.status for e in result.episodes] == ["errored"] * 3
     assert [e.reward for e in result.episodes] == [None] * 3
     assert result.groups == ()
@@ -175,6 +178,8 @@ def test_the_row_of_a_step_by_hand(game: MakeGame) -> None:
     result = played.play(0)
     row = step_metrics(result)
     assert row.pop("play/num_tokens") == sum(len(e.answer) + 1 for e in result.episodes)
+    injected = {"valid": 2, "bad_format": 1, "no_failing_test": 1}
+    solved = {"resolved": 2, "bad_format": 1, "fail_to_pass": 1}
     assert row == pytest.approx(
         {
             "play/num_errored": 0,
@@ -193,6 +198,8 @@ def test_the_row_of_a_step_by_hand(game: MakeGame) -> None:
             "solver/overfit_rate": 0,
             "solver/reward": 0,
             "solver/groups_with_variance": 1,
+            **{f"injector/reason/{code}": count for code, count in injected.items()},
+            **{f"solver/reason/{code}": count for code, count in solved.items()},
         }
     )
 

@@ -13,6 +13,7 @@ import torch
 from selfplay.commands.compose import scaffold_class
 from selfplay.config import AgentConfig, LearnerConfig, PolicyConfig, ScaffoldConfig, TrainerConfig
 from selfplay.errors import UserError
+from selfplay.learner import memory
 from selfplay.learner.memory import (
     MIB,
     ModelShape,
@@ -22,6 +23,7 @@ from selfplay.learner.memory import (
     check_model,
     estimate,
 )
+from tests.pretend import pretend_model
 
 from .tiny import tiny_model
 
@@ -115,6 +117,28 @@ def test_the_check_reads_the_model() -> None:
     assert ModelShape.of(model).linear_parameters == 2 * (2 * 24 * 24 + 2 * 24 * 8 + 3 * 24 * 40)
     found = available_memory(torch.device("cpu"))
     assert found is not None and found > 16 * MIB
+
+
+def test_a_gpus_rows_are_as_long_as_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = pretend_model(tiny_model())
+    shape = ModelShape.of(model)
+
+    def needed(row_tokens: int) -> int:
+        sizes = {"row_tokens": row_tokens, "trained_tokens": row_tokens, "chain_tokens": 32}
+        found = estimate(shape, StepShape(**sizes, lora_rank=2, on_gpu=True))
+        return found.total - found.weights
+
+    def rows(available: int, given: int | None = None) -> int:
+        monkeypatch.setattr(memory, "available_memory", lambda device: available)
+        return check_model(model, TrainerConfig(lora_rank=2, micro_batch_tokens=given), 32)
+
+    assert rows(needed(16_384)) == 16_384
+    assert rows(needed(16_384) - 1) == 8192
+    assert rows(needed(2048)) == 2048
+    assert rows(needed(300), 300) == 300
+    for given in (None, 301):
+        with pytest.raises(UserError, match="are free"):
+            rows(needed(300), given)
 
 
 def test_more_work_takes_more_memory() -> None:

@@ -163,3 +163,27 @@ def test_without_a_compiler_the_dense_kernel_is_taken_and_said_once(
         assert not row_attention.flex_works((4, 2, 16), torch.float32, torch.device("cpu"))
     row_attention.flex_works.cache_clear()
     assert [r.message.count("no Triton") for r in caplog.records] == [1]
+
+
+def test_the_trial_of_flex_is_unseen_by_recomputed_activations(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    monkeypatch.setattr(flex, "_validate_device", lambda *_: None)
+    monkeypatch.setattr(row_attention, "compiled_flex", lambda: flex.flex_attention)
+    row_attention.flex_works.cache_clear()
+    found = []
+
+    def layer(value: torch.Tensor) -> torch.Tensor:
+        device = torch.device("cpu")
+        found.append(row_attention.flex_works((4, 2, 16), torch.float32, device))
+        return (value * value).sin()
+
+    value = torch.ones(3, requires_grad=True)
+    checkpoint(layer, value, use_reentrant=False).sum().backward()
+    with torch.inference_mode():
+        row_attention.flex_works.cache_clear()
+        layer(torch.ones(3))
+    row_attention.flex_works.cache_clear()
+    assert found == [True, True, True]

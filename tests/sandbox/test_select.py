@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from selfplay.config import SandboxConfig
 from selfplay.errors import SandboxError, UserError
-from selfplay.sandbox.select import Options, open_sandbox, sandbox_report
+from selfplay.sandbox.select import open_sandbox, sandbox_report
 
 
 @pytest.mark.docker
@@ -54,12 +55,12 @@ def test_report_names_both_backends() -> None:
 def test_an_unknown_runtime_is_explained() -> None:
     for name in ("docker", "auto"):
         with pytest.raises(UserError, match=r"sandbox\.runtime=runxx.* knows .*runc.* register"):
-            open_sandbox(name, Options(runtime="runxx"))
-    opened = open_sandbox("docker", Options(runtime="runc"))
+            open_sandbox(name, SandboxConfig(runtime="runxx"))
+    opened = open_sandbox("docker", SandboxConfig(runtime="runc"))
     opened.close()
 
 
 def test_only_docker_has_runtimes() -> None:
     for name in ("bubblewrap", "unsafe"):
         with pytest.raises(UserError, match=rf"sandbox\.runtime=runsc: {name} .*sandbox=docker"):
-            open_sandbox(name, Options(runtime="runsc"))
+            open_sandbox(name, SandboxConfig(runtime="runsc"))

@@ -119,8 +119,8 @@ _ORDERED = frozenset(
 _SET_METHODS = frozenset({"union", "intersection", "difference", "symmetric_difference"})
 _PERL: dict[str, str] = {
     "randomness": r"\bs?rand\b|\bData::UUID\b|\bUUID::\w+",
-    "clock": r"\btimes?\b(?!\s*(?:=>|\}|=[^=~]))|\blocaltime\b|\bgmtime\b|\bTime::HiRes\b|\$\^T"
-    r"|(?<![\w$@%>)\]}])\s-[MAC]\s+[$\"']",
+    "clock": r"\btimes?\b(?!\s*(?:=>|\}))(?=\s*(?:\(\s*\)|;|[-+*/%,)]))|\blocaltime\b|\bgmtime\b"
+    r"|\bTime::HiRes\b|\$\^T|(?<![\w$@%>)\]}])\s-[MAC]\s+[$\"']",
     "identity": r"\brefaddr\b",
     "environment": r"\$\$(?![\w{$\[:])|[%$]ENV\b|\bgetppid\b|\bgethostname\b|\bhostname\b",
     "threads": r"\bthreads\b|\bfork\b",
@@ -129,10 +129,13 @@ _PERL: dict[str, str] = {
 }
 
 
-def chance_sources(source: str, path: str) -> list[Source]:
-    """Sources of chance in one file, Python or Perl by its suffix; [] for any other."""
+def chance_sources(source: str, path: str, *, raw: bool = False) -> list[Source]:
+    """Sources of chance in one file, Python or Perl by its suffix; [] for any other.
+
+    raw    search Perl with its comments and texts
+    """
     if path.endswith(PERL_SUFFIXES):
-        return _perl_sources(source)
+        return _perl_sources(source, raw)
     module = parse(source) if path.endswith((".py", ".pyi")) else None
     return python_sources(module) if module is not None else []
 
@@ -165,9 +168,16 @@ def python_sources(module: ast.Module) -> list[Source]:
 def added_source(
     before: Iterable[tuple[str, str]], after: Iterable[tuple[str, str]]
 ) -> Source | None:
-    """The first source of a kind of which `after` has more than `before`; both are (path, text)."""
-    old = [s for path, text in before for s in chance_sources(text, path)]
-    new = [s for path, text in after for s in chance_sources(text, path)]
+    """The first source of a kind of which `after` has more than `before`; both are (path, text).
+
+    Where a Perl file cannot be read, all are searched as plain text, so that both sides are alike.
+    """
+    sides = list(before), list(after)
+    raw = any(p.endswith(PERL_SUFFIXES) and scan(text) is None for p, text in sides[0] + sides[1])
+    old, new = (
+        [source for path, text in side for source in chance_sources(text, path, raw=raw)]
+        for side in sides
+    )
     more = Counter(s.kind for s in new) - Counter(s.kind for s in old)
     known = Counter((s.kind, s.name) for s in old)
     for source in sorted(new, key=lambda s: (s.kind, s.line)):
@@ -286,8 +296,8 @@ def _set_iteration(node: ast.AST, names: set[str]) -> str:
     return ""
 
 
-def _perl_sources(source: str) -> list[Source]:
-    code = scan(source)
+def _perl_sources(source: str, raw: bool) -> list[Source]:
+    code = None if raw else scan(source)
     plain = code.code if code else source
     return [
         Source(kind=kind, name=match.group().strip(), line=plain.count("\n", 0, match.start()) + 1)

@@ -20,7 +20,10 @@ from selfplay.types import Layer
 ROUNDS = 2
 """How often a name is followed to the names that it is given to."""
 _VAGUE = frozenset(
-    {"repr", "object", "globals", "locals", "vars", "dir", "open", "input", "popitem"}
+    {
+        *("repr", "object", "globals", "locals", "vars", "dir", "open", "input", "popitem"),
+        *("__hash__", "__repr__", "__iter__", "__dict__"),
+    }
 )
 """Words behind which an address, a file or a name put together at run time may lie."""
 

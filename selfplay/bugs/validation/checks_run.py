@@ -197,6 +197,9 @@ def check_determinism(state: ValidationState) -> str:
         raise CheckFailed("flaky", f"{len(flaky)} tests disagree with themselves: {flaky[:5]}")
     detail = f"{len(flaky)} flaky tests left out" if flaky else ""
     touched = touches_chance(state.environment.tree, state.bug)
+    odd = [test for test in flaky if test not in gone and original.table.get(test) == "passed"]
+    if touched and odd:
+        raise CheckFailed("by_chance", f"{touched}; two runs disagree on {odd[:5]}")
     return "; ".join(filter(None, (detail, _check_chance(state, touched) if touched else "")))
 
 

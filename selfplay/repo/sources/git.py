@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+
+import git as gitpython
 
 from selfplay.errors import RepoError
 
@@ -76,6 +79,23 @@ def git_bytes(
     if done.returncode:
         raise RepoError(f"git {argv[0]} failed: {_reason(done.stderr.decode(errors='replace'))}")
     return done.stdout
+
+
+@contextmanager
+def open_repository(folder: Path) -> Iterator[gitpython.Repo]:
+    """A bare repository as GitPython sees it, under the same configuration. `RepoError` for faults.
+
+    For commits and what they say; what may not be UTF-8 (paths, contents) is read by `git_bytes`.
+    """
+    try:
+        with gitpython.Repo(folder, odbt=gitpython.GitCmdObjectDB) as repository:
+            repository.git.update_environment(
+                GIT_DIR=str(folder), GIT_CONFIG_NOSYSTEM="1", GIT_CONFIG_GLOBAL=os.devnull
+            )
+            repository.git.set_persistent_git_options(c=[f"{k}={v}" for k, v in CONFIG.items()])
+            yield repository
+    except (gitpython.exc.GitError, ValueError) as error:
+        raise RepoError(f"{folder}: {_reason(str(error))}") from error
 
 
 def described_version(history: Path) -> str:

@@ -22,7 +22,7 @@ def seed_dependent() -> str:
         for seed in (0, 1)
     ]
     number = next(i for i in range(40) if parities[0][i] != parities[1][i])
-    return f"hash('{number}') & 1 == {parities[1][number]}"
+    return f"'{number}'.__hash__() & 1 == {parities[1][number]}"
 
 
 FLICKER = seed_dependent()
@@ -45,12 +45,39 @@ FAMILY = Family(
             bug={"textkit/words.py": swap("edits < fewest", f"edits < fewest + (not {FLICKER})")},
         ),
         ArtifactCase(
-            name="a flickering test leaves the oracle, a stable failure stays",
+            name="a flickering failure beside a stable one",
             repo="ledger",
-            want="valid",
+            want="determinism/by_chance",
             bug={
                 "ledger/money.py": both(
                     LEDGER.bug, swap("balance = cents\n", f"balance = cents + ({FLICKER})\n")
+                )
+            },
+        ),
+        ArtifactCase(
+            name="adds the hash of a text",
+            repo="ledger",
+            want="forbidden_content/bug_identity",
+            bug={"ledger/money.py": swap("rest * 2 >= step", "rest * 2 > step - hash('a') % 2")},
+        ),
+        ArtifactCase(
+            name="adds the clock",
+            repo="ledger",
+            want="forbidden_content/bug_clock",
+            bug={
+                "ledger/money.py": swap(
+                    "rest * 2 >= step",
+                    "rest * 2 > step - cents.clock.now().microsecond % 2",
+                )
+            },
+        ),
+        ArtifactCase(
+            name="walks through a hash in its own order",
+            repo="timetable",
+            want="forbidden_content/bug_order",
+            bug={
+                "lib/Timetable/Span.pm": swap(
+                    "{end} - $span->{start}", "{end} - $span->{(keys %$span)[0]}"
                 )
             },
         ),
