@@ -67,7 +67,8 @@ class ChatTemplate:
         closed, opened = (self.text(chat, tools, opens=opens) for opens in (False, True))
         pairs = enumerate(zip(closed, opened, strict=False))
         shared = next((i for i, (a, b) in pairs if a != b), min(len(closed), len(opened)))
-        return closed[:shared]
+        cut = (m.start() for m in self._marks.finditer(opened) if m.start() < shared < m.end())
+        return closed[: next(cut, shared)]  # never within a special token
 
     def opening(self, chat: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> str:
         """What opens an answer behind a chat."""

@@ -17,7 +17,13 @@ from selfplay.config import PolicyConfig, ScaffoldConfig
 from selfplay.curriculum.evaluation import Judged
 from selfplay.curriculum.solving import Attempt
 from selfplay.errors import UserError
-from selfplay.files import append_json_lines, read_json_lines, repair_json_lines
+from selfplay.files import (
+    append_json_lines,
+    encode_json,
+    read_json_lines,
+    repair_json_lines,
+    write_atomic,
+)
 from selfplay.run_dir.episodes import episode_to_dict
 from selfplay.types import Episode, SolveTask
 
@@ -31,6 +37,18 @@ def places(out: str) -> tuple[Path, Path]:
     if path.suffix == ".jsonl":
         return path.with_suffix(".summary.json"), path
     return path, path.with_suffix(".attempts.jsonl")
+
+
+def begin(summary: Path, attempts: Path) -> None:
+    """Note that an evaluation is under way. Whoever removed its result wants it anew: attempts
+    that are left of it are set aside as `FILE.old`."""
+    if summary.exists():
+        return
+    beside = attempts != summary.with_suffix("").with_suffix(".jsonl")
+    if beside and attempts.exists():
+        attempts.replace(attempts.with_name(f"{attempts.name}.old"))
+    summary.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(summary, encode_json({"finished": False}) + b"\n")
 
 
 class AttemptLog:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from selfplay.commands.attempt_log import AttemptLog, places
+from selfplay.commands.attempt_log import AttemptLog, begin, places
 from selfplay.commands.compose import (
     make_rollout_context,
     open_policy,
@@ -54,6 +54,8 @@ def run(overrides: Sequence[str]) -> int:
     summary, attempts = places(config.out) if config.out else (None, None)
     key = (policy_config, config.scaffold, config.seed)
     attempt_log = AttemptLog(attempts, *key) if attempts else None
+    if summary and attempts:
+        begin(summary, attempts)
     known = attempt_log.read(solve_tasks) if attempt_log else []
     if any(not judged.errored for judged in known):
         say(f"going on from {sum(not j.errored for j in known)} attempts in {attempts}")

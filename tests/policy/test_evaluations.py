@@ -78,7 +78,7 @@ def test_a_killed_evaluation_goes_on_from_what_it_had_judged(suite: Path, tmp_pa
             process.kill()
             process.wait()
         judged = attempts(out)
-        assert len(judged) == 2 and not out.exists()
+        assert len(judged) == 2 and json.loads(out.read_text()) == {"finished": False}
     with places(str(out))[1].open("a") as stream:
         stream.write('{"torn')
     with serving() as server:
@@ -91,6 +91,10 @@ def test_a_killed_evaluation_goes_on_from_what_it_had_judged(suite: Path, tmp_pa
         assert len(server.seen) == 2
         refused = selfplay(*evaluation(suite, server.url, out, "policy.temperature=0.5"), rc=2)
         assert "another policy" in refused
+    out.unlink()
+    with serving() as server:
+        selfplay(*evaluation(suite, server.url, out))
+        assert len(server.seen) == 4, "without its result it begins anew"
     (line, *_) = attempts(out)
     assert line["answer"] == "four" and line["reason"] == "bad_format" and line["patch"] == ""
     assert line["num_tokens"] > 0 and line["num_prompt_tokens"] > 0
