@@ -210,6 +210,12 @@ def test_local_sockets_work(run: Run) -> None:
     assert result.output == b"b'hi'\n"
 
 
+def test_the_machine_finds_itself_by_its_name(run: Run) -> None:
+    program = "import socket; print(socket.gethostbyname(socket.gethostname()))"
+    result = run("python3", "-c", program)
+    assert (result.exit_code, result.output.strip()) == (0, b"127.0.0.1"), result.output
+
+
 def test_the_user_has_a_name_and_shared_memory_works(run: Run) -> None:
     program = (
         "import getpass, multiprocessing, pwd, os; print(pwd.getpwuid(os.getuid()).pw_name);"

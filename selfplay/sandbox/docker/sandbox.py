@@ -137,6 +137,7 @@ class DockerSandbox:
             user=f"{uid}:{uid}",
             working_dir=WORKDIR,
             hostname=HOSTNAME,
+            extra_hosts={HOSTNAME: "127.0.0.1"},  # an engine without a network names only localhost
             environment={**BASE_VARIABLES, "PATH": blueprint.path},
             labels={LABEL: self._token},
             mounts=self._mounts(blueprint, folder),
