@@ -46,6 +46,17 @@ def run_as_artifact(environment: Environment, sandbox: Sandbox, found: RepoProfi
 
 
 HABITS: dict[str, tuple[dict[str, str], str]] = {
+    "a conftest beside the tests asks for a plugin that is not there": (
+        {
+            "calc.py": CALC.format("pass"),
+            "tests/test_calc.py": TEST,
+            "speed/conftest.py": "def pytest_benchmark_update_machine_info(config):\n    pass\n",
+            "speed/test_speed.py": "def test_speed():\n    pass\n",
+            "docs/conftest.py": "import no_such_package_of_anyone\n",
+            "docs/test_docs.py": "def test_docs():\n    pass\n",
+        },
+        "tests/test_calc.py::test_add",
+    ),
     "unittest.main() without a guard": (
         {"calc.py": CALC.format("pass"), "test_calc.py": UNITTEST.format("unittest.main()")},
         "test_calc.py::AddTest::test_add",

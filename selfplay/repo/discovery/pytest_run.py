@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from selfplay.errors import RepoError
 from selfplay.repo.discovery.pytest_settings import PytestSettings
 from selfplay.repo.languages import python_functions
-from selfplay.sandbox.base import Environment, Job, Quota, RunResult, Sandbox
+from selfplay.sandbox.base import WORKDIR, Environment, Job, Quota, RunResult, Sandbox
 
 log = logging.getLogger(__name__)
 TIMEOUT_S = 900.0
@@ -26,6 +27,10 @@ OPTIONS = (
 )
 ENDED = {0, 1, 5}
 """pytest's exit codes of a run that came to its end: passed, failed, nothing collected."""
+_CONFTEST = re.compile(
+    rb"(?:unknown hook '\w+' in plugin <module '[^']+' from|ImportError while loading conftest) "
+    rb"'" + WORKDIR.encode() + rb"/([^']+)/conftest\.py'"
+)
 
 
 class Suite:
@@ -54,10 +59,16 @@ class Suite:
             document, running = _read(result)
             if document is not None and document["exit"] in ENDED:
                 return document, result
-            if not running or running in self.left_out or len(self.left_out) == MAX_LEFT_OUT:
+            broken = _broken_conftest(result)
+            what = broken or running
+            if not what or what in self.left_out or len(self.left_out) == MAX_LEFT_OUT:
                 raise RepoError(f"discovery: {_trouble(result, running)}")
-            self.left_out[running] = "ends the whole run: it crashes, hangs or interrupts pytest"
-            log.warning("%s %s", running, self.left_out[running])
+            self.left_out[what] = (
+                "its conftest.py cannot be loaded, which ends the whole run"
+                if broken
+                else "ends the whole run: it crashes, hangs or interrupts pytest"
+            )
+            log.warning("%s %s", what, self.left_out[what])
 
     def _run(self, variables: Mapping[str, str], wrapper: tuple[str, ...]) -> RunResult:
         here = Path(__file__).parent
@@ -89,6 +100,12 @@ def _read(result: RunResult) -> tuple[dict[str, Any] | None, str]:
     except (KeyError, ValueError):
         return None, running
     return document, running
+
+
+def _broken_conftest(result: RunResult) -> str:
+    """The folder below the root whose conftest.py pytest gave up on, or ""."""
+    found = _CONFTEST.search(result.output)
+    return found[1].decode("utf-8", "surrogateescape") if found else ""
 
 
 def _trouble(result: RunResult, running: str) -> str:
