@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,12 @@ def test_wandb_holds_the_rows_and_a_resumed_run_goes_on(
         (name,) = {json.loads((run.path / "wandb.json").read_text())["id"]}
     histories = list((tmp_path / "a" / "wandb").rglob(f"run-{name}.wandb"))
     assert len(histories) == 2
-    assert all(b"solver/reward" in history.read_bytes() for history in histories)
+    for _ in range(100):  # wandb's own process writes after `finish` has returned
+        written = [b"solver/reward" in history.read_bytes() for history in histories]
+        if all(written):
+            break
+        time.sleep(0.1)
+    assert all(written)
 
 
 def test_wandb_that_is_not_installed_is_the_users_mistake(
