@@ -166,7 +166,7 @@ def test_an_invalid_artifact_and_a_malformed_patch(injected: Path, tmp_path: Pat
     done = selfplay("validate", *words, f"artifact={artifact}", "json=true")
     report = json.loads(done.stdout)
     assert done.returncode == 1 and report["verdict"] == "invalid"
-    assert [c["status"] for c in report["checks"]].count("not_run") == 9
+    assert [c["status"] for c in report["checks"]].count("not_run") == 10
     (artifact / "test_files.txt").unlink()
     done = selfplay("validate", *words, f"artifact={artifact}")
     assert_one_line(done, 2, "test_files.txt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environmen
     yield Environment(
         tree=root / "tree",
         mounts=host_mounts(),
-        path="/usr/local/bin:/usr/bin:/bin",
+        path=f"{sys.base_prefix}/bin:/usr/local/bin:/usr/bin:/bin",  # a session needs python
         digest=f"tap-{root.name}",
     )
     shutil.rmtree(root, ignore_errors=True)

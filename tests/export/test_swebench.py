@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from selfplay.bugs.artifact import read_artifact
-from selfplay.bugs.sealing import write_sealed_tree
+from selfplay.bugs.sealing import seal
 from selfplay.commands.suites import read_tasks
 from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import read_suite
@@ -116,7 +117,11 @@ def test_the_script_of_another_harness_runs(
     assert (line["version"], line["image"], line["log_parser"], line["eval_type"]) == (
         "1.2", "", "parse_log_pytest", "pass_and_fail",
     )  # fmt: skip
-    write_sealed_tree(environment, task.artifact, tmp_path / "tree")
+    shutil.copytree(environment.tree, tmp_path / "tree")
+    for name, change in seal(environment, task.artifact).layer.items():
+        (tmp_path / "tree" / name).unlink(missing_ok=True)
+        if change.content is not None:
+            (tmp_path / "tree" / name).write_bytes(change.content)
     script = line["eval_script"].replace("/testbed", str(tmp_path / "tree"))
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     done = subprocess.run(

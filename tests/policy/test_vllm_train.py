@@ -46,14 +46,14 @@ def test_two_steps_and_the_servers_follow(tmp_path: Path) -> None:
     run = tmp_path / "samples"
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == 2 and sum(row["learner/groups_trained"] for row in rows) > 0
-    versions = [row["learner/policy_version"] for row in rows if "policy_version" in row]
+    versions = [row["learner/policy_version"] for row in rows if "learner/policy_version" in row]
     assert versions[-1] >= 1 and versions == sorted(versions)
     trained = [row for row in rows if row["learner/groups_trained"]]
-    assert all(row["weight_update_s"] > 0 for row in trained)
+    assert all(row["learner/weight_update_s"] > 0 for row in trained)
     assert max(row["learner/mismatch_kl"] for row in trained) < 0.05
     episodes = [json.loads(line) for line in (run / "episodes.jsonl").read_text().splitlines()]
     second = {e["policy_version"] for e in episodes if e["episode_id"].startswith("step1/")}
-    want = int(rows[0].get("policy_version", 0))
+    want = int(rows[0].get("learner/policy_version", 0))
     assert second == {want}, "the second step was played on the first one's weights"
     assert (run / "weights" / "step_1" / "adapter_config.json").is_file()
     assert not (run / "weights" / "served").exists()

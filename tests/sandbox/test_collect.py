@@ -55,7 +55,7 @@ def test_time_that_others_took_is_given_back(
     monkeypatch.setattr(collect, "stalled_s", lambda: share * time.monotonic())
     ended = follow(seconds)
     assert ended.timed_out == timed_out
-    assert at_least <= ended.duration_s <= at_most + 0.5
+    assert 0.99 * at_least <= ended.duration_s <= at_most + 0.5  # two clocks
 
 
 @pytest.mark.parametrize(
