@@ -26,7 +26,7 @@ from selfplay.config.loading import GONE, find_conf_dir, load_config, read_confi
 from selfplay.config.metrics import MetricsConfig
 from selfplay.config.policy import OpenAIConfig, PolicyConfig, SplitConfig, VLLMConfig
 from selfplay.config.sandbox import ReposConfig, SandboxConfig
-from selfplay.config.scaffold import AgentConfig, AgentLimits, ScaffoldConfig
+from selfplay.config.scaffold import AgentConfig, AgentLimits, FeedbackConfig, ScaffoldConfig
 
 __all__ = [
     "GONE",
@@ -38,6 +38,7 @@ __all__ = [
     "EvalConfig",
     "EvaluateConfig",
     "ExportConfig",
+    "FeedbackConfig",
     "GradeConfig",
     "InjectConfig",
     "InjectorConfig",
