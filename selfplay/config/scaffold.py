@@ -56,9 +56,13 @@ class FeedbackConfig:
     """Edits of one episode; 1 is the compact scaffold."""
     max_feedback_tokens: int = 160
     """Tokens of what is told after one try, the template's own included."""
+    max_run_s: float = 20.0
+    """Seconds that the tests may take after one try, where a bug's own limit is not lower; the
+    grading has all of that limit."""
 
     def __post_init__(self) -> None:
         at_least(self, "scaffold.feedback.", 1, "max_tries", "max_feedback_tokens")
+        above(self, "scaffold.feedback.", 0, "max_run_s")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -125,7 +125,9 @@ class FeedbackScaffold(CompactScaffold):
         return cls(
             roles=roles,
             solvers={
-                name: FeedbackSolver(roles[name].solver, context.runner.sandbox)
+                name: FeedbackSolver(
+                    roles[name].solver, context.runner.sandbox, config.feedback.max_run_s
+                )
                 for name, context in repo_contexts.items()
             },
             renderer=policy.tokenizer.chat(tools=False),

@@ -51,8 +51,9 @@ class Reply:
 class FeedbackSolver:
     """Replies to tries on bugs of one repository. Thread-safe; equal states are run once."""
 
-    def __init__(self, solver: CompactSolver, sandbox: Sandbox) -> None:
+    def __init__(self, solver: CompactSolver, sandbox: Sandbox, max_run_s: float) -> None:
         self.solver = solver
+        self.max_run_s = max_run_s
         environment = sealed_environment(solver.prepared.environment)
         self.runner = TestRunner(sandbox, environment)
 
@@ -72,15 +73,15 @@ class FeedbackSolver:
         except Rejected as rejected:
             return _fitting(rejected.reason, [_complaint(rejected, prompt)], fits)
         task = prompt.task
+        timeout_s = min(task.limits.script_timeout_s, self.max_run_s)
         run = self.runner.run(
             task.artifact.test_script,
             task.artifact.test_parser,
             normal_layer(environment.tree, {**prompt.restored, **edited}),
-            timeout_s=task.limits.script_timeout_s,
+            timeout_s=timeout_s,
         )
         if run.timed_out:
-            seconds = f"{task.limits.script_timeout_s:g} seconds"
-            said = f"The tests do not end within {seconds}. {UNDONE}"
+            said = f"The tests do not end within {timeout_s:g} seconds. {UNDONE}"
             return _fitting("timed_out", [_told(said)], fits)
         visible = (*prompt.view.fail_to_pass, *prompt.view.pass_to_pass)
         failing = [test for test in visible if run.table.get(test) != "passed"]
