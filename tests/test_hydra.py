@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
+from dataclasses import is_dataclass
 from pathlib import Path
 
 import pytest
 import yaml
 
+from selfplay.cli import COMMANDS
 from selfplay.commands.application import _parted, _sweep_name
 from selfplay.config import TrainConfig
 from selfplay.config.overrides import read_override
@@ -81,6 +84,14 @@ def test_a_folder_of_ones_own_lies_beside_ours(tmp_path: Path) -> None:
 def test_what_hydra_refuses_is_one_line(words: list[str], said: str, tmp_path: Path) -> None:
     done = selfplay(*words, f"runs_dir={tmp_path}", code=2)
     assert said in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_each_command_says_what_it_composes() -> None:
+    for name in COMMANDS:
+        module = importlib.import_module(f"selfplay.commands.{name.replace(' ', '_')}")
+        text = (ROOT / "conf" / f"{module.CONFIG}.yaml").read_text()
+        assert f"- {module.CONFIG}_schema\n  - application\n" in text, module.CONFIG
+        assert is_dataclass(module.SCHEMA)
 
 
 def test_options_stand_anywhere() -> None:
