@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from selfplay.commands.compose import (
     make_rollout_context,
@@ -64,6 +64,7 @@ def open_run(
         seed=config.seed,
     )
     context = make_rollout_context(policy, repos, pool, config.scaffold, sampling)
+    context = replace(context, early_grading=config.sandbox.early_grading)
     return Opened(
         context=context, learner=learner, first_step=first_step, restored=restored, trained=trained
     )

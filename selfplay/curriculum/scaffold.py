@@ -76,6 +76,8 @@ class RolloutContext:
     """What both phases of a step need: who plays, how, where, and on how many workers.
 
     `public_share`: part of the failing tests that a solver is shown (`bugs/grading`).
+    `early_grading`: failures are decided early, but where a part is hidden: whether an attempt
+    fits the shown part alone takes a whole run.
     """
 
     policy: Policy
@@ -84,6 +86,13 @@ class RolloutContext:
     pool: SandboxPool
     sampling: Sampling
     public_share: float = 1.0
+    early_grading: bool = True
+
+    def seconds_of(self, repo: str) -> Mapping[str, float] | None:
+        """Measured durations of a repository's tests, for `grade`; None: no early verdicts."""
+        if not self.early_grading or self.public_share < 1.0:
+            return None
+        return self.repo_contexts[repo].prepared.profile.seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
