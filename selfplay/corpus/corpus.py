@@ -144,6 +144,13 @@ class Corpus:
             connection.execute("DELETE FROM attempts WHERE bug_id = ? AND step = ?", (bug_id, step))
             connection.executemany("INSERT OR REPLACE INTO attempts VALUES (?,?,?,?,?,?,?)", rows)
 
+    def add_probabilities(self, probabilities: Mapping[str, float], *, step: int) -> None:
+        """Store {bug id: probability of its gold answer} under the solver of a step. The first one
+        of a bug counts; a repeated step changes nothing."""
+        rows = [(bug_id, step, value) for bug_id, value in probabilities.items()]
+        with self._database.write() as connection:
+            connection.executemany("INSERT OR IGNORE INTO probabilities VALUES (?,?,?)", rows)
+
     def attempts(self, bug_id: str) -> list[dict[str, Any]]:
         """Attempts on a bug in the order of their steps, with the keys of `add_attempts`."""
         rows = self._database.read(

@@ -88,6 +88,10 @@ class Curriculum:
             tree=self.repo_contexts[task.repo].prepared.environment.tree,
         )
 
+    def keep_probabilities(self, probabilities: Mapping[str, float], step: int) -> None:
+        """Store how likely the solver of this step was to write each bug's gold answer."""
+        self.corpus.add_probabilities(probabilities, step=step)
+
     def replays(self, step: int, num_new: int) -> list[SolveTask]:
         """What is solved beside `num_new` new bugs: higher-order bugs that nobody has tried, then
         bugs that the solver neither always nor never solves, the least attempted first."""

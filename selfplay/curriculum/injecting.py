@@ -51,6 +51,15 @@ class Injection:
         return self.outcome.solve_task.bug_id if self.outcome.solve_task else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unplayed:
+    """A valid bug that nobody was asked to repair: the probability of its gold answer, and what its
+    injector is paid (None: nothing, its episode stays out of the loss)."""
+
+    probability: float
+    paid: float | None
+
+
 def inject(
     context: RolloutContext, tasks: Sequence[InjectionTask], num_samples: int
 ) -> list[Injection]:
@@ -100,11 +109,13 @@ def injector_episode(
     solve_rate: float | None,
     is_duplicate: bool,
     reward: InjectorReward,
+    unplayed: Unplayed | None = None,
 ) -> Episode:
     """The record of one injection with its reward.
 
     A duplicate is paid as an invalid bug. A valid bug whose attempts were all errored has no solve
-    rate: its episode is errored too, and has no reward.
+    rate: its episode is errored too, and has no reward. One that was not played is no fault: its
+    episode keeps its status, and has a reward only where the estimate pays it.
     """
     task, reason = injection.task, injection.outcome.reason
     status, paid = injection.status, None
@@ -114,6 +125,8 @@ def injector_episode(
         paid = reward(False, None)
     elif status != "errored" and solve_rate is not None:
         paid = reward(True, solve_rate)
+    elif status != "errored" and unplayed is not None:
+        reason, paid = "not_played", unplayed.paid
     else:
         status = "errored"
     return Episode(
@@ -136,5 +149,6 @@ def injector_episode(
             "path": task.seed.path,
             "function": task.seed.function,
             "solve_rate": solve_rate,
+            **({"gold_probability": unplayed.probability} if unplayed else {}),
         },
     )
