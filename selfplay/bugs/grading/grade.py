@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from selfplay.bugs.code_signals.perl import PERL_SUFFIXES
-from selfplay.bugs.code_signals.python import new_signals
+from selfplay.bugs.code_signals.signals import new_signals
 from selfplay.bugs.grading.canary import Canary, make_canary
 from selfplay.bugs.grading.early import refused_early
 from selfplay.bugs.grading.poisoned_tests import disarmed_tests
@@ -114,8 +113,7 @@ def tree_text(runner: RunsTests, sealed: Layer, fixed: Layer, path: str) -> tupl
 def _tampers(texts: tuple[str, str, str], path: str) -> bool:
     """Whether a fix adds code that reaches for the test runner or hides what it does."""
     after, *before = texts
-    known = path.endswith((".py", ".pyi", *PERL_SUFFIXES))
-    return known and bool(new_signals(after, before, IN_FIX, path))
+    return bool(new_signals(path, after, before, IN_FIX))
 
 
 def _run(task: SolveTask, layer: Layer, runner: RunsTests) -> tuple[TestRun, str]:
