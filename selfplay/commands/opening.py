@@ -108,9 +108,13 @@ def make_controller(
         ),
         repo_contexts=context.repo_contexts,
         replay=ReplayRule(
-            min_groups=shape.min_solve_groups, low=shape.replay_low, high=shape.replay_high
+            min_groups=shape.min_solve_groups,
+            low=shape.replay_low,
+            high=shape.replay_high,
+            max_replays=shape.max_replays,
         ),
         higher_order=shape.higher_order,
+        group_size=shape.group_size,
     )
     rules = StepRules(
         samples_per_task=shape.samples_per_seed,

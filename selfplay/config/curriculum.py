@@ -78,6 +78,9 @@ class CurriculumConfig:
     """With max_fresh_groups: smallest probability of the gold answer of a bug that is played."""
     gold_cap: float = 0.7
     """With max_fresh_groups: largest probability of the gold answer of a bug that is played."""
+    max_validations: int | None = None
+    """With max_fresh_groups: edits of a step that are validated, those that a solver which sees the
+    edited function alone is likeliest to take back; null: all of them."""
     min_solve_groups: int = 6
     """Bugs of earlier steps are replayed until this many are on the table."""
     higher_order: int = 2
@@ -85,11 +88,14 @@ class CurriculumConfig:
     max_bugs_per_function: int = 4
     """A function with this many bugs is not asked for again."""
     adaptive_kinds: bool = True
-    """Ask for kinds of bug that the solver fixes some of (compact scaffold)."""
+    """Ask for kinds of bug that the solver fixes some of (compact scaffold), and in functions whose
+    bugs it was likely to fix, where new bugs are screened."""
     replay_low: float = 0.05
     """Lowest solve rate of a bug that is replayed."""
     replay_high: float = 0.7
     """Highest solve rate of a bug that is replayed."""
+    max_replays: int | None = None
+    """Steps in which one bug is replayed, at most, so that none is learnt by heart; null: any."""
     max_idle_steps: int = 5
     """Steps on end without anything to learn that stop the run."""
 
@@ -97,6 +103,7 @@ class CurriculumConfig:
         names = ("num_groups", "seeds_per_group", "samples_per_seed", "group_size")
         at_least(self, "curriculum.", 1, *names, "max_idle_steps")
         at_least(self, "curriculum.", 0, "min_solve_groups", "higher_order", "max_fresh_groups")
+        at_least(self, "curriculum.", 0, "max_replays", "max_validations")
         share(self, "curriculum.", "replay_low", "replay_high", "gold_floor", "gold_cap")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from selfplay.agent.loop import OnTurn
@@ -91,7 +91,19 @@ class CompactScaffold:
             for task, prompt in zip(tasks, prompts, strict=True)
         ]
         readers = [self.roles[task.repo].injector.artifact for task in tasks]
-        return _sampled(context.policy, requests, prompts, readers)
+        groups = _sampled(context.policy, requests, prompts, readers)
+        return [
+            [
+                replace(
+                    answer,
+                    undo=functools.partial(
+                        self.roles[task.repo].injector.undo, prompt, answer.rollout.answer
+                    ),
+                )
+                for answer in group
+            ]
+            for task, prompt, group in zip(tasks, prompts, groups, strict=True)
+        ]
 
     def solve(
         self, context: RolloutContext, tasks: Sequence[SolveTask], num_samples: int, salt: object

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from selfplay.bugs.artifact import solve_task
 from selfplay.bugs.validation.validate import validate
+from selfplay.curriculum.groups.screening import Screening, worth_validating
 from selfplay.curriculum.scaffold import Answer, Rollout, RolloutContext, judge_once
 from selfplay.errors import InfrastructureError
 from selfplay.roles.rejected import Rejected
@@ -23,13 +24,18 @@ from selfplay.types import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InjectionOutcome:
-    """What became of one answer. `solve_task` is set when and only when it is a valid bug."""
+    """What became of one answer. `solve_task` is set when and only when it is a valid bug;
+    `is_left_out`: it was not validated, and nothing is known of it."""
 
     reason: str
     artifact: BugArtifact | None = None
     report: ValidationReport | None = None
     solve_task: SolveTask | None = None
     errored: bool = False
+    is_left_out: bool = False
+
+
+LEFT_OUT = InjectionOutcome(reason="not_validated", is_left_out=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,15 +67,22 @@ class Unplayed:
 
 
 def inject(
-    context: RolloutContext, tasks: Sequence[InjectionTask], num_samples: int
+    context: RolloutContext,
+    tasks: Sequence[InjectionTask],
+    num_samples: int,
+    screening: Screening | None = None,
 ) -> list[Injection]:
-    """Sample every task `num_samples` times and validate each distinct answer once."""
+    """Sample every task `num_samples` times and validate each distinct answer once; with
+    `screening`, those that are worth it."""
     answers = context.scaffold.inject(context, tasks, num_samples)
+    wanted = None
+    if screening is not None:
+        wanted = worth_validating(context, tasks, answers, screening)
 
     def judge(task: InjectionTask, answer: Answer[BugArtifact]) -> InjectionOutcome:
         return judge_injection(context, task, answer)
 
-    outcomes = judge_once(context.pool, tasks, answers, judge)
+    outcomes = judge_once(context.pool, tasks, answers, judge, wanted, LEFT_OUT)
     return [
         Injection(task=task, rollout=answer.rollout, outcome=outcome)
         for task, group, judged in zip(tasks, answers, outcomes, strict=True)
@@ -115,11 +128,14 @@ def injector_episode(
 
     A duplicate is paid as an invalid bug. A valid bug whose attempts were all errored has no solve
     rate: its episode is errored too, and has no reward. One that was not played is no fault: its
-    episode keeps its status, and has a reward only where the estimate pays it.
+    episode keeps its status, and has a reward only where the estimate pays it. What was not
+    validated has none.
     """
     task, reason = injection.task, injection.outcome.reason
     status, paid = injection.status, None
-    if is_duplicate:
+    if injection.outcome.is_left_out:
+        pass
+    elif is_duplicate:
         reason, paid = "duplicate", reward(False, None)
     elif status != "errored" and injection.bug_id is None:
         paid = reward(False, None)

@@ -8,7 +8,7 @@ A new scaffold is a class of this protocol in a file of its own, and its name in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -114,11 +114,14 @@ class Answer(Generic[T]):
     read   the bug's five files or the fix patch; may run tests. Raises `Rejected` for an answer
            that is none, `InfrastructureError` where the machine is at fault
     key    answers to one task with equal keys say the same, and are read and judged once
+    undo   (prompt, answer) of a solver that is shown the changed function alone and takes the
+           change back; None for an answer that changes nothing, or where that cannot be written
     """
 
     rollout: Rollout
     read: Callable[[], T]
     key: Hashable
+    undo: Callable[[], tuple[tuple[int, ...], tuple[int, ...]] | None] | None = None
 
 
 class Scaffold(Protocol):
@@ -177,13 +180,23 @@ def judge_once(
     tasks: Sequence[Task],
     answers: Sequence[Sequence[Answer[T]]],
     judge: Callable[[Task, Answer[T]], Verdict],
+    wanted: Collection[tuple[int, Hashable]] | None = None,
+    otherwise: Verdict | None = None,
 ) -> list[list[Verdict]]:
-    """`judge` of every answer, in order; equal answers to one task are judged once."""
+    """`judge` of every answer, in order; equal answers to one task are judged once.
+
+    wanted    (number of the task, key) of those that are judged, others are `otherwise`; None: all
+    """
     distinct = {
         (i, answer.key): (task, answer)
         for i, (task, group) in enumerate(zip(tasks, answers, strict=True))
         for answer in group
+        if wanted is None or (i, answer.key) in wanted
     }
     judged = pool.map(lambda pair: judge(*pair), distinct.values())
     verdicts = dict(zip(distinct, judged, strict=True))
+    if otherwise is not None:
+        for i, group in enumerate(answers):
+            for answer in group:
+                verdicts.setdefault((i, answer.key), otherwise)
     return [[verdicts[(i, answer.key)] for answer in group] for i, group in enumerate(answers)]

@@ -74,7 +74,7 @@ def play_step(
     yet. Raises `PolicyError`."""
     report("inject")
     tasks = curriculum.draw(step)
-    injections = inject(context, tasks, rules.samples_per_task)
+    injections = inject(context, tasks, rules.samples_per_task, rules.screening)
     new, duplicates = curriculum.keep_bugs(injections, step)
     probabilities: Mapping[str, float] = {}
     if rules.screening is not None:
@@ -168,6 +168,7 @@ def step_metrics(result: StepResult) -> dict[str, float]:
     attempts = [a for group in result.attempts for a in group]
     first = [a for group in result.attempts[: result.num_fresh] for a in group]
     num_valid = sum(i.bug_id is not None for i in result.injections)
+    num_judged = sum(not i.outcome.is_left_out for i in result.injections)
     num_resolved = _num_resolved(attempts)
     num_overfit = sum(a.outcome.overfit for a in attempts)
     sampled = [e.trajectory for e in result.episodes if e.trajectory is not None]
@@ -176,9 +177,9 @@ def step_metrics(result: StepResult) -> dict[str, float]:
         "play/num_errored": sum(e.status == "errored" for e in result.episodes),
         "curriculum/num_new_bugs": result.num_new,
         "curriculum/num_higher_order": result.num_grown,
-        "injector/num_injections": len(result.injections),
+        "injector/num_injections": num_judged,
         "injector/num_valid": num_valid,
-        "injector/valid_rate": num_valid / max(1, len(result.injections)),
+        "injector/valid_rate": num_valid / max(1, num_judged),
         "solver/num_attempts": len(attempts),
         "solver/num_resolved": num_resolved,
         "solver/solve_rate": num_resolved / max(1, len(attempts)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -13,10 +14,10 @@ from selfplay.curriculum.scaffold import RolloutContext
 from selfplay.curriculum.step import step_metrics
 from selfplay.roles.rewards import expected_reward, injector_reward
 from selfplay.sampling import ScoreRequest
-from selfplay.types import SolveTask
+from selfplay.types import InjectionTask, SolveTask, Target
 
 from .conftest import MakeGame
-from .game import BUG_FORMAT, BUG_ROUND, FIX_ROUND, NOTHING, REPO, Book, Game, of_role
+from .game import BUG_FORMAT, BUG_ROUND, FIX_ROUND, NOTHING, REPO, Book, Game, edit, of_role
 
 LIKELY = {"rest * 2 >= step": 0.3, "if cents < 0": 0.01}
 
@@ -117,3 +118,39 @@ def plant_both(played: Game):  # type: ignore[no-untyped-def]
 
     policy._answer = answer  # type: ignore[method-assign]
     return played.play(0)
+
+
+def test_an_edit_that_is_hopeless_to_take_back_is_not_validated(game: MakeGame) -> None:
+    """The likeliest edit is validated; answers that are no edit cost no run and are judged."""
+    rule = Screening(max_groups=9, floor=0.0, cap=0.7, max_validations=1)
+    played = screened(game, "early", rule)
+    result = plant_both(played)
+    told = Counter(e.reason for e in of_role(result, "injector"))
+    assert set(told) == {"valid", "not_validated"} and len(played.bug_ids()) == 1
+    left = [e for e in of_role(result, "injector") if e.reason == "not_validated"]
+    assert {(e.reward, e.status, e.info["function"]) for e in left} == {
+        (None, "completed", "format_cents")
+    }
+    row = step_metrics(result)
+    assert row["injector/num_injections"] == row["injector/num_valid"] == told["valid"]
+    assert row["injector/reason/not_validated"] == told["not_validated"]
+
+
+def test_the_undo_of_an_edit_is_the_edit_that_takes_it_back(context: RolloutContext) -> None:
+    injector = context.scaffold.roles[REPO].injector  # type: ignore[attr-defined]
+    task = InjectionTask(
+        task_id="t/0", repo=REPO, strategy="direct",
+        seed=Target(path="ledger/money.py", function="round_to"),
+    )  # fmt: skip
+    prompt = injector.prompt(task)
+    found = injector.undo(prompt, edit(prompt.text, BUG_ROUND))
+    assert found is not None
+    tokenizer = context.policy.tokenizer
+    shown = tokenizer.user_text(found[0])  # type: ignore[attr-defined]
+    assert "rest * 2 > step" in shown and "rest * 2 >= step" not in shown
+    assert (
+        "rest * 2 >= step" in tokenizer.decode(found[1])
+        and found[1][-1] == tokenizer.end_of_turn_id
+    )
+    assert injector.undo(prompt, NOTHING) is None
+    assert injector.undo(prompt, "1| def nothing(:") is None
