@@ -16,7 +16,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 VOCABULARY = {
     "selfplay", "cache", "chat", "config", "errors", "files", "learning",
-    "placement", "records", "run_dir", "sampling", "seeds", "statistics", "thinking", "types",
+    "placement", "records", "run_dir", "sampling", "seeds", "shipped", "statistics", "thinking",
+    "types",
 }  # fmt: skip
 LAYERS: tuple[tuple[str, set[str]], ...] = (  # each room and the rooms that it may use
     ("sandbox", set()),
@@ -46,6 +47,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (  # each room and the rooms that it 
     ),
     ("learner", {"modeling", "policy"}),  # nothing of roles, bugs or repositories
     ("warmstart", {"roles", "compact", "bug_sources", "bugs", "repo", "sandbox"}),
+    ("report", {"corpus", "bugs"}),  # what lies on disk, for people
     ("export", {"scripted", "policy", "modeling", "corpus", "bugs", "repo"}),
 )
 BELOW = dict(LAYERS)

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from selfplay.commands.attempt_log import AttemptLog, begin, places
-from selfplay.commands.compose import (
-    make_rollout_context,
-    open_policy,
-    sandbox_pool,
-    usage_of,
-)
+from selfplay.commands.compose import make_rollout_context, open_policy, sandbox_pool, usage_of
 from selfplay.commands.output import print_json, print_table, say
 from selfplay.commands.selfcheck import check_tasks
 from selfplay.commands.suites import prepare_suite, read_tasks
-from selfplay.config import EvaluateConfig, PolicyConfig, load_config
+from selfplay.config import EvaluateConfig, PolicyConfig
 from selfplay.curriculum.evaluation import Evaluation, evaluate
 from selfplay.curriculum.scaffold import Sampling
 from selfplay.errors import UserError
 from selfplay.files import finite, write_atomic
 
+CONFIG, SCHEMA = "evaluate", EvaluateConfig
 HELP = """
 keys: suite=PATH (a suite file, or a run directory: its own corpus), policy=transformers|base|
       vllm|openai|scripted, checkpoint=PATH (a run directory or an exported weights directory),
@@ -35,9 +31,8 @@ same command goes on from what is there; `selfplay episode show run=e.attempts.j
 """
 
 
-def run(overrides: Sequence[str]) -> int:
+def run(config: EvaluateConfig) -> int:
     """Evaluate; exit code 0 when every task was judged, 3 when all failed on infrastructure."""
-    config = load_config(EvaluateConfig, "evaluate", overrides)
     tasks = read_tasks(Path(config.suite))[: config.num_tasks]
     if not tasks:
         raise UserError(f"suite={config.suite}: holds no task")
@@ -66,6 +61,7 @@ def run(overrides: Sequence[str]) -> int:
             raise UserError(next(iter(problems.values())))
         policy = open_policy(policy_config, config.scaffold)
         context = make_rollout_context(policy, repos, pool, config.scaffold, sampling)
+        context = replace(context, early_grading=config.sandbox.early_grading)
         check_tasks(context, solve_tasks)
         with tqdm(total=len(tasks), unit="task", desc="evaluate") as bar:
 
