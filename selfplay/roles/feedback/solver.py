@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from selfplay.bugs.patches.layers import normal_layer
-from selfplay.bugs.patches.syntax import split_lines
 from selfplay.bugs.sealing import sealed_environment
 from selfplay.bugs.test_runs.runner import TestRun, TestRunner
 from selfplay.compact.edits import common_length
 from selfplay.compact.failures import Failure, read_failures, test_name
+from selfplay.repo.languages.python_source import split_lines
 from selfplay.roles.compact.injector import edited_layer
 from selfplay.roles.compact.solver import (
     MAX_MESSAGES,
