@@ -119,6 +119,7 @@ def make_controller(
     rules = StepRules(
         samples_per_task=shape.samples_per_seed,
         group_size=shape.group_size,
+        first_attempts=shape.first_attempts,
         injector_reward=make_injector_reward(config.reward),
         solver_reward=make_solver_reward(config.reward),
         role_weights={
@@ -137,6 +138,7 @@ def make_controller(
         metrics=metrics,
         watcher=watcher,
         max_idle_steps=shape.max_idle_steps,
+        entropy_alarm=shape.entropy_alarm,
     )
 
 
