@@ -156,4 +156,9 @@ def screening_of(config: TrainConfig, context: RolloutContext) -> Screening | No
             f"{config.policy.engine} with scaffold.kind={config.scaffold.kind} cannot tell how "
             "likely an answer is; set it to null (all new bugs are played)"
         )
-    return Screening(max_groups=shape.max_fresh_groups, floor=shape.gold_floor, cap=shape.gold_cap)
+    return Screening(
+        max_groups=shape.max_fresh_groups,
+        floor=shape.gold_floor,
+        cap=shape.gold_cap,
+        max_validations=shape.max_validations,
+    )
