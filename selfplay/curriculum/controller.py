@@ -109,7 +109,8 @@ class Controller:
             report("save")
             self._learner.save(self._run_dir, step, row)
         self._metrics.log(step, row)
-        if warning := entropy_warning(step, row, self._entropy_alarm):
+        warning = entropy_warning(step, row, self._entropy_alarm)
+        if warning and self._learner is not None:
             log.warning("%s", warning)
         self._watcher.step_done(step, row)
         return row
