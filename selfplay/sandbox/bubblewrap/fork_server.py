@@ -59,7 +59,6 @@ PRELOADED = {
         *("importlib.metadata", "decimal", "fractions", "datetime", "json", "logging", "difflib"),
         *("asyncio", "concurrent.futures", "tempfile", "csv", "random", "uuid", "html"),
     ),
-    "unittest": ("unittest.main", "unittest.mock", "doctest", "decimal", "json"),
 }
 
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from selfplay.bugs.test_runs.scripts import unittest_script
+from selfplay.repo.discovery.tap import tap_script
 
 from ..case import ArtifactCase, Family
-from ..projects import TEXTKIT
+from ..projects import TIMETABLE
 from .texts import parser
 
 SIX = "{**{f'p{i}': 'passed' for i in range(6)}, 'test_round_to': bad}"
@@ -15,14 +15,17 @@ NEIGHBOURS = """\
 words = text.split()
 pairs = zip(words, words[1:])
 print(json.dumps({a + " " + b: "passed" for b, a in pairs if b == "PASSED"} | table))"""
-UNITTEST = """\
+PASSES_ALONE = """\
 import json, re, sys
 
-table = {}
+table, file = {}, ""
 for line in sys.stdin:
-    match = re.match(r"\\w+ \\((\\S+)\\) \\.\\.\\. (ok|FAIL)$", line)
-    if match:
-        table[match[1]] = {"ok": "passed", "FAIL": "failed"}[match[2]]
+    heading = re.match(r"(\\S+\\.t) \\.{2,} ?$", line)
+    found = re.match(r"(not )?ok \\d+ - (.+)$", line)
+    if heading:
+        file = heading[1]
+    elif found:
+        table[f"{file}::{found[2]}"] = "failed" if found[1] else "passed"
 print(json.dumps(table))
 """
 FAMILY = Family(
@@ -67,10 +70,10 @@ FAMILY = Family(
         ),
         ArtifactCase(
             name="is silent about errors",
-            repo="textkit",
+            repo="timetable",
             want="parser_honesty/exit_status_disagrees",
-            script=unittest_script([*TEXTKIT.test_files, "tests.test_none"]),
-            parser=UNITTEST,
+            script=tap_script([*TIMETABLE.test_files, "t/none.t"]),
+            parser=PASSES_ALONE,
         ),
     ),
 )
