@@ -14,7 +14,7 @@ from selfplay.commands.watch import RunWatcher
 from selfplay.config import TrainConfig
 from selfplay.corpus.corpus import Corpus
 from selfplay.curriculum.controller import Controller
-from selfplay.curriculum.curriculum import Curriculum, ReplayRule
+from selfplay.curriculum.curriculum import Curriculum
 from selfplay.curriculum.scaffold import RolloutContext, Sampling
 from selfplay.curriculum.step import StepRules
 from selfplay.curriculum.targets import RepoTargets, TaskSampler
@@ -103,10 +103,7 @@ def make_controller(
             seed=config.seed,
         ),
         repo_contexts=context.repo_contexts,
-        replay=ReplayRule(
-            min_groups=shape.min_solve_groups, low=shape.replay_low, high=shape.replay_high
-        ),
-        higher_order=shape.higher_order,
+        shape=shape,
     )
     rules = StepRules(
         samples_per_task=shape.samples_per_seed,

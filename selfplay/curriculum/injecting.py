@@ -133,8 +133,8 @@ def injector_episode(
             **injection.rollout.info,
             "step": step,
             "strategy": task.strategy,
-            "path": task.seed.path,
-            "function": task.seed.function,
+            "path": task.target.path,
+            "function": task.target.function,
             "solve_rate": solve_rate,
         },
     )

@@ -127,7 +127,7 @@ def test_line_endings_and_form_feeds_survive(ending: str) -> None:
     "text", ["", "def f(:\n", "x = 1\n", "def f(a):\n    return '\ud800'\n", "class A:\n    pass\n"]
 )
 def test_what_cannot_be_parsed_gives_nothing(text: str) -> None:
-    assert propose(text, FunctionInfo(path="a", qualname="f", start_line=1, end_line=9)) == []
+    assert propose(text, FunctionInfo(path="a.py", qualname="f", start_line=1, end_line=9)) == []
 
 
 def test_docstrings_and_annotations_stay() -> None:
