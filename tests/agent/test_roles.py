@@ -262,7 +262,7 @@ def test_the_sampler_knows_what_each_strategy_needs(
     assert both.strategy == "combine"
     assert sorted(map(id, both.material)) == sorted(map(id, known))
     (own,) = sampler(replace(scaffold(context), targeted=False)).draw(0, {})
-    assert own.seed == Target()
+    assert own.target == Target()
 
 
 def test_solve_task_of_a_combined_bug_keeps_its_limits(bugs: list[ProceduralBug]) -> None:

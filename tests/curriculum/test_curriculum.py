@@ -97,7 +97,7 @@ def test_a_bug_is_stored_once_and_its_files_with_it(
     stored = curriculum.corpus.bug(first.bug_id)
     assert stored is not None
     assert (stored.origin, stored.strategy, stored.step) == ("model", "direct", 0)
-    assert stored.seed == Target(path="a.py", function="f")
+    assert stored.target == Target(path="a.py", function="f")
 
 
 def test_an_earlier_step_makes_a_duplicate_a_repeated_one_does_not(
@@ -168,7 +168,7 @@ def test_untried_children_come_before_all_others(
     tried(curriculum, bugs["compound"], (True, False), 0)
     where = Target(path="a.py", function="g")
     curriculum.corpus.add_bug(
-        child, origin="model", strategy="direct", seed=where, step=1, parent=parent.bug_id
+        child, origin="model", strategy="direct", target=where, step=1, parent=parent.bug_id
     )
     assert child not in curriculum.replays(1, 0), "it is of this very step"
     assert curriculum.replays(2, 0)[0] == child
@@ -304,7 +304,7 @@ def test_draws_of_a_step_depend_on_earlier_steps_alone(
     for name, step in (("round_to", 1), ("compound", 2)):
         task = bugs[name]
         hinted = replace(task, artifact=replace(task.artifact, meta={"hint": "condition"}))
-        played.corpus.add_bug(hinted, origin="model", strategy="direct", seed=where, step=step)
+        played.corpus.add_bug(hinted, origin="model", strategy="direct", target=where, step=step)
         played.curriculum.keep_attempts([attempts(task, (True, False) * 20)], step)
     assert played.curriculum.draw(1) == before
     later = [task.target.function for s in range(3, 9) for task in played.curriculum.draw(s)]
