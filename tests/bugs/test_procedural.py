@@ -175,7 +175,7 @@ def test_every_operator_finds_something_in_the_standard_library() -> None:
     found: set[str] = set()
     for name in ("textwrap", "argparse", "ast", "functools", "bisect", "statistics", "shlex"):
         source = (Path(ast.__file__).parent / f"{name}.py").read_text(encoding="utf-8")
-        for function in list_functions(source, name)[::2]:
+        for function in list_functions(source, f"{name}.py")[::2]:
             found |= {m.operator for m in propose(source, function)}
         if len(found) == len(OPERATORS):
             return
