@@ -21,7 +21,17 @@ SUFFIXES = sorted({suffix for language in LANGUAGES for suffix in language.suffi
 NAMES = {language.name.lower() for language in LANGUAGES if language.suffixes}
 WORDS = NAMES | set(FRAMEWORKS) | {"unittest"}
 A_SUFFIX = re.compile(rf"(^|[*)\\]){'(' + '|'.join(map(re.escape, SUFFIXES)) + ')'}\$?$")
-ON_NAMES = {"endswith", "removesuffix", "glob", "rglob", "match", "fullmatch", "search", "compile"}
+ON_NAMES = {
+    "endswith",
+    "removesuffix",
+    "glob",
+    "rglob",
+    "match",
+    "fullmatch",
+    "search",
+    "compile",
+    "sub",
+}
 PLUG_IN = re.compile(rf"(^|_)({'|'.join(sorted(WORDS))})(_|$)")
 OF_ONE = r"\.languages\.(perl|python$)"
 ASIDE = {
@@ -30,6 +40,7 @@ ASIDE = {
     "scripted/programs/": "programs of their own, written into a sandbox",
     "sandbox/bubblewrap/fork_server.py": "a Python program: pytest is what it loads beforehand",
     "bug_sources/commit_files.py": "what files of any repository are, by usual names",
+    "bugs/test_runs/junit.py": "reads what pytest writes",
     "bugs/leak_search.py": "a program of its own: byte code is named for its module",
     "warmstart/bare_examples.py": "learns from any Python code, beside the repositories",
     "bugs/test_runs/frameworks.py": "the table itself",

@@ -47,7 +47,9 @@ class Curriculum:
             return [b.task.artifact for b in bugs if b.step < step and b.parent is None]
 
         counts = self.corpus.counts_by_function(before_step=step)
-        return self.sampler.draw(step, counts, known_bugs, self.corpus.lessons(before_step=step))
+        lessons = self.corpus.lessons(before_step=step, group_size=self.shape.group_size)
+        worth = self.corpus.worth_by_function(before_step=step, group_size=self.shape.group_size)
+        return self.sampler.draw(step, counts, known_bugs, lessons, worth)
 
     def keep_bugs(
         self, injections: Iterable[Injection], step: int
@@ -77,6 +79,10 @@ class Curriculum:
             step=step,
             tree=self.repo_contexts[task.repo].prepared.environment.tree,
         )
+
+    def keep_probabilities(self, probabilities: Mapping[str, float], step: int) -> None:
+        """Store how likely the solver of this step was to write each bug's gold answer."""
+        self.corpus.add_probabilities(probabilities, step=step)
 
     def replays(self, step: int, num_new: int) -> list[SolveTask]:
         """What is solved beside `num_new` new bugs: higher-order bugs that nobody has tried, then
