@@ -14,7 +14,7 @@ from selfplay.commands.watch import RunWatcher
 from selfplay.config import TrainConfig
 from selfplay.corpus.corpus import Corpus
 from selfplay.curriculum.controller import Controller
-from selfplay.curriculum.curriculum import Curriculum, ReplayRule
+from selfplay.curriculum.curriculum import Curriculum
 from selfplay.curriculum.groups.screening import KnowsAnswers, Screening
 from selfplay.curriculum.scaffold import RolloutContext, Sampling
 from selfplay.curriculum.step import StepRules
@@ -107,14 +107,7 @@ def make_controller(
             seed=config.seed,
         ),
         repo_contexts=context.repo_contexts,
-        replay=ReplayRule(
-            min_groups=shape.min_solve_groups,
-            low=shape.replay_low,
-            high=shape.replay_high,
-            max_replays=shape.max_replays,
-        ),
-        higher_order=shape.higher_order,
-        group_size=shape.group_size,
+        shape=shape,
     )
     rules = StepRules(
         samples_per_task=shape.samples_per_seed,

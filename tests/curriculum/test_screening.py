@@ -143,7 +143,7 @@ def test_the_undo_of_an_edit_is_the_edit_that_takes_it_back(context: RolloutCont
     injector = context.scaffold.roles[REPO].injector  # type: ignore[attr-defined]
     task = InjectionTask(
         task_id="t/0", repo=REPO, strategy="direct",
-        seed=Target(path="ledger/money.py", function="round_to"),
+        target=Target(path="ledger/money.py", function="round_to"),
     )  # fmt: skip
     prompt = injector.prompt(task)
     found = injector.undo(prompt, edit(prompt.text, BUG_ROUND))
