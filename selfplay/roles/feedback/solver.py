@@ -14,7 +14,8 @@ from selfplay.bugs.patches.layers import normal_layer
 from selfplay.bugs.sealing import sealed_environment
 from selfplay.bugs.test_runs.runner import TestRun, TestRunner
 from selfplay.compact.edits import common_length
-from selfplay.compact.failures import Failure, read_failures, test_name
+from selfplay.compact.failure_readers import read_failures, test_name
+from selfplay.compact.failures import Failure
 from selfplay.repo.languages.python_source import split_lines
 from selfplay.roles.compact.injector import edited_layer
 from selfplay.roles.compact.solver import (
