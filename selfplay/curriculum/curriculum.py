@@ -91,7 +91,10 @@ class Curriculum:
         if missing <= 0:
             return []
         tried = self.corpus.replay_candidates(
-            before_step=step, low=self.shape.replay_low, high=self.shape.replay_high
+            before_step=step,
+            low=self.shape.replay_low,
+            high=self.shape.replay_high,
+            max_replays=self.shape.max_replays,
         )
         return [*self.corpus.untried_children(before_step=step), *tried][:missing]
 

@@ -148,6 +148,9 @@ def test_replays_are_what_is_neither_always_nor_never_solved(
     assert {t.bug_id for t in exact.replays(1, 0)} == {
         bugs["compound"].bug_id, bugs["Book.balance"].bug_id,
     }  # fmt: skip
+    once = replace(curriculum, shape=replace(SHAPE, max_replays=1))
+    tried(curriculum, bugs["compound"], (True, False), 1)
+    assert curriculum.replays(2, 0) == [bugs["compound"]] and once.replays(2, 0) == []
 
 
 def test_the_least_attempted_come_first(curriculum: Curriculum, bugs: dict[str, SolveTask]) -> None:
