@@ -111,6 +111,7 @@ def make_controller(
     rules = StepRules(
         samples_per_task=shape.samples_per_seed,
         group_size=shape.group_size,
+        first_attempts=shape.first_attempts,
         injector_reward=make_injector_reward(config.reward),
         solver_reward=make_solver_reward(config.reward),
         role_weights={
@@ -129,6 +130,7 @@ def make_controller(
         metrics=metrics,
         watcher=watcher,
         max_idle_steps=shape.max_idle_steps,
+        entropy_alarm=shape.entropy_alarm,
     )
 
 
@@ -146,4 +148,9 @@ def screening_of(config: TrainConfig, context: RolloutContext) -> Screening | No
             f"{config.policy.engine} with scaffold.kind={config.scaffold.kind} cannot tell how "
             "likely an answer is; set it to null (all new bugs are played)"
         )
-    return Screening(max_groups=shape.max_fresh_groups, floor=shape.gold_floor, cap=shape.gold_cap)
+    return Screening(
+        max_groups=shape.max_fresh_groups,
+        floor=shape.gold_floor,
+        cap=shape.gold_cap,
+        max_validations=shape.max_validations,
+    )
