@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -44,12 +45,15 @@ FORMER_PARSERS = {
 _HEADS = {"pytest": _PYTEST, "unittest": _UNITTEST, "tap": tap.SCRIPT}
 
 
-def pytest_script(test_files: Iterable[str], deselected: Iterable[str] = ()) -> str:
+def pytest_script(
+    test_files: Iterable[str], deselected: Iterable[str] = (), keywords: str = ""
+) -> str:
     """Script that runs test files (or node ids) under pytest.
 
     deselected    ids that are left out, with all that begin like them (pytest's `--deselect`)
+    keywords      an expression of names (pytest's `-k`); tests that it is false of are left out
     """
-    return _script(_pytest_head(deselected), test_files)
+    return _script(_pytest_head(deselected, keywords), test_files)
 
 
 def unittest_script(test_files: Iterable[str]) -> str:
@@ -86,7 +90,13 @@ def script_targets(script: str) -> tuple[str, ...]:
 def deselected_tests(script: str) -> tuple[str, ...]:
     """What a shipped pytest script leaves out of its files."""
     words = _pytest_words(script)
-    return words[0] if words is not None else ()
+    return words.deselected if words is not None else ()
+
+
+def script_keywords(script: str) -> str:
+    """The expression of names that a shipped pytest script runs, "" for all names."""
+    words = _pytest_words(script)
+    return words.keywords if words is not None else ""
 
 
 def with_targets(script: str, more: Iterable[str]) -> str:
@@ -100,7 +110,7 @@ def on_targets(script: str, targets: Iterable[str]) -> str:
     if runner is None:
         raise ValueError("not a shipped script")
     if runner == "pytest":
-        return pytest_script(targets, deselected_tests(script))
+        return pytest_script(targets, deselected_tests(script), script_keywords(script))
     return runner_script(runner, targets)
 
 
@@ -126,13 +136,24 @@ def _script(head: str, targets: Iterable[str]) -> str:
     return " \\\n  ".join([head, *(shlex.quote(target) for target in targets)]) + "\n"
 
 
-def _pytest_head(deselected: Iterable[str], head: str = _PYTEST) -> str:
+def _pytest_head(deselected: Iterable[str], keywords: str = "", head: str = _PYTEST) -> str:
     options = "".join(f"{shlex.quote(f'--deselect={test}')} \\\n  " for test in deselected)
+    if keywords:
+        options += f"{shlex.quote(f'-k={keywords}')} \\\n  "
     return f"{head.removesuffix('--')}{options}--"
 
 
-def _pytest_words(script: str) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    """(deselected ids, targets) of a shipped pytest script, None for any other text."""
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """What a shipped pytest script says beyond its head."""
+
+    deselected: tuple[str, ...]
+    keywords: str
+    targets: tuple[str, ...]
+
+
+def _pytest_words(script: str) -> _Words | None:
+    """None for any other text."""
     for head in _PYTEST_HEADS:
         begin = head.removesuffix("--")
         if not script.startswith(begin):
@@ -142,17 +163,20 @@ def _pytest_words(script: str) -> tuple[tuple[str, ...], tuple[str, ...]] | None
         except ValueError:
             return None
         end = words.index("--") if "--" in words else len(words)
-        deselected = tuple(word.removeprefix("--deselect=") for word in words[:end])
-        files = tuple(words[end + 1 :])
-        same = _script(_pytest_head(deselected, head), files) == script
-        return (deselected, files) if files and same else None
+        options, targets = words[:end], tuple(words[end + 1 :])
+        keywords = (
+            options.pop().removeprefix("-k=") if options[-1:] and options[-1][:2] == "-k" else ""
+        )
+        deselected = tuple(word.removeprefix("--deselect=") for word in options)
+        same = _script(_pytest_head(deselected, keywords, head), targets) == script
+        return _Words(deselected, keywords, targets) if targets and same else None
     return None
 
 
 def _files_of(runner: str, script: str) -> tuple[str, ...] | None:
     if runner == "pytest":
         words = _pytest_words(script)
-        return words[1] if words is not None else None
+        return words.targets if words is not None else None
     head = _HEADS[runner]
     if not script.startswith(head):
         return None
