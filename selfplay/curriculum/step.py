@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from selfplay.curriculum.curriculum import Curriculum
+from selfplay.curriculum.groups.measures import group_measures, sampled_entropy
 from selfplay.curriculum.injecting import Injection, inject, injector_episode
 from selfplay.curriculum.scaffold import RolloutContext
 from selfplay.curriculum.solving import Attempt, solve, solve_rate, solver_episode
@@ -152,6 +153,12 @@ def step_metrics(result: StepResult) -> dict[str, float]:
         groups = [g for g in result.groups if g.role == role]
         varied = sum(len(set(g.rewards)) > 1 for g in groups)
         row[f"{role}/groups_with_variance"] = varied / max(1, len(groups))
+        entropy = sampled_entropy(
+            e.trajectory for e in result.episodes if e.role == role and e.trajectory is not None
+        )
+        if entropy is not None:
+            row[f"{role}/entropy"] = entropy
+    row |= group_measures(result.attempts, result.num_new)
     return {name: float(value) for name, value in row.items()}
 
 
