@@ -7,7 +7,6 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from selfplay.bugs.patches.syntax import same_code, split_lines
 from selfplay.compact.excerpts import shown_whole
 from selfplay.compact.oracle_tests import OracleTests
 from selfplay.config import CurriculumConfig, InjectorConfig, ScaffoldConfig
@@ -15,6 +14,7 @@ from selfplay.curriculum.kind_bandit import Lessons, order_of_kinds
 from selfplay.curriculum.scaffold import Scaffold
 from selfplay.repo.history import PastChange, past_changes
 from selfplay.repo.languages.functions import FunctionInfo
+from selfplay.repo.languages.python_source import same_code, split_lines
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.compact.injector import MAX_CHANGE_LINES, MAX_PAST_CHANGES
 from selfplay.seeds import derive_rng

@@ -8,8 +8,7 @@ Reason codes are listed in docs/validation.md.
 
 from __future__ import annotations
 
-from selfplay.bugs.code_signals.perl import PERL_SUFFIXES
-from selfplay.bugs.code_signals.python import new_signals
+from selfplay.bugs.code_signals.signals import new_signals
 from selfplay.bugs.grading.canary import Canary, make_canary
 from selfplay.bugs.grading.poisoned_tests import disarmed_tests
 from selfplay.bugs.patches.diffs import parse_patch, touched_files
@@ -101,8 +100,7 @@ def tree_text(runner: RunsTests, sealed: Layer, fixed: Layer, path: str) -> tupl
 def _tampers(texts: tuple[str, str, str], path: str) -> bool:
     """Whether a fix adds code that reaches for the test runner or hides what it does."""
     after, *before = texts
-    known = path.endswith((".py", ".pyi", *PERL_SUFFIXES))
-    return known and bool(new_signals(after, before, IN_FIX, path))
+    return bool(new_signals(path, after, before, IN_FIX))
 
 
 def _run(task: SolveTask, layer: Layer, runner: RunsTests) -> tuple[TestRun, str]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from selfplay.bug_sources.procedural import Mutation, propose
 from selfplay.bugs.patches.layers import make_patch
-from selfplay.bugs.patches.syntax import parse, same_code_in
 from selfplay.bugs.test_edits.weakening import weakening_layer
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.bugs.test_runs.scripts import parser_source, runner_script
@@ -22,6 +21,7 @@ from selfplay.config import ScaffoldConfig
 from selfplay.errors import UserError
 from selfplay.repo.history import PastChange, past_changes
 from selfplay.repo.languages.functions import FunctionInfo
+from selfplay.repo.languages.registry import language_of
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.prompts import render
 from selfplay.roles.rejected import Rejected
@@ -243,10 +243,10 @@ def edited_layer(
         changed = parse_edit(answer, listing)
     except EditError as error:
         raise Rejected(error.reason, str(error)) from error
-    python = {path: text for path, text in changed.items() if path.endswith(".py")}
-    if any(parse(text) is None for text in python.values()):
+    if not all(language_of(path).is_valid(text) for path, text in changed.items()):
         raise Rejected("syntax_error")
-    if all(same_code_in(path, listing.sources[path], text) for path, text in changed.items()):
+    before = listing.sources
+    if all(language_of(path).same_code(before[path], text) for path, text in changed.items()):
         raise Rejected("no_change", "the code is the same")
     return {
         path: _file_change(environment, below or {}, path, text) for path, text in changed.items()
