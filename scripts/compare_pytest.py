@@ -70,12 +70,10 @@ def main() -> int:
     """Compare the repositories that the command line names."""
     options = parse_options()
     if options.one:
-        return compare_one(*json.loads(options.one), options)
-    done = (
-        {(d["repo"], d["commit"]): d for _, d in read_json_lines(options.log)}
-        if options.log
-        else {}
-    )
+        name, commit, url = json.loads(options.one)
+        return compare_one(name, commit, url, options)
+    lines = read_json_lines(options.log) if options.log else ()
+    done = {(line["repo"], line["commit"]): line for _, line in lines}
     results: list[dict[str, Any]] = []
     for name, commit, url in packages(options.names, options.file):
         result = done.get((name, commit)) or in_own_process(name, commit, url, options)

@@ -44,7 +44,8 @@ NOISE: tuple[Files, Files] = (
     },
     {
         "CHANGES": f"1.1\n- {SECRET}\n1.0\n", "changelog.d/2.bugfix": f"{SECRET}\n",
-        "uv.lock": LOCK.format("b"), ".gitattributes": f"*.y text\n{CRLF}", "docs/conf.py": "a = 2\n",
+        "uv.lock": LOCK.format("b"), ".gitattributes": f"*.y text\n{CRLF}",
+        "docs/conf.py": "a = 2\n",
         ".github/workflows/ci.yml": f"on: [push]  # {SECRET}\n",
         "mkdocs.yml": f"a: 2  # {SECRET}\n", "programs/version.py": f"# {SECRET}\nVERSION = 2\n",
         "pyproject.toml": '[project]\nname = "programs"\nversion = "1.1"\n',

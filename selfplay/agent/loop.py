@@ -1,8 +1,9 @@
 """One agentic episode, turn by turn: prompt, completion, tool call, observation, next prompt.
 
 Token ids in, token ids out: the chat only ever grows, and what was sampled is never tokenised
-again. `AgentEpisode` is a state machine, so that a driver may sample many episodes in one batch and
-perform their calls in parallel (`agent/driver.py`).
+again. Where the model's template rewrites earlier turns, the tokens so far are a sample that ends
+there, and the next prompt begins another one. `AgentEpisode` is a state machine, so that a driver
+may sample many episodes in one batch and perform their calls in parallel (`agent/driver.py`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from selfplay.agent.tools import TOOLS, BadArguments, ToolBox
@@ -102,6 +103,8 @@ class AgentEpisode:
     _mask: list[int] = field(default_factory=list)
     _logprobs: list[float] = field(default_factory=list)
     _spans: list[Turn] = field(default_factory=list)
+    _earlier: list[Trajectory] = field(default_factory=list)
+    _said: list[tuple[tuple[int, ...], str]] = field(default_factory=list)
     _num_bad: int = 0
     _began: float = field(default_factory=time.monotonic)
 
@@ -158,6 +161,10 @@ class AgentEpisode:
         """The tokens up to the last sampled one; None when nothing was sampled."""
         if not self._spans:
             return None
+        return replace(self._piece(), earlier=tuple(self._earlier))
+
+    def _piece(self) -> Trajectory:
+        """The tokens since the prompt was last written anew."""
         return Trajectory(
             token_ids=self._ids,
             loss_mask=tuple(self._mask),
@@ -192,6 +199,10 @@ class AgentEpisode:
         """Append prompt and completion to the aligned lists."""
         assert len(completion.token_ids) == len(completion.logprobs)
         assert self.renderer.end_of_turn_id not in completion.token_ids[:-1]
+        if self._prompt[: len(self._ids)] != self._ids:
+            assert self.renderer.rewrites
+            self._earlier.append(self._piece())
+            self._ids, self._mask, self._logprobs, self._spans = (), [], [], []
         num_new = len(self._prompt) - len(self._ids)
         assert num_new > 0 and self._prompt[: len(self._ids)] == self._ids
         start = len(self._prompt)
@@ -267,8 +278,10 @@ class AgentEpisode:
         """The next prompt. An observation that does not fit is cut; then the tokens are gone."""
         observation = self.turns[-1].observation
         while True:
-            self._prompt = self._bridged(completion, observation)
+            text = f"{observation}\n{self._budget(len(observation))}"
+            self._prompt = self._grown(completion, text)
             if self.limits.max_tokens - len(self._prompt) >= MIN_ANSWER:
+                self._said.append((completion.token_ids, text))
                 return
             if len(observation) <= MIN_OBSERVATION:
                 break
@@ -277,10 +290,12 @@ class AgentEpisode:
         self._prompt = self._ids
         self.ending = "tokens"
 
-    def _bridged(self, completion: Completion, observation: str) -> tuple[int, ...]:
+    def _grown(self, completion: Completion, text: str) -> tuple[int, ...]:
         """The prompt with one more observation, held to the invariants of the trajectory."""
+        if self.renderer.rewrites:
+            turns = [*self._said, (completion.token_ids, text)]
+            return self.renderer.rewritten(self.task.system, self.task.user, TOOLS, turns)
         before = self._ids[: len(self._ids) - len(completion.token_ids)]
-        text = f"{observation}\n{self._budget(len(observation))}"
         prompt = self.renderer.bridge(before, completion.token_ids, text)
         done, end = len(self._ids), self.renderer.end_of_turn_id
         assert prompt[:done] == self._ids and len(prompt) > done

@@ -35,7 +35,8 @@ def peer_advantages(rewards: Sequence[float]) -> list[float] | None:
 
 
 def training_samples(groups: Sequence[PeerGroup]) -> Batch:
-    """Samples of all groups with variance; the advantage stands at every trained token.
+    """Samples of all groups with variance; the advantage stands at every trained token, in every
+    piece of an episode whose chat was rewritten.
 
     Metrics by role are of the unweighted advantages of the groups that carry signal, whose mean
     is 0: the mean size, and the largest.
@@ -52,16 +53,17 @@ def training_samples(groups: Sequence[PeerGroup]) -> Batch:
         sizes.setdefault(group.role, []).extend(map(abs, advantages))
         for trajectory, advantage in zip(group.trajectories, advantages, strict=True):
             weighted = advantage * group.weight
-            samples.append(
+            samples += [
                 TrainingSample(
-                    token_ids=trajectory.token_ids,
-                    loss_mask=trajectory.loss_mask,
-                    logprobs=trajectory.logprobs,
-                    advantages=tuple(weighted if mask else 0.0 for mask in trajectory.loss_mask),
-                    policy_version=trajectory.policy_version,
-                    temperature=trajectory.temperature,
+                    token_ids=piece.token_ids,
+                    loss_mask=piece.loss_mask,
+                    logprobs=piece.logprobs,
+                    advantages=tuple(weighted if mask else 0.0 for mask in piece.loss_mask),
+                    policy_version=piece.policy_version,
+                    temperature=piece.temperature,
                 )
-            )
+                for piece in trajectory.pieces
+            ]
     metrics = {
         "num_groups": float(len(groups)),
         "num_zero_variance_groups": float(flat),
