@@ -18,10 +18,11 @@ from selfplay.files import write_atomic
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.repo.sources.fetch import local_commit
 from selfplay.repo.spec import LocalSource, RepoSpec
-from selfplay.sandbox.base import WORKDIR, Environment
 
 SOURCES = "repos.json"
 TOLD = ("PYTHONPATH", "PYTEST_ADDOPTS", "PYTEST_PLUGINS")
+TREE = "/testbed"
+"""Where the tree lies, here and in images of SWE-bench."""
 NOTHING: Mapping[str, str] = MappingProxyType({})
 NONE_KNOWN: Mapping[str, Mapping[str, str]] = MappingProxyType({})
 
@@ -57,15 +58,15 @@ def keep_sources(
 def keep_prepared(run: Path, repos: Iterable[PreparedRepo]) -> None:
     """`keep_sources` with what test runs find in their environment."""
     known = list(repos)
-    variables = {repo.name: told_variables(repo.environment) for repo in known}
+    variables = {repo.name: told_variables(repo.environment.variables) for repo in known}
     keep_sources(run, (repo.spec for repo in known), variables)
 
 
-def told_variables(environment: Environment) -> dict[str, str]:
-    """What a test run finds in its environment, as far as it means something elsewhere."""
-    found = {name: environment.variables[name] for name in TOLD if name in environment.variables}
+def told_variables(variables: Mapping[str, str]) -> dict[str, str]:
+    """Of what a test run finds in its environment, that which means something elsewhere."""
+    found = {name: variables[name] for name in TOLD if name in variables}
     places = found.pop("PYTHONPATH", "").split(":")
-    inside = [p for p in places if p == WORKDIR or p.startswith(f"{WORKDIR}/")]
+    inside = [place for place in places if place == TREE or place.startswith(f"{TREE}/")]
     return {**({"PYTHONPATH": ":".join(inside)} if inside else {}), **found}
 
 

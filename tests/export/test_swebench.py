@@ -184,9 +184,7 @@ def run_script(line: dict[str, Any], tree: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("committed", ["buggy", "original", "nothing"])
-def test_an_export_is_graded_by_its_script_as_here(
-    tmp_path: Path, environment: Environment, committed: str
-) -> None:
+def test_an_export_is_graded_by_its_script_as_here(tmp_path: Path, committed: str) -> None:
     """The project's tests need an option of its own and our plugin, and its code lies in a folder;
     an answer that edits or deletes the oracle tests gains nothing."""
     tree = tmp_path / "tree"
@@ -207,7 +205,7 @@ def test_an_export_is_graded_by_its_script_as_here(
     )  # fmt: skip
     variables = {"PYTEST_ADDOPTS": "--kind='a b'", "PYTEST_PLUGINS": "selfplay_guard"}
     variables["PYTHONPATH"] = "/testbed/lib:/opt/selfplay/packages"
-    known = told_variables(dataclasses.replace(environment, variables=variables))
+    known = told_variables(variables)
     assert known["PYTHONPATH"] == "/testbed/lib"
     task = SolveTask(
         bug_id="b", repo="calc", artifact=artifact, fail_to_pass=(f"{TEST_FILE}::test_double",),
