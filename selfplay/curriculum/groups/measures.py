@@ -18,6 +18,9 @@ PER_MINUTE = {
 }
 """{count: the metric that divides it by the minutes of its step}."""
 
+WITHIN_REACH = 0.01
+"""Probability of the gold answer from which on a group of attempts is likely to be informative."""
+
 
 def is_informative(group: Sequence[Attempt]) -> bool:
     """Whether both outcomes are among the attempts that were judged."""
@@ -37,6 +40,17 @@ def group_measures(groups: Sequence[Sequence[Attempt]], num_fresh: int) -> dict[
         distinct = [len({attempt.rollout.answer for attempt in group}) for group in groups]
         row["solver/distinct_answers"] = sum(distinct) / len(groups)
     return row
+
+
+def probability_measures(probabilities: Mapping[str, float]) -> dict[str, float]:
+    """Of the gold answers of a step's new bugs: mean, and how many are at least 1 % likely."""
+    if not probabilities:
+        return {}
+    values = probabilities.values()
+    return {
+        "curriculum/gold_probability": math.fsum(values) / len(values),
+        "curriculum/num_within_reach": float(sum(value >= WITHIN_REACH for value in values)),
+    }
 
 
 def per_minute(row: Mapping[str, float], seconds: float) -> dict[str, float]:

@@ -6,6 +6,7 @@ script, parser, and the weakening patch that removes the tests that fail (docs/f
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,13 +15,14 @@ from selfplay.bugs.patches.layers import make_patch
 from selfplay.bugs.test_edits.weakening import weakening_layer
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.bugs.test_runs.scripts import parser_source, runner_script
-from selfplay.compact.edits import EditError, Listing, parse_edit
+from selfplay.compact.edits import EditError, Listing, parse_edit, render_edit
 from selfplay.compact.excerpts import excerpt, fit_listing
 from selfplay.compact.oracle_tests import OracleTests
 from selfplay.config import ScaffoldConfig
 from selfplay.errors import UserError
 from selfplay.repo.history import PastChange, past_changes
 from selfplay.repo.languages.functions import FunctionInfo
+from selfplay.repo.languages.python_source import split_lines
 from selfplay.repo.languages.registry import language_of
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.prompts import render
@@ -191,6 +193,43 @@ class CompactInjector:
                 "commit": task.seed.commit,
                 "hint": prompt.hint.kind if prompt.hint else None,
             },
+        )
+
+    def undo(
+        self, prompt: InjectorPrompt, answer: str
+    ) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """(prompt, answer) of a solver that sees the edited function and nothing of the tests, and
+        takes the edit back; None for an answer that is no change of code. Nothing is run.
+
+        Such prompts are those of the warm start's examples without tests: how likely that answer
+        is tells which edits are worth a validation.
+        """
+        path = prompt.task.seed.path
+        function, original = self.function(prompt.task), self.prepared.source(path)
+        try:
+            layer = edited_layer(self.prepared.environment, answer, prompt.listing)
+        except Rejected:
+            return None
+        content = layer[path].content if set(layer) == {path} else None
+        if content is None:
+            return None
+        text = content.decode("utf-8", "surrogateescape")
+        longer = len(split_lines(text)) - len(split_lines(original))
+        shown = dataclasses.replace(function, end_line=function.end_line + longer)
+        if shown.end_line <= shown.start_line:
+            return None
+        listing = Listing(
+            [excerpt(text, shown, max_lines=self.scaffold.max_function_lines)], {path: text}
+        )
+        try:
+            gold = render_edit(listing, {path: original})
+        except ValueError:
+            return None
+        question = render("solver", listing=listing.render(), issue="", tests="", messages=[])
+        end = self.tokenizer.end_of_turn_id
+        return (
+            self.tokenizer.render(render("system"), question),
+            (*self.tokenizer.encode(gold), end),
         )
 
     def _oracle_files(self, task: InjectionTask) -> tuple[str, ...]:
