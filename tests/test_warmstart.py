@@ -63,7 +63,7 @@ def test_bare_repairs_go_on_where_they_were_killed(
 ) -> None:
     code = tmp_path / "code"
     code.mkdir()
-    for number in range(6):
+    for number in range(20):
         text = FUNCTIONS.format(number) + FUNCTIONS.format(number + 10)
         (code / f"m{number}.py").write_text(text if number != 2 else "x = 1\n")
     words = [f"sources=[{code}]", "num_bare=9", f"out={tmp_path}", "repos.train=[sample-ledger]"]
@@ -107,7 +107,8 @@ def test_no_minutes_are_no_steps(tmp_path: Path) -> None:
     (tmp_path / "out" / "examples.done").touch()
     (tmp_path / "out" / "examples.jsonl").touch()
     words = [f"out={tmp_path / 'out'}", "repos.train=[sample-ledger]", "max_minutes=0", "rank=2"]
-    assert warmstart.run([*words, f"sources=[{code}]", "num_bare=3", "json=true"]) == 0
+    words += [f"sources=[{code}]", "num_bare=3", "json=true"]
+    assert warmstart.run(load_config(WarmstartConfig, "warmstart", words)) == 0
     record = json.loads((tmp_path / "out" / "record.json").read_text())
     assert (record["num_steps"], record["loss_first"], record["loss_last"]) == (0, None, None)
     assert (tmp_path / "out" / "adapter").is_dir()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from selfplay.commands.application import task_words
 from selfplay.commands.compose import (
     keep_originals,
     make_repo_context,
@@ -22,7 +23,7 @@ from selfplay.commands.compose import (
 )
 from selfplay.commands.kept_training import KeptTraining, training_key
 from selfplay.commands.output import print_json, say
-from selfplay.config import LearnerConfig, SupervisedConfig, WarmstartConfig, load_config
+from selfplay.config import LearnerConfig, SupervisedConfig, WarmstartConfig
 from selfplay.corpus.corpus import Corpus
 from selfplay.curriculum.compact import CompactRoles
 from selfplay.errors import UserError
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from selfplay.learner.supervised import SupervisedStep
     from selfplay.learner.trainer import Trainer
 
+CONFIG, SCHEMA = "warmstart", WarmstartConfig
 HELP = """
 keys: out=DIR (examples.jsonl, bare.jsonl, corpus.sqlite, adapter/, record.json go there),
       num_bugs=N, repos.train=[a,b], injector_share=, sources=[stdlib,PACKAGE,DIR] num_bare=N
@@ -63,9 +65,8 @@ HISTORY_SHARE = 0.2
 """Share of injector examples that are told as "undo this change" instead of by a hint."""
 
 
-def run(overrides: Sequence[str]) -> int:
+def run(config: WarmstartConfig) -> int:
     """Make examples, train, save the adapter and the record of how it came to be."""
-    config = load_config(WarmstartConfig, "warmstart", overrides)
     began = time.monotonic()
     sources = [code_source(name) for name in config.sources]
     out = Path(config.out)
@@ -96,7 +97,7 @@ def run(overrides: Sequence[str]) -> int:
     learner.save_adapter(out / "adapter")
     losses = [step.loss for step in history]  # none where no time is given for a step
     record = {
-        "command": "selfplay warmstart " + " ".join(overrides),
+        "command": "selfplay warmstart " + " ".join(task_words()),
         "repos": list(config.repos.train),
         "sources": [f"{source.name} {source.version}".rstrip() for source in sources],
         "num_examples": {
