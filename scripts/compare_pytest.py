@@ -174,6 +174,10 @@ def plain_run(
         kept = without_refused(addopts, text)
         if list(kept) == addopts:
             break
+        for number, word in enumerate(addopts):
+            value = number and addopts[number - 1] not in kept and not word.startswith("-")
+            if value and "=" not in addopts[number - 1]:
+                kept = tuple(other for other in kept if other != word)  # of the refused option
         refused += [word for word in addopts if word not in kept]
         addopts = list(kept)
     if not document.get("found"):

@@ -26,7 +26,9 @@ SAVE_BYTE_CODE = '"$@"; code=$?; tar -C /tmp/pyc -cf /out/pyc.tar . 2>/dev/null;
 
 
 def discover(environment: Environment, sandbox: Sandbox, byte_code: Path) -> RepoProfile:
-    """Run the suite twice, once with coverage and once plainly under another hash seed.
+    """Run the suite twice, once with coverage and once plainly under another hash seed, each file
+    named, as later runs name theirs: a test that needs what another folder's conftest.py gives it
+    in a run of the whole passes no later run.
 
     Tests that pass both times are kept; others are excluded with a reason. Where the repository's
     own settings lead pytest to no passing test, other `pytest_settings` are tried. The second run's
@@ -48,6 +50,7 @@ def discover(environment: Environment, sandbox: Sandbox, byte_code: Path) -> Rep
             "PYTHONPYCACHEPREFIX": "/tmp/pyc",
         },
         ("sh", "-c", SAVE_BYTE_CODE, "sh"),
+        _files_of(first, environment.tree),
     )
     unpack(plain.files.get("pyc.tar", b""), byte_code)
     return replace(
@@ -117,6 +120,14 @@ def _run_guarded(suite: Suite, settings: PytestSettings) -> tuple[dict[str, Any]
     return found, settings
 
 
+def _files_of(document: Mapping[str, Any], tree: Path) -> list[str]:
+    """Files of the tree that hold usable tests, in the order in which a profile lists them."""
+    names = test_names(tree)
+    entries = document["results"].items()
+    files = {e["file"] for test, e in entries if not _unusable(test, e, names)}
+    return sorted(file for file in files if not file.startswith("/") and (tree / file).is_file())
+
+
 def _discover_tap(environment: Environment, sandbox: Sandbox, byte_code: Path) -> RepoProfile:
     byte_code.mkdir(parents=True, exist_ok=True)
     return discover_tap(environment, sandbox)
@@ -146,7 +157,7 @@ def profile_of(
         if other:
             seconds[file] = seconds.get(file, 0.0) + other["seconds"]
         odd = _unusable(test, entry, names)
-        if mine == theirs == "passed" and odd:
+        if mine == "passed" and theirs in ("passed", "missing") and odd:
             excluded[test] = odd
         elif mine == theirs == "passed":
             tests[test] = TestInfo(
