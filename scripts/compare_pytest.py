@@ -31,8 +31,9 @@ from typing import Any
 from survey_repos import LONGEST_REASON, packages, reason_of
 
 from selfplay.bugs.test_runs.junit import unsupported_passes
+from selfplay.bugs.test_runs.pytest_framework import pytest_script
 from selfplay.bugs.test_runs.runner import TestRunner, passed_tests
-from selfplay.bugs.test_runs.scripts import parser_source, pytest_script
+from selfplay.bugs.test_runs.scripts import parser_source
 from selfplay.commands.output import print_json, print_table, say
 from selfplay.config import SandboxConfig
 from selfplay.errors import RepoError, SelfplayError

@@ -143,14 +143,14 @@ def make_examples(
                         task,
                         origin="procedural",
                         strategy=bug.task.strategy,
-                        seed=Target(path=bug.task.seed.path, function=bug.task.seed.function),
+                        target=Target(path=bug.task.target.path, function=bug.task.target.function),
                         step=0,
                     )
                     examples = [solver_example(roles[task.repo].solver, task)]
                     told = teaches(config, rng)
                     if told is not None:
                         examples.append(told(tokenizer, bug.found))
-                    name = f"{task.repo}/{bug.task.seed.path}::{bug.task.seed.function}"
+                    name = f"{task.repo}/{bug.task.target.path}::{bug.task.target.function}"
                     lines = [lesson_line(e, name) for e in examples if e]
                 if not bug.reason.startswith("infrastructure"):
                     tries.keep(bug.task.repo, bug.task.task_id, task is not None, lines)

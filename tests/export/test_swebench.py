@@ -19,6 +19,7 @@ from selfplay.bugs.sealing import seal, sealed_layer
 from selfplay.bugs.test_edits.weakening import weakening_layer
 from selfplay.bugs.test_runs import scripts
 from selfplay.bugs.test_runs.parsers import pytest_verbose
+from selfplay.bugs.test_runs.pytest_framework import pytest_script
 from selfplay.commands.suites import read_tasks
 from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import SuiteTask, read_suite
@@ -74,7 +75,7 @@ def run(tmp_path: Path, task: SolveTask) -> Path:
     folder.mkdir()
     with Corpus(folder / "corpus.sqlite") as corpus:
         seed = Target(path="calc/core.py", function="double")
-        assert corpus.add_bug(task, origin="model", strategy="direct", seed=seed, step=0)
+        assert corpus.add_bug(task, origin="model", strategy="direct", target=seed, step=0)
     return folder
 
 
@@ -197,7 +198,7 @@ def test_an_export_is_graded_by_its_script_as_here(tmp_path: Path, committed: st
         (tree / name).write_text(text)
     bug = {"lib/calc/core.py": FileChange(content=CODE.replace("x * 2", "x + 2").encode())}
     artifact = BugArtifact(
-        test_script=scripts.pytest_script([TEST_FILE]), test_files=(TEST_FILE,),
+        test_script=pytest_script([TEST_FILE]), test_files=(TEST_FILE,),
         test_parser=scripts.parser_source("pytest"), bug_patch=make_patch(tree, {}, bug),
         weakening_patch=make_patch(
             tree, bug, {**bug, **weakening_layer(tree, [f"{TEST_FILE}::test_double"])}
