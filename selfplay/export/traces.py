@@ -72,6 +72,14 @@ def traces(episode: Episode, tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
         }
 
 
+def answer_messages(episode: Episode, tokenizer: Tokenizer) -> list[dict[str, str]]:
+    """What follows the prompt: one answer, or a chat that ends with one."""
+    assert episode.trajectory is not None
+    if len(episode.trajectory.turns) > 1:
+        return later_messages(episode.trajectory, tokenizer)
+    return [{"role": "assistant", "content": episode.answer}]
+
+
 def prompt_messages(trajectory: Trajectory, tokenizer: Tokenizer) -> list[dict[str, str]]:
     """The prompt as messages, read back from its tokens.
 
