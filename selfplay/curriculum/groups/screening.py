@@ -56,23 +56,13 @@ def gold_probabilities(context: RolloutContext, tasks: Sequence[SolveTask]) -> d
         return {}
     answers = context.pool.map(scaffold.gold_answer, tasks)
     known = [(task.bug_id, answer) for task, answer in zip(tasks, answers, strict=True) if answer]
-<<<<<<< HEAD
-    temperature = context.sampling.temperature_of("solver")
+    temperature = context.sampling.temperature
     requests = [
         ScoreRequest(prompt_ids=prompt, answer_ids=ids, temperature=temperature)
         for _, (prompt, ids) in known
     ]
     with context.clock.running():
         scores = policy.score(requests)
-=======
-    temperature = context.sampling.temperature
-    scores = policy.score(
-        [
-            ScoreRequest(prompt_ids=prompt, answer_ids=ids, temperature=temperature)
-            for _, (prompt, ids) in known
-        ]
-    )
->>>>>>> main
     found = dict.fromkeys((task.bug_id for task in tasks), 0.0)
     found |= {bug_id: math.exp(score) for (bug_id, _), score in zip(known, scores, strict=True)}
     return found
@@ -108,23 +98,13 @@ def worth_validating(
             found.add(key)
         else:
             keys.setdefault(undo, []).append(key)
-<<<<<<< HEAD
-    temperature = context.sampling.temperature_of("solver")
+    temperature = context.sampling.temperature
     requests = [
         ScoreRequest(prompt_ids=prompt, answer_ids=ids, temperature=temperature)
         for prompt, ids in keys
     ]
     with context.clock.running():
         scores = policy.score(requests)
-=======
-    temperature = context.sampling.temperature
-    scores = policy.score(
-        [
-            ScoreRequest(prompt_ids=prompt, answer_ids=ids, temperature=temperature)
-            for prompt, ids in keys
-        ]
-    )
->>>>>>> main
     places: Counter[tuple[str, str, str]] = Counter()
     ranked = sorted(zip(scores, keys, strict=True), key=lambda pair: (-pair[0], pair[1]))
     likely = [same for score, same in ranked if math.exp(score) <= rule.cap]
