@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from selfplay.commands.compose import SCAFFOLDS
 from selfplay.config import PolicyConfig, ScaffoldConfig
 from selfplay.curriculum.evaluation import Judged
 from selfplay.curriculum.solving import Attempt
@@ -105,7 +106,7 @@ class AttemptLog:
             info=rollout.info,
         )
         line: Mapping[str, Any] = episode_to_dict(episode) | {
-            "num_tokens": sum(trajectory.loss_mask) if trajectory else 0,
+            "num_tokens": trajectory.num_sampled if trajectory else 0,
             "num_prompt_tokens": trajectory.loss_mask.count(0) if trajectory else 0,
             "sample": judged.sample,
             "resolved": judged.resolved,
@@ -120,6 +121,9 @@ class AttemptLog:
 def _settings(policy: PolicyConfig, scaffold: ScaffoldConfig) -> list[Any]:
     """What an attempt depends on; not where the server is, or how fast it is asked."""
     shown = dataclasses.asdict(scaffold)
+    for name in SCAFFOLDS:  # another scaffold's part
+        if name != scaffold.kind:
+            shown.pop(name, None)
     shown["agent"].pop("num_open", None)
     names = ["engine", "model", "adapter", "temperature", "top_p", "max_new_tokens"]
     found = [shown, *(getattr(policy, name) for name in names)]

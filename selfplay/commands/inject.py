@@ -21,7 +21,7 @@ from selfplay.corpus.corpus import Corpus
 from selfplay.curriculum.compact import CompactRoles
 from selfplay.curriculum.scaffold import Sampling
 from selfplay.errors import UserError
-from selfplay.export.sources import keep_sources
+from selfplay.export.sources import keep_prepared
 
 MAX_SHOWN = 50
 """Tries of a table; more are counted by repository."""
@@ -47,7 +47,6 @@ def run(config: InjectConfig) -> int:
     policy_config = replace(config.policy, engine="scripted") if procedural else config.policy
     sampling = Sampling(
         temperature=config.policy.temperature,
-        injector_temperature=config.injector.temperature,
         top_p=config.policy.top_p,
         max_new_tokens=config.policy.max_new_tokens,
         seed=config.seed,
@@ -59,7 +58,7 @@ def run(config: InjectConfig) -> int:
         raise UserError(f"out={out}: cannot be written ({error.strerror})") from None
     with sandbox_pool(config.sandbox) as pool, Corpus(out / "corpus.sqlite") as corpus:
         repos = prepare_repos(names, config.repos, pool)
-        keep_sources(out, (prepared.spec for prepared in repos.values()))
+        keep_prepared(out, repos.values())
         policy = open_policy(policy_config, config.scaffold)
         context = make_rollout_context(policy, repos, pool, config.scaffold, sampling, show_turn)
         keep_originals(context.repo_contexts.values(), corpus)

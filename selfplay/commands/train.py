@@ -32,7 +32,7 @@ from selfplay.corpus.suite import read_suite
 from selfplay.curriculum.evaluation import evaluate
 from selfplay.curriculum.scaffold import RolloutContext, Sampling
 from selfplay.errors import UserError
-from selfplay.export.sources import keep_sources
+from selfplay.export.sources import keep_prepared
 from selfplay.learning import Learner
 from selfplay.run_dir import RunDir
 from selfplay.run_dir.metrics import check_metrics
@@ -99,7 +99,7 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Learner]) -> int
             )
         trained = tuple(repos)
         repos |= prepare_repos(held_out, config.repos, pool) if held_out else {}
-        keep_sources(run_dir.path, (repos[name].spec for name in trained))
+        keep_prepared(run_dir.path, (repos[name] for name in trained))
         opened = open_run(config, run_dir, repos, trained, pool, open_learner)
         say("self-check: one generation; in each repository a command, and a bug graded both ways")
         self_check(opened.context, trained, config.scaffold)

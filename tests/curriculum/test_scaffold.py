@@ -11,7 +11,7 @@ import pytest
 
 import selfplay
 from selfplay.commands.compose import SCAFFOLDS, scaffold_class
-from selfplay.config import PolicyConfig, ScaffoldConfig
+from selfplay.config import FeedbackConfig, PolicyConfig, ScaffoldConfig
 from selfplay.curriculum.compact import CompactScaffold, one_turn, trajectory
 from selfplay.curriculum.injecting import inject, injector_episode, judge_injection
 from selfplay.curriculum.scaffold import (
@@ -62,16 +62,15 @@ def test_prompt_and_answer_are_aligned_lists() -> None:
 
 
 def test_requests_are_named_by_seed_role_and_task() -> None:
-    sampling = Sampling(temperature=1.0, injector_temperature=0.7, top_p=0.9, seed=3)
+    sampling = Sampling(temperature=0.7, top_p=0.9, seed=3)
     solver = sampling.request("solver", (1, 2), 4, "bug-1", 0)
-    assert (solver.num_samples, solver.temperature, solver.top_p) == (4, 1.0, 0.9)
+    assert (solver.num_samples, solver.temperature, solver.top_p) == (4, 0.7, 0.9)
     injector = sampling.request("injector", (1, 2), 4, "bug-1", 0)
     assert injector.temperature == 0.7 and injector.seed != solver.seed
     assert sampling.request("solver", (9,), 1, "bug-1", 0).seed == solver.seed
     assert sampling.request("solver", (1, 2), 4, "bug-1", 1).seed != solver.seed
     other = replace(sampling, seed=4).request("solver", (1, 2), 4, "bug-1", 0)
     assert other.seed != solver.seed
-    assert Sampling(temperature=0.3).temperature_of("injector") == 0.3
 
 
 def test_equal_answers_to_one_task_are_judged_once(context: RolloutContext) -> None:
@@ -255,7 +254,9 @@ def test_scaffolds_are_known_by_their_names() -> None:
         assert found.scripted().tokenizer is not None
         assert found.longest(config, policy) > 0
     assert SCAFFOLDS["compact"].longest(ScaffoldConfig(max_prompt_tokens=640), policy) == 720
-    with pytest.raises(UserError, match="must be compact or agentic"):
+    tries = ScaffoldConfig(feedback=FeedbackConfig(max_tries=3, max_feedback_tokens=100))
+    assert SCAFFOLDS["feedback"].longest(tries, policy) == 640 + 3 * 80 + 2 * 100
+    with pytest.raises(UserError, match="must be one of compact, feedback, agentic"):
         scaffold_class(ScaffoldConfig(kind="odd"))
 
 

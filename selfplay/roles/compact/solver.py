@@ -60,13 +60,18 @@ class SolverView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SolverPrompt:
-    """One task as the model sees it, with what is needed to read the answer."""
+    """One task as the model sees it, with what is needed to read the answer.
+
+    sealed    the state that is edited; restored: the same with the shown oracle tests in it
+    """
 
     task: SolveTask
     prompt_ids: tuple[int, ...]
     text: str
     listing: Listing
+    view: SolverView
     sealed: Layer
+    restored: Layer
 
 
 class CompactSolver:
@@ -79,7 +84,7 @@ class CompactSolver:
         self.tokenizer = tokenizer
         self.scaffold = scaffold
         names = test_names(prepared.environment.tree)
-        self._reached = {  # helpers of the tests are no place to repair anything
+        self.reached = {  # helpers of the tests are no place to repair anything
             test: [
                 name
                 for name in info.functions
@@ -119,7 +124,9 @@ class CompactSolver:
             prompt_ids=self.tokenizer.render(render("system"), text),
             text=text,
             listing=listing,
+            view=view,
             sealed=sealed,
+            restored=restored,
         )
 
     def show(self, view: SolverView) -> tuple[str, Listing]:
@@ -130,15 +137,15 @@ class CompactSolver:
             for failure in read_failures(view.failure_output)
             if failure.name in named or not view.partial
         ]
-        bodies = relevant_tests(view, failures, self._reached)
-        tests, shown = _test_text(bodies, failures)
-        complaints = _complaints(failures, shown)
+        bodies = relevant_tests(view, failures, self.reached)
+        tests, shown = shown_tests(bodies, failures)
+        told = complaints(failures, shown)
         issue = view.problem_statement.strip()[:MAX_ISSUE_CHARACTERS]
         candidates, sources = self._candidates(view, failures, tests)
         system = render("system")
 
         def text_of(listing: Listing) -> str:
-            messages = [message + where(failure, listing) for failure, message in complaints]
+            messages = [message + where(failure, listing) for failure, message in told]
             return render(
                 "solver", listing=listing.render(), issue=issue, tests=tests, messages=messages
             )
@@ -160,7 +167,7 @@ class CompactSolver:
         self, view: SolverView, failures: Sequence[Failure], tests: str
     ) -> tuple[list[Callable[[int], Excerpt]], dict[str, str]]:
         """Excerpt makers, most suspicious function first, and the sources they cut from."""
-        scores = ochiai(view.fail_to_pass, view.pass_to_pass, self._reached)
+        scores = ochiai(view.fail_to_pass, view.pass_to_pass, self.reached)
         paths = {name.split("::", 1)[0] for name in scores}
         sources = {path: text for path in sorted(paths) if (text := view.read(path)) is not None}
         functions = {
@@ -173,7 +180,7 @@ class CompactSolver:
         scores = {name: score for name, score in scores.items() if name in functions}
         order = rank(
             scores,
-            in_all=reached_by_all(view.fail_to_pass, self._reached),
+            in_all=reached_by_all(view.fail_to_pass, self.reached),
             located=rows,
             innermost={name: count / len(ends) for name, count in Counter(ends).items()},
             mentioned=set(re.findall(r"\w+", tests)),
@@ -247,12 +254,14 @@ def relevant_tests(
     )
 
 
-def _test_text(bodies: Sequence[TestBody], failures: Sequence[Failure]) -> tuple[str, list[str]]:
-    """(code of one or two tests within `MAX_TEST_LINES`, their names)."""
+def shown_tests(
+    bodies: Sequence[TestBody], failures: Sequence[Failure], max_lines: int = MAX_TEST_LINES
+) -> tuple[str, list[str]]:
+    """(code of one or two tests within `max_lines`, their names)."""
     lines: list[str] = []
     names: list[str] = []
     for body in bodies:
-        room = MAX_TEST_LINES - len(lines)
+        room = max_lines - len(lines)
         if len(names) == MAX_TESTS or (names and len(body.lines) > room):
             break
         failed = {f.name: f for f in reversed(failures)}.get(body.name)
@@ -262,7 +271,7 @@ def _test_text(bodies: Sequence[TestBody], failures: Sequence[Failure]) -> tuple
     return "\n".join(lines), names
 
 
-def _complaints(failures: Sequence[Failure], names: Sequence[str]) -> list[tuple[Failure, str]]:
+def complaints(failures: Sequence[Failure], names: Sequence[str]) -> list[tuple[Failure, str]]:
     """What the shown tests complained of; any failure's when none of them is recorded."""
     matching = [f for name in names for f in failures if f.name == name] or list(failures[:1])
     first = {failure.name: failure for failure in reversed(matching)}
