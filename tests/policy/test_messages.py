@@ -24,7 +24,7 @@ def test_a_chat_comes_back_as_it_was(
 ) -> None:
     tokenizer = MessageTokenizer()
     renderer = tokenizer.chat()
-    prompt = renderer.render(system, user, [])
+    prompt = renderer.render(system, user, TOOLS)
     explained = tokenizer.messages(prompt)[0]
     assert explained["role"] == "system" and explained["content"].startswith(system)
     want = [explained]
