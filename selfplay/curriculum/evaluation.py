@@ -84,6 +84,10 @@ class Evaluation:
         }
 
 
+def unnoted(judged: Judged, attempt: Attempt) -> None:
+    """Keeps nothing of an attempt."""
+
+
 def evaluate(
     context: RolloutContext,
     tasks: Sequence[SolveTask],
@@ -91,7 +95,7 @@ def evaluate(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     *,
     known: Sequence[Judged] = (),
-    on_attempt: Callable[[Judged, Attempt], None] = lambda judged, attempt: None,
+    on_attempt: Callable[[Judged, Attempt], None] = unnoted,
     lost: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Attempt each task `num_samples` times, those that are `known` counted in.

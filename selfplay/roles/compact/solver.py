@@ -75,6 +75,24 @@ class SolverPrompt:
     sealed: Layer
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspects:
+    """Functions that may be to blame, most suspicious first, and what excerpts of them need.
+
+    rows    {"path::qualname": 0-based row} of those on a traceback, its innermost line
+    """
+
+    functions: tuple[FunctionInfo, ...]
+    sources: Mapping[str, str]
+    rows: Mapping[str, int]
+
+    def maker(self, function: FunctionInfo) -> Callable[[int], Excerpt]:
+        """An excerpt of a function, of at most so many lines."""
+        source = self.sources[function.path]
+        focus = self.rows.get(f"{function.path}::{function.qualname}")
+        return lambda size: excerpt(source, function, max_lines=size, focus=focus)
+
+
 class CompactSolver:
     """Solver prompts and fix patches of one repository. Thread-safe."""
 
@@ -85,7 +103,7 @@ class CompactSolver:
         self.tokenizer = tokenizer
         self.scaffold = scaffold
         names = test_names(prepared.environment.tree)
-        self._reached = {  # helpers of the tests are no place to repair anything
+        self.reached = {  # helpers of the tests are no place to repair anything
             test: [
                 name
                 for name in info.functions
@@ -96,6 +114,18 @@ class CompactSolver:
 
     def prompt(self, task: SolveTask) -> SolverPrompt:
         """The prompt of one task."""
+        view, sealed = self.view(task)
+        text, listing = self.show(view)
+        return SolverPrompt(
+            task=task,
+            prompt_ids=self.tokenizer.render(render("system"), text),
+            text=text,
+            listing=listing,
+            sealed=sealed,
+        )
+
+    def view(self, task: SolveTask) -> tuple[SolverView, Layer]:
+        """What a solver may know of a task, and the sealed tree that it works on."""
         tree = self.prepared.environment.tree
         sealed = seal(self.prepared.environment, task.artifact).layer
         shown = public_tests(task, self.scaffold.public_share)
@@ -119,28 +149,16 @@ class CompactSolver:
             problem_statement=task.problem_statement,
             partial=len(shown) < len(task.fail_to_pass),
         )
-        text, listing = self.show(view)
-        return SolverPrompt(
-            task=task,
-            prompt_ids=self.tokenizer.render(render("system"), text),
-            text=text,
-            listing=listing,
-            sealed=sealed,
-        )
+        return view, sealed
 
     def show(self, view: SolverView) -> tuple[str, Listing]:
         """(text, listing) of a prompt, from what a solver may know."""
-        named = {test_name(test) for test in view.fail_to_pass}
-        failures = [
-            failure
-            for failure in read_failures(view.failure_output)
-            if failure.name in named or not view.partial
-        ]
-        bodies = relevant_tests(view, failures, self._reached)
-        tests, shown = _test_text(bodies, failures)
-        complaints = _complaints(failures, shown)
+        failures = failures_of(view)
+        bodies = relevant_tests(view, failures, self.reached)
+        tests, shown = test_text(bodies, failures)
+        complaints = complaints_of(failures, shown)
         issue = view.problem_statement.strip()[:MAX_ISSUE_CHARACTERS]
-        candidates, sources = self._candidates(view, failures, tests)
+        suspects = self.suspects(view, failures, tests)
         system = render("system")
 
         def text_of(listing: Listing) -> str:
@@ -149,12 +167,12 @@ class CompactSolver:
                 "solver", listing=listing.render(), issue=issue, tests=tests, messages=messages
             )
 
-        if not candidates:  # the files that the failing tests reach are gone altogether
+        if not suspects.functions:  # the files that the failing tests reach are gone altogether
             listing = Listing((), {})
             return text_of(listing), listing
         listing = fit_listing(
-            candidates,
-            sources.__getitem__,
+            [suspects.maker(function) for function in suspects.functions[:MAX_CANDIDATES]],
+            suspects.sources.__getitem__,
             lambda shown: len(self.tokenizer.render(system, text_of(shown))),
             max_tokens=self.scaffold.max_prompt_tokens,
             max_functions=self.scaffold.max_functions,
@@ -162,11 +180,9 @@ class CompactSolver:
         )
         return text_of(listing), listing
 
-    def _candidates(
-        self, view: SolverView, failures: Sequence[Failure], tests: str
-    ) -> tuple[list[Callable[[int], Excerpt]], dict[str, str]]:
-        """Excerpt makers, most suspicious function first, and the sources they cut from."""
-        scores = ochiai(view.fail_to_pass, view.pass_to_pass, self._reached)
+    def suspects(self, view: SolverView, failures: Sequence[Failure], tests: str) -> Suspects:
+        """The functions that the failing tests reach, ranked; `tests`: what is shown of these."""
+        scores = ochiai(view.fail_to_pass, view.pass_to_pass, self.reached)
         paths = {name.split("::", 1)[0] for name in scores}
         sources = {path: text for path in sorted(paths) if (text := view.read(path)) is not None}
         functions = {
@@ -179,7 +195,7 @@ class CompactSolver:
         scores = {name: score for name, score in scores.items() if name in functions}
         order = rank(
             scores,
-            in_all=reached_by_all(view.fail_to_pass, self._reached),
+            in_all=reached_by_all(view.fail_to_pass, self.reached),
             located=rows,
             innermost={name: count / len(ends) for name, count in Counter(ends).items()},
             mentioned=set(re.findall(r"\w+", tests)),
@@ -187,19 +203,22 @@ class CompactSolver:
 
         if not scores:  # what the tests reached is gone: show where it may have been
             order = list(functions)
-
-        def maker(name: str) -> Callable[[int], Excerpt]:
-            function = functions[name]
-            source, focus = sources[function.path], rows.get(name)
-            return lambda size: excerpt(source, function, max_lines=size, focus=focus)
-
-        return [maker(name) for name in order[:MAX_CANDIDATES]], sources
+        return Suspects(
+            functions=tuple(functions[name] for name in order), sources=sources, rows=rows
+        )
 
     def fix_patch(self, prompt: SolverPrompt, answer: str) -> str:
         """The patch from the sealed tree to the edited one. Raises `Rejected`."""
         tree, sealed = self.prepared.environment.tree, prompt.sealed
         edited = edited_layer(self.prepared.environment, answer, prompt.listing, sealed)
         return make_patch(tree, sealed, {**sealed, **edited})
+
+
+def failures_of(view: SolverView) -> list[Failure]:
+    """What the failing tests printed, as far as it may be shown."""
+    named = {test_name(test) for test in view.fail_to_pass}
+    failures = read_failures(view.failure_output)
+    return [failure for failure in failures if failure.name in named or not view.partial]
 
 
 def traceback_rows(
@@ -259,12 +278,14 @@ def relevant_tests(
     )
 
 
-def _test_text(bodies: Sequence[TestBody], failures: Sequence[Failure]) -> tuple[str, list[str]]:
-    """(code of one or two tests within `MAX_TEST_LINES`, their names)."""
+def test_text(
+    bodies: Sequence[TestBody], failures: Sequence[Failure], max_lines: int = MAX_TEST_LINES
+) -> tuple[str, list[str]]:
+    """(code of one or two tests within `max_lines`, their names)."""
     lines: list[str] = []
     names: list[str] = []
     for body in bodies:
-        room = MAX_TEST_LINES - len(lines)
+        room = max_lines - len(lines)
         if len(names) == MAX_TESTS or (names and len(body.lines) > room):
             break
         failed = {f.name: f for f in reversed(failures)}.get(body.name)
@@ -274,7 +295,10 @@ def _test_text(bodies: Sequence[TestBody], failures: Sequence[Failure]) -> tuple
     return "\n".join(lines), names
 
 
-def _complaints(failures: Sequence[Failure], names: Sequence[str]) -> list[tuple[Failure, str]]:
+test_text.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest thinks
+
+
+def complaints_of(failures: Sequence[Failure], names: Sequence[str]) -> list[tuple[Failure, str]]:
     """What the shown tests complained of; any failure's when none of them is recorded."""
     matching = [f for name in names for f in failures if f.name == name] or list(failures[:1])
     first = {failure.name: failure for failure in reversed(matching)}
