@@ -6,5 +6,5 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 make_venv "${SELFPLAY_VENV:-.venv}"
-install_selfplay cpu
+install_selfplay cpu,report
 exec "$PY" -m selfplay train experiment=quickstart "$@"

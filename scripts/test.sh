@@ -13,8 +13,9 @@ if as_root_on_debian; then
     missing=()
     command -v git >/dev/null || missing+=(git)
     command -v dockerd >/dev/null || missing+=(docker.io)
+    command -v chromium >/dev/null || missing+=(chromium)
     if [ ${#missing[@]} -gt 0 ]; then
-        say "installing with apt-get: ${missing[*]} (tests of the Docker sandbox need the engine)"
+        say "installing with apt-get: ${missing[*]} (for tests of the Docker sandbox and of the report)"
         apt-get update -qq
         DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
     fi

@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "train": "a self-play run; resume=auto continues it",
     "evaluate": "solver evaluation on a suite: resolved, pass@k, confidence intervals",
     "episode show": "stored episodes, turn by turn",
+    "report": "a run, or several, as one HTML page: curves, coverage, bugs, episodes",
     "export": "corpus export: format=swebench|sft",
     "corpus verify": "replay an export: gold +1, empty -1, test-deleting -1",
 }

@@ -78,6 +78,24 @@ class Policy(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRequest:
+    """An answer to a prompt whose probability is asked for, its end of turn included."""
+
+    prompt_ids: tuple[int, ...]
+    answer_ids: tuple[int, ...]
+    temperature: float = 1.0
+
+
+@runtime_checkable
+class ScoringPolicy(Policy, Protocol):
+    """A policy that tells how likely it is to give an answer, without giving it."""
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[float]:
+        """Log-probability of each whole answer under the sampling distribution (before top-p)."""
+        ...
+
+
 @runtime_checkable
 class ServedPolicy(Policy, Protocol):
     """A policy behind servers. May be asked by several threads at once; `max_concurrency` requests

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from selfplay.commands.summary import summarise
+from selfplay.commands.summary import print_summary, summarise
 from selfplay.commands.watch import RunWatcher
 from selfplay.config import MetricsConfig, TrainConfig
 from selfplay.corpus.corpus import Corpus
@@ -209,3 +209,26 @@ def test_a_run_that_an_older_version_began_is_summed_up(tmp_path: Path) -> None:
     assert summary["details"]["optimizer_steps"] == 5
     assert summary["details"]["groups_with_variance"] == 6.0
     assert summary["details"]["errored_episodes"] == 4.0
+
+
+def test_informative_groups_of_a_run_are_counted_and_divided_by_its_minutes(tmp_path: Path) -> None:
+    """3 + 1 informative groups, 1 of them fresh, in 90 + 30 s: 2 and 0.5 a minute."""
+    first = {
+        "solver/num_groups": 8.0, "solver/num_fresh_groups": 5.0, "curriculum/step_s": 90.0,
+        "solver/num_informative_groups": 3.0, "solver/num_informative_fresh_groups": 1.0,
+        "solver/entropy": 0.9, "solver/distinct_answers": 5.0,
+    }  # fmt: skip
+    second = {
+        **first, "curriculum/step_s": 30.0, "solver/num_informative_groups": 1.0,
+        "solver/num_informative_fresh_groups": 0.0, "solver/entropy": 0.5,
+    }  # fmt: skip
+    with RunDir(tmp_path / "a") as run, Corpus(run.corpus) as corpus:
+        append_json_lines(run.metrics, [{"step": 0, **first}, {"step": 1, **second}])
+        summary = summarise(TrainConfig(), run, corpus, wall_s=1.0)
+        print_summary(summary, run)
+    assert summary["details"]["informative"] == {
+        "groups": 16.0, "fresh_groups": 10.0, "informative_groups": 4.0,
+        "informative_fresh_groups": 1.0, "informative_groups_per_min": 2.0,
+        "informative_fresh_groups_per_min": 0.5,
+    }  # fmt: skip
+    assert (summary["details"]["entropy_first"], summary["details"]["entropy_last"]) == (0.9, 0.5)

@@ -10,12 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from selfplay.commands.attempt_log import AttemptLog, begin, key_of, places
-from selfplay.commands.compose import (
-    make_rollout_context,
-    open_policy,
-    sandbox_pool,
-    usage_of,
-)
+from selfplay.commands.compose import make_rollout_context, open_policy, sandbox_pool, usage_of
 from selfplay.commands.output import print_json, print_table, say
 from selfplay.commands.selfcheck import check_tasks
 from selfplay.commands.suites import prepare_suite, read_tasks
@@ -66,6 +61,7 @@ def run(overrides: Sequence[str]) -> int:
             raise UserError(next(iter(problems.values())))
         policy = open_policy(policy_config, config.scaffold)
         context = make_rollout_context(policy, repos, pool, config.scaffold, sampling)
+        context = replace(context, early_grading=config.sandbox.early_grading)
         check_tasks(context, solve_tasks)
         with tqdm(total=len(tasks), unit="task", desc="evaluate") as bar:
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from selfplay.commands.compose import (
     make_rollout_context,
@@ -15,14 +15,17 @@ from selfplay.config import TrainConfig
 from selfplay.corpus.corpus import Corpus
 from selfplay.curriculum.controller import Controller
 from selfplay.curriculum.curriculum import Curriculum, ReplayRule
+from selfplay.curriculum.groups.screening import KnowsAnswers, Screening
 from selfplay.curriculum.scaffold import RolloutContext, Sampling
 from selfplay.curriculum.step import StepRules
 from selfplay.curriculum.targets import RepoTargets, TaskSampler
+from selfplay.errors import UserError
 from selfplay.learning import Learner, Restored
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.rewards import make_injector_reward, make_solver_reward
 from selfplay.run_dir import RunDir
 from selfplay.run_dir.metrics import MetricsLog
+from selfplay.sampling import ScoringPolicy
 from selfplay.sandbox.pool import SandboxPool
 
 
@@ -64,6 +67,7 @@ def open_run(
         seed=config.seed,
     )
     context = make_rollout_context(policy, repos, pool, config.scaffold, sampling)
+    context = replace(context, early_grading=config.sandbox.early_grading)
     return Opened(
         context=context, learner=learner, first_step=first_step, restored=restored, trained=trained
     )
@@ -104,9 +108,13 @@ def make_controller(
         ),
         repo_contexts=context.repo_contexts,
         replay=ReplayRule(
-            min_groups=shape.min_solve_groups, low=shape.replay_low, high=shape.replay_high
+            min_groups=shape.min_solve_groups,
+            low=shape.replay_low,
+            high=shape.replay_high,
+            max_replays=shape.max_replays,
         ),
         higher_order=shape.higher_order,
+        group_size=shape.group_size,
     )
     rules = StepRules(
         samples_per_task=shape.samples_per_seed,
@@ -117,6 +125,8 @@ def make_controller(
             "injector": config.learner.injector_weight,
             "solver": config.learner.solver_weight,
         },
+        screening=screening_of(config, context),
+        pays_unplayed=config.reward.unplayed == "expected",
     )
     return Controller(
         run_dir=run_dir,
@@ -128,3 +138,20 @@ def make_controller(
         watcher=watcher,
         max_idle_steps=shape.max_idle_steps,
     )
+
+
+def screening_of(config: TrainConfig, context: RolloutContext) -> Screening | None:
+    """Which new bugs are played. Raises `UserError` where the probability of an answer is wanted
+    and cannot be had."""
+    shape = config.curriculum
+    if shape.max_fresh_groups is None:
+        return None
+    if not (
+        isinstance(context.policy, ScoringPolicy) and isinstance(context.scaffold, KnowsAnswers)
+    ):
+        raise UserError(
+            f"curriculum.max_fresh_groups={shape.max_fresh_groups}: policy.engine="
+            f"{config.policy.engine} with scaffold.kind={config.scaffold.kind} cannot tell how "
+            "likely an answer is; set it to null (all new bugs are played)"
+        )
+    return Screening(max_groups=shape.max_fresh_groups, floor=shape.gold_floor, cap=shape.gold_cap)

@@ -43,6 +43,11 @@ def summarise(
             "groups_with_variance": sum(row.get("learner/groups_trained", 0) for row in rows),
             "solver_groups_with_variance": _mean(rows, "solver/groups_with_variance"),
             "injector_groups_with_variance": _mean(rows, "injector/groups_with_variance"),
+            "informative": informative_groups(rows),
+            "entropy_first": _mean(rows[:quarter], "solver/entropy"),
+            "entropy_last": _mean(rows[-quarter:], "solver/entropy"),
+            "distinct_answers_first": _mean(rows[:quarter], "solver/distinct_answers"),
+            "distinct_answers_last": _mean(rows[-quarter:], "solver/distinct_answers"),
             "reasons": {role: _reasons(rows, f"{role}/reason/") for role in ("injector", "solver")},
             "errored_episodes": sum(row.get("play/num_errored", 0) for row in rows),
             "pass@1_change": _change(before, after),
@@ -53,6 +58,19 @@ def summarise(
     }
     run_dir.write_summary(summary)
     return summary
+
+
+def informative_groups(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Solver groups of a run, those with both outcomes, and how many of these came in a minute of
+    steps (evaluations left aside). Fresh: on bugs of the step itself."""
+    minutes = sum(row.get("curriculum/step_s", 0.0) for row in rows) / 60.0
+    found = {
+        name: sum(row.get(f"solver/num_{name}", 0.0) for row in rows)
+        for name in ("groups", "fresh_groups", "informative_groups", "informative_fresh_groups")
+    }
+    for name in ("informative_groups", "informative_fresh_groups"):
+        found[f"{name}_per_min"] = found[name] / minutes if minutes else 0.0
+    return found
 
 
 def print_summary(summary: dict[str, Any], run_dir: RunDir) -> None:
@@ -66,6 +84,11 @@ def print_summary(summary: dict[str, Any], run_dir: RunDir) -> None:
         ("valid rate (first / last quarter)", _pc(summary["valid_rate_first"]),
          _pc(summary["valid_rate_last"])),
     ]  # fmt: skip
+    for name, key in (("entropy, nats a token", "entropy"),
+                      ("distinct answers a group", "distinct_answers")):  # fmt: skip
+        first, last = details[f"{key}_first"], details[f"{key}_last"]
+        if first is not None:
+            rows.append((f"solver's {name}", f"{first:.2f}", f"{last:.2f}"))
     before, after = summary["eval_before"], summary["eval_after"]
     if before and after:
         for key in (k for k in before if k.startswith("pass@")):
@@ -76,6 +99,8 @@ def print_summary(summary: dict[str, Any], run_dir: RunDir) -> None:
     bugs = ", ".join(f"{repo} {n}" for repo, n in details["bugs_by_repo"].items())
     rows += [
         ("valid bugs found by the model", "", f"{summary['num_valid_bugs']} ({bugs})"),
+        ("informative solver groups", "", _informative(details["informative"], "")),
+        ("the same, bugs of the step itself", "", _informative(details["informative"], "fresh_")),
         ("steps / optimizer steps", "", f"{summary['steps']} / {details['optimizer_steps']}"),
         ("wall time, minutes", "", f"{summary['wall_s'] / 60:.1f}"),
         ("run directory", "", str(run_dir.path)),
@@ -96,6 +121,12 @@ def _reasons(rows: list[dict[str, Any]], prefix: str) -> dict[str, int]:
             {k.removeprefix(prefix): int(v) for k, v in row.items() if k.startswith(prefix)}
         )
     return dict(counts.most_common())
+
+
+def _informative(found: dict[str, float], kind: str) -> str:
+    number, total = found[f"informative_{kind}groups"], found[f"{kind}groups"]
+    pace = found[f"informative_{kind}groups_per_min"]
+    return f"{number:.0f} of {total:.0f}, {pace:.1f} a minute"
 
 
 def _mean(rows: list[dict[str, Any]], key: str) -> float | None:

@@ -23,6 +23,7 @@ from selfplay.commands.opening import make_controller, open_metrics, open_run
 from selfplay.commands.output import print_json, say
 from selfplay.commands.placing import placed
 from selfplay.commands.plan import dry_run
+from selfplay.commands.report import report_of_run
 from selfplay.commands.selfcheck import check_tasks, self_check
 from selfplay.commands.suites import prepare_suite, suite_spec
 from selfplay.commands.summary import print_summary, summarise
@@ -115,6 +116,8 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Learner]) -> int
             opened.learner.dismiss()
         evaluated(config, run_dir, opened.context, tasks, ("after", done), watcher)
         summary = summarise(config, run_dir, corpus, wall_s=run_dir.add_wall(began))
+        if config.metrics.report:
+            report_of_run(run_dir.path)
     if config.json:
         print_json(summary)
     else:

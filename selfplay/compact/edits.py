@@ -21,8 +21,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from selfplay.bugs.patches.syntax import split_lines
 from selfplay.errors import SelfplayError
+from selfplay.repo.languages.python_source import split_lines
 from selfplay.thinking import said
 
 _OPERATION = re.compile(r"\s*(\d{1,6})(?:([|+]) ?(.*)|-(\d{0,6})\s*)")

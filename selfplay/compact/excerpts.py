@@ -10,8 +10,8 @@ import ast
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from selfplay.bugs.patches.syntax import is_docstring, parse, split_lines
 from selfplay.compact.edits import Excerpt, Listing
+from selfplay.repo.languages.python_source import is_docstring, parse, split_lines
 
 if TYPE_CHECKING:
     from selfplay.repo.languages.functions import FunctionInfo

@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from selfplay.bugs.patches.syntax import is_docstring, parse, split_lines
 from selfplay.compact.tap_failures import is_tap, read_sections, tap_bodies, tap_name
+from selfplay.repo.languages.python_source import is_docstring, parse, split_lines
 from selfplay.sandbox.base import WORKDIR
 
 _PYTEST_SECTION = re.compile(r"_{3,} (.+?) _{3,}")

@@ -284,5 +284,20 @@ class EpisodeConfig(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportConfig(Command):
+    """`selfplay report`: runs as one HTML page."""
+
+    run: Any = MISSING
+    """Run directory, or a list of them: runs that are compared."""
+    out: str | None = None
+    """File of the page; null: report.html in the directory of the run, of several beside it."""
+    max_mb: float = 5.0
+    """Size of the page; texts of the oldest bugs and episodes are left out beyond it."""
+
+    def __post_init__(self) -> None:
+        at_least(self, "", 2, "max_mb")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DoctorConfig(Command):
     """`selfplay doctor`: what works on this machine."""

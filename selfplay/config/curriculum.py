@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from selfplay.config.checks import above, at_least, share
+from selfplay.config.checks import above, at_least, one_of, share
 from selfplay.errors import UserError
 from selfplay.types import Limits
 
@@ -49,10 +49,14 @@ class RewardConfig:
     """power: exponent of the solve rate."""
     b: float = 1.0
     """power: exponent of one minus the solve rate."""
+    unplayed: str = "none"
+    """What the injector earns for a valid bug that was not played: none (its episode stays out of
+    the loss), or expected (what the probability of the gold answer lets expect)."""
 
     def __post_init__(self) -> None:
         if self.injector == "power" and (self.a <= 0 or self.b <= 0):
             raise UserError(f"reward.a={self.a}, reward.b={self.b}: both must be positive")
+        one_of(self, "reward.", "unplayed", ("none", "expected"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +71,16 @@ class CurriculumConfig:
     """Answers to each prompt."""
     group_size: int = 8
     """Attempts of the solver on each bug."""
+    max_fresh_groups: int | None = None
+    """New bugs of a step that are played: those whose gold answer the solver is likeliest to write;
+    null: all of them."""
+    gold_floor: float = 0.0
+    """With max_fresh_groups: smallest probability of the gold answer of a bug that is played."""
+    gold_cap: float = 0.7
+    """With max_fresh_groups: largest probability of the gold answer of a bug that is played."""
+    max_validations: int | None = None
+    """With max_fresh_groups: edits of a step that are validated, those that a solver which sees the
+    edited function alone is likeliest to take back; null: all of them."""
     min_solve_groups: int = 6
     """Bugs of earlier steps are replayed until this many are on the table."""
     higher_order: int = 2
@@ -74,19 +88,23 @@ class CurriculumConfig:
     max_bugs_per_function: int = 4
     """A function with this many bugs is not asked for again."""
     adaptive_kinds: bool = True
-    """Ask for kinds of bug that the solver fixes some of (compact scaffold)."""
+    """Ask for kinds of bug that the solver fixes some of (compact scaffold), and in functions whose
+    bugs it was likely to fix, where new bugs are screened."""
     replay_low: float = 0.05
     """Lowest solve rate of a bug that is replayed."""
     replay_high: float = 0.7
     """Highest solve rate of a bug that is replayed."""
+    max_replays: int | None = None
+    """Steps in which one bug is replayed, at most, so that none is learnt by heart; null: any."""
     max_idle_steps: int = 5
     """Steps on end without anything to learn that stop the run."""
 
     def __post_init__(self) -> None:
         names = ("num_groups", "seeds_per_group", "samples_per_seed", "group_size")
         at_least(self, "curriculum.", 1, *names, "max_idle_steps")
-        at_least(self, "curriculum.", 0, "min_solve_groups", "higher_order")
-        share(self, "curriculum.", "replay_low", "replay_high")
+        at_least(self, "curriculum.", 0, "min_solve_groups", "higher_order", "max_fresh_groups")
+        at_least(self, "curriculum.", 0, "max_replays", "max_validations")
+        share(self, "curriculum.", "replay_low", "replay_high", "gold_floor", "gold_cap")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,6 +63,9 @@ class TrainerConfig(LossConfig):
     """Rank of the adapter that is trained; 0 trains all weights."""
     learning_rate: float = 1e-4
     """Of AdamW, after the warm-up."""
+    learning_rate_tokens: int | None = None
+    """Trained tokens of a step from which on it has the whole rate; with fewer it is lowered by the
+    root of their share, since what few tokens say is mostly noise. null: always the whole rate."""
     warmup_steps: int = 2
     """Steps over which the learning rate rises linearly."""
     max_grad_norm: float = 1.0
@@ -83,7 +86,7 @@ class TrainerConfig(LossConfig):
         super().__post_init__()
         if self.lora_rank < 0:
             raise UserError(f"learner.lora_rank={self.lora_rank}: must be 0 (full) or positive")
-        at_least(self, "learner.", 1, "micro_batch_tokens")
+        at_least(self, "learner.", 1, "micro_batch_tokens", "learning_rate_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +101,12 @@ class LearnerConfig(TrainerConfig, RepetitionConfig):
     """Weight of the injector's groups in the loss."""
     solver_weight: float = 1.0
     """Weight of the solver's groups in the loss."""
+    advantage: str = "mean"
+    """Of the solver's attempts (`learner/advantages.py`): mean, leave_one_out, deviation, pass_at_k
+    or positive."""
+    injector_tokens: float | None = None
+    """Learn on at most so many tokens of the injector for each of the solver, prompts counted once,
+    those of the largest advantages; null: on all."""
     memory_check: bool = True
     """Refuse to start what cannot fit into the memory."""
     keep_last: int = 2
@@ -106,7 +115,9 @@ class LearnerConfig(TrainerConfig, RepetitionConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         RepetitionConfig.__post_init__(self)
-        at_least(self, "learner.", 0, "injector_weight", "solver_weight")
+        at_least(self, "learner.", 0, "injector_weight", "solver_weight", "injector_tokens")
+        estimators = ("mean", "leave_one_out", "deviation", "pass_at_k", "positive")
+        one_of(self, "learner.", "advantage", estimators)
         if self.enabled and self.injector_weight == self.solver_weight == 0:
             raise UserError(
                 "learner.injector_weight and learner.solver_weight are both 0: no role would learn"

@@ -15,3 +15,5 @@ class MetricsConfig:
     """Log to Weights & Biases, as `wandb login` or WANDB_MODE has set it up."""
     wandb_project: str = "selfplay"
     """Project of the run there."""
+    report: bool = True
+    """Write report.html, a page that shows the run, when it ends."""

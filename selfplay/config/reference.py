@@ -40,6 +40,7 @@ COMMANDS: dict[str, type[Any]] = {
     "mine": commands.MineConfig,
     "export, corpus verify": commands.ExportConfig,
     "episode show": commands.EpisodeConfig,
+    "report": commands.ReportConfig,
     "doctor": commands.DoctorConfig,
 }
 

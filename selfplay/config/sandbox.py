@@ -17,6 +17,8 @@ class SandboxConfig:
     """Sandboxes that run at once; null: one for each core."""
     preload: bool = True
     """bubblewrap forks test runs from an interpreter that has loaded the test runner."""
+    early_grading: bool = True
+    """A failing test decides an attempt before the others run; false runs all, the reference."""
     runtime: str | None = None
     """What Docker runs containers with, such as gVisor's runsc; null: the engine's default."""
 

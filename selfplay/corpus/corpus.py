@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +17,8 @@ from typing import Any, Literal
 from selfplay.bugs.artifact import write_artifact
 from selfplay.corpus.database import Database
 from selfplay.corpus.dedup import Fingerprint, fingerprint
+from selfplay.corpus.run_cache import RunCache
+from selfplay.corpus.worth import worth_of_bugs
 from selfplay.errors import UserError
 from selfplay.records import from_plain, to_plain
 from selfplay.types import SolveTask, Target
@@ -144,6 +146,13 @@ class Corpus:
             connection.execute("DELETE FROM attempts WHERE bug_id = ? AND step = ?", (bug_id, step))
             connection.executemany("INSERT OR REPLACE INTO attempts VALUES (?,?,?,?,?,?,?)", rows)
 
+    def add_probabilities(self, probabilities: Mapping[str, float], *, step: int) -> None:
+        """Store {bug id: probability of its gold answer} under the solver of a step. The first one
+        of a bug counts; a repeated step changes nothing."""
+        rows = [(bug_id, step, value) for bug_id, value in probabilities.items()]
+        with self._database.write() as connection:
+            connection.executemany("INSERT OR IGNORE INTO probabilities VALUES (?,?,?)", rows)
+
     def attempts(self, bug_id: str) -> list[dict[str, Any]]:
         """Attempts on a bug in the order of their steps, with the keys of `add_attempts`."""
         rows = self._database.read(
@@ -220,31 +229,46 @@ class Corpus:
         )
         return {bug_id: float(rate) for bug_id, rate in rows}
 
-    def lessons(self, *, before_step: int) -> dict[tuple[str, str], tuple[int, int]]:
-        """{(strategy, kind asked for): (bugs whose first group of attempts had both outcomes,
-        other attempted bugs)}, of steps before `before_step`."""
-        rows = self._database.read(
-            "SELECT strategy, kind, SUM(0 < rate AND rate < 1), SUM(rate IN (0, 1)) FROM ("
-            "SELECT b.strategy, json_extract(b.task, '$.artifact.meta.hint') kind, "
-            "AVG(a.resolved) rate FROM bugs b JOIN attempts a "
-            "ON a.bug_id = b.bug_id AND a.step = b.step AND NOT a.errored "
-            "WHERE b.step < ?1 GROUP BY b.bug_id"
-            ") WHERE kind IS NOT NULL GROUP BY strategy, kind",
-            (before_step,),
-        )
-        return {(strategy, kind): (varied, flat) for strategy, kind, varied, flat in rows}
+    def lessons(
+        self, *, before_step: int, group_size: int = 8
+    ) -> dict[tuple[str, str], tuple[float, float]]:
+        """{(strategy, kind asked for): (bugs whose first group of attempts had both outcomes, other
+        bugs)}, of steps before `before_step`; by `chance_of_both` where the probability of the gold
+        answer is known and both were not seen."""
+        found: dict[tuple[str, str], tuple[float, float]] = {}
+        for bug in worth_of_bugs(self._database, before_step, group_size):
+            if bug.kind is not None:
+                varied, flat = found.get((bug.strategy, bug.kind), (0.0, 0.0))
+                found[bug.strategy, bug.kind] = (varied + bug.worth, flat + 1.0 - bug.worth)
+        return found
 
-    def replay_candidates(self, *, before_step: int, low: float, high: float) -> list[SolveTask]:
-        """Bugs of earlier steps with a solve rate in [low, high], the least often solved first.
+    def worth_by_function(
+        self, *, before_step: int, group_size: int = 8
+    ) -> dict[str, dict[str, tuple[float, float]]]:
+        """{repo: {"path::function": (bugs with both outcomes, other bugs)}}, as in `lessons`, of
+        bugs that were screened."""
+        found: dict[str, dict[str, tuple[float, float]]] = {}
+        for bug in worth_of_bugs(self._database, before_step, group_size):
+            if bug.is_screened:
+                places = found.setdefault(bug.repo, {})
+                varied, flat = places.get(bug.function, (0.0, 0.0))
+                places[bug.function] = (varied + bug.worth, flat + 1.0 - bug.worth)
+        return found
+
+    def replay_candidates(
+        self, *, before_step: int, low: float, high: float, max_replays: int | None = None
+    ) -> list[SolveTask]:
+        """Bugs of earlier steps with a solve rate in [low, high], the least often solved first;
+        none that was replayed `max_replays` times (attempted in one step more).
 
         A function of what was stored before `before_step` alone.
         """
         when = " AND a.step < ?1"
+        times = f"(SELECT COUNT(DISTINCT a.step) FROM attempts a WHERE a.bug_id = b.bug_id{when})"
         rows = self._database.read(
             f"SELECT task FROM bugs b WHERE step < ?1 AND {_RATE.format(when=when)} "
-            "BETWEEN ?2 AND ?3 ORDER BY (SELECT COUNT(DISTINCT a.step) FROM attempts a "
-            f"WHERE a.bug_id = b.bug_id{when}), bug_id",
-            (before_step, low, high),
+            f"BETWEEN ?2 AND ?3 AND (?4 IS NULL OR {times} <= ?4) ORDER BY {times}, bug_id",
+            (before_step, low, high, max_replays),
         )
         return [_task(task) for (task,) in rows]
 
@@ -294,35 +318,6 @@ def store_bug(
         parent_episode=parent_episode,
         tree=tree,
     )
-
-
-class RunCache(MutableMapping[str, str]):
-    """Test runs of the original code by key, in the corpus file: a mapping of text to text."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def __getitem__(self, key: str) -> str:
-        rows = self._database.read("SELECT value FROM run_cache WHERE key = ?", (key,))
-        if not rows:
-            raise KeyError(key)
-        return str(rows[0][0])
-
-    def __setitem__(self, key: str, value: str) -> None:
-        with self._database.write() as connection:
-            connection.execute("INSERT OR REPLACE INTO run_cache VALUES (?,?)", (key, value))
-
-    def __delitem__(self, key: str) -> None:
-        with self._database.write() as connection:
-            done = connection.execute("DELETE FROM run_cache WHERE key = ?", (key,))
-            if not done.rowcount:
-                raise KeyError(key)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter([row[0] for row in self._database.read("SELECT key FROM run_cache")])
-
-    def __len__(self) -> int:
-        return int(self._database.read("SELECT COUNT(*) FROM run_cache")[0][0])
 
 
 def difficulty(solve_rate: float | None) -> str:

@@ -39,6 +39,14 @@ CREATE INDEX attempts_of_bug ON attempts (bug_id, step);
 CREATE TABLE run_cache (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
+LATER = """
+CREATE TABLE IF NOT EXISTS probabilities (
+    bug_id TEXT PRIMARY KEY REFERENCES bugs, step INTEGER NOT NULL, probability REAL NOT NULL
+) WITHOUT ROWID;
+"""
+"""Tables that a file of an earlier release gets when it is opened for writing; who reads that file
+with the earlier release does not miss them."""
+
 
 class Database:
     """One connection, shared by threads under a lock. Raises `UserError` when it cannot be opened:
@@ -110,6 +118,8 @@ class Database:
         connection.execute("PRAGMA foreign_keys=ON")
         if not connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
             connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version={VERSION}; COMMIT;")
+        if connection.execute("PRAGMA user_version").fetchone()[0] == VERSION:
+            connection.executescript(LATER)
         return connection
 
     def _open_to_read(self) -> sqlite3.Connection:

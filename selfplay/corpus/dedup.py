@@ -17,8 +17,8 @@ from typing import Any
 
 from selfplay.bugs.patches.diffs import FileDiff, parse_patch
 from selfplay.bugs.patches.layers import apply_patch, read_file
-from selfplay.bugs.patches.syntax import code_dump, parse
 from selfplay.repo.languages.functions import list_functions
+from selfplay.repo.languages.registry import language_of
 from selfplay.types import SolveTask, Target
 
 _LAYOUT = (
@@ -113,8 +113,7 @@ def _buggy_state(tree: Path, task: SolveTask) -> str:
     state: dict[str, str | None] = {}
     for path, change in apply_patch(tree, {}, task.artifact.bug_patch).items():
         text = None if change.content is None else change.content.decode("utf-8", "replace")
-        parsed = parse(text) if text is not None and path.endswith(".py") else None
-        state[path] = code_dump(parsed) if parsed is not None else text
+        state[path] = None if text is None else language_of(path).normal_form(text)
     return _digest(sorted(state.items()))
 
 

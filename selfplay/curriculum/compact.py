@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from selfplay.agent.loop import OnTurn
 from selfplay.config import PolicyConfig, ScaffoldConfig
 from selfplay.curriculum.scaffold import Answer, RepoContext, Rollout, RolloutContext
+from selfplay.roles.compact.gold_answer import gold_answer
 from selfplay.roles.compact.injector import CompactInjector, InjectorPrompt
 from selfplay.roles.compact.solver import CompactSolver, SolverPrompt
 from selfplay.roles.rejected import Rejected
@@ -90,7 +91,19 @@ class CompactScaffold:
             for task, prompt in zip(tasks, prompts, strict=True)
         ]
         readers = [self.roles[task.repo].injector.artifact for task in tasks]
-        return _sampled(context.policy, requests, prompts, readers)
+        groups = _sampled(context.policy, requests, prompts, readers)
+        return [
+            [
+                replace(
+                    answer,
+                    undo=functools.partial(
+                        self.roles[task.repo].injector.undo, prompt, answer.rollout.answer
+                    ),
+                )
+                for answer in group
+            ]
+            for task, prompt, group in zip(tasks, prompts, groups, strict=True)
+        ]
 
     def solve(
         self, context: RolloutContext, tasks: Sequence[SolveTask], num_samples: int, salt: object
@@ -103,6 +116,15 @@ class CompactScaffold:
         ]
         readers = [self.roles[task.repo].solver.fix_patch for task in tasks]
         return _sampled(context.policy, requests, prompts, readers)
+
+    def gold_answer(self, task: SolveTask) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """See `KnowsAnswers.gold_answer`."""
+        solver = self.roles[task.repo].solver
+        found = gold_answer(solver, task)
+        if found is None:
+            return None
+        tokenizer = solver.tokenizer
+        return found.prompt_ids, (*tokenizer.encode(found.text), tokenizer.end_of_turn_id)
 
 
 def _sampled(

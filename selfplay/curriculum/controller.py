@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from selfplay.curriculum.curriculum import Curriculum
+from selfplay.curriculum.groups.measures import per_minute
 from selfplay.curriculum.scaffold import RolloutContext
 from selfplay.curriculum.step import StepRules, play_step, step_metrics
 from selfplay.errors import UserError
@@ -95,8 +96,10 @@ class Controller:
         learned = {"groups_trained": 0.0}
         if self._learner is not None:
             learned = self._learner.step(result.groups)
-        times = {"play/wall_s": played_s, "curriculum/step_s": time.monotonic() - began}
-        row = joined(step_metrics(result), within("learner", learned), times)
+        step_s = time.monotonic() - began
+        counts = step_metrics(result)
+        times = {"play/wall_s": played_s, "curriculum/step_s": step_s, **per_minute(counts, step_s)}
+        row = joined(counts, within("learner", learned), times)
         if self._learner is not None:
             report("save")
             self._learner.save(self._run_dir, step, row)

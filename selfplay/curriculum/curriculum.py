@@ -27,11 +27,12 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayRule:
     """Bugs of earlier steps are solved again until `min_groups` groups are on the table: those
-    with a solve rate in [low, high]."""
+    with a solve rate in [low, high], each in at most `max_replays` steps (None: any number)."""
 
     min_groups: int
     low: float
     high: float
+    max_replays: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ class Curriculum:
 
     folder          of the run; `artifacts/` there holds each bug's five files
     higher_order    bugs that may grow from the failed attempts of a step
+    group_size      attempts on a bug, for the chance that both outcomes are among them
     """
 
     corpus: Corpus
@@ -48,6 +50,7 @@ class Curriculum:
     repo_contexts: Mapping[str, RepoContext]
     replay: ReplayRule
     higher_order: int
+    group_size: int = 8
 
     def draw(self, step: int) -> list[InjectionTask]:
         """The injection tasks of a step."""
@@ -57,7 +60,9 @@ class Curriculum:
             return [b.task.artifact for b in bugs if b.step < step and b.parent is None]
 
         counts = self.corpus.counts_by_function(before_step=step)
-        return self.sampler.draw(step, counts, known_bugs, self.corpus.lessons(before_step=step))
+        lessons = self.corpus.lessons(before_step=step, group_size=self.group_size)
+        worth = self.corpus.worth_by_function(before_step=step, group_size=self.group_size)
+        return self.sampler.draw(step, counts, known_bugs, lessons, worth)
 
     def keep_bugs(
         self, injections: Iterable[Injection], step: int
@@ -88,6 +93,10 @@ class Curriculum:
             tree=self.repo_contexts[task.repo].prepared.environment.tree,
         )
 
+    def keep_probabilities(self, probabilities: Mapping[str, float], step: int) -> None:
+        """Store how likely the solver of this step was to write each bug's gold answer."""
+        self.corpus.add_probabilities(probabilities, step=step)
+
     def replays(self, step: int, num_new: int) -> list[SolveTask]:
         """What is solved beside `num_new` new bugs: higher-order bugs that nobody has tried, then
         bugs that the solver neither always nor never solves, the least attempted first."""
@@ -95,7 +104,10 @@ class Curriculum:
         if missing <= 0:
             return []
         tried = self.corpus.replay_candidates(
-            before_step=step, low=self.replay.low, high=self.replay.high
+            before_step=step,
+            low=self.replay.low,
+            high=self.replay.high,
+            max_replays=self.replay.max_replays,
         )
         return [*self.corpus.untried_children(before_step=step), *tried][:missing]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from selfplay.bugs.artifact import solve_task
 from selfplay.bugs.validation.validate import validate
+from selfplay.curriculum.groups.screening import Screening, worth_validating
 from selfplay.curriculum.scaffold import Answer, Rollout, RolloutContext, judge_once
 from selfplay.errors import InfrastructureError
 from selfplay.roles.rejected import Rejected
@@ -23,13 +24,18 @@ from selfplay.types import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InjectionOutcome:
-    """What became of one answer. `solve_task` is set when and only when it is a valid bug."""
+    """What became of one answer. `solve_task` is set when and only when it is a valid bug;
+    `is_left_out`: it was not validated, and nothing is known of it."""
 
     reason: str
     artifact: BugArtifact | None = None
     report: ValidationReport | None = None
     solve_task: SolveTask | None = None
     errored: bool = False
+    is_left_out: bool = False
+
+
+LEFT_OUT = InjectionOutcome(reason="not_validated", is_left_out=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,16 +57,32 @@ class Injection:
         return self.outcome.solve_task.bug_id if self.outcome.solve_task else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unplayed:
+    """A valid bug that nobody was asked to repair: the probability of its gold answer, and what its
+    injector is paid (None: nothing, its episode stays out of the loss)."""
+
+    probability: float
+    paid: float | None
+
+
 def inject(
-    context: RolloutContext, tasks: Sequence[InjectionTask], num_samples: int
+    context: RolloutContext,
+    tasks: Sequence[InjectionTask],
+    num_samples: int,
+    screening: Screening | None = None,
 ) -> list[Injection]:
-    """Sample every task `num_samples` times and validate each distinct answer once."""
+    """Sample every task `num_samples` times and validate each distinct answer once; with
+    `screening`, those that are worth it."""
     answers = context.scaffold.inject(context, tasks, num_samples)
+    wanted = None
+    if screening is not None:
+        wanted = worth_validating(context, tasks, answers, screening)
 
     def judge(task: InjectionTask, answer: Answer[BugArtifact]) -> InjectionOutcome:
         return judge_injection(context, task, answer)
 
-    outcomes = judge_once(context.pool, tasks, answers, judge)
+    outcomes = judge_once(context.pool, tasks, answers, judge, wanted, LEFT_OUT)
     return [
         Injection(task=task, rollout=answer.rollout, outcome=outcome)
         for task, group, judged in zip(tasks, answers, outcomes, strict=True)
@@ -100,20 +122,27 @@ def injector_episode(
     solve_rate: float | None,
     is_duplicate: bool,
     reward: InjectorReward,
+    unplayed: Unplayed | None = None,
 ) -> Episode:
     """The record of one injection with its reward.
 
     A duplicate is paid as an invalid bug. A valid bug whose attempts were all errored has no solve
-    rate: its episode is errored too, and has no reward.
+    rate: its episode is errored too, and has no reward. One that was not played is no fault: its
+    episode keeps its status, and has a reward only where the estimate pays it. What was not
+    validated has none.
     """
     task, reason = injection.task, injection.outcome.reason
     status, paid = injection.status, None
-    if is_duplicate:
+    if injection.outcome.is_left_out:
+        pass
+    elif is_duplicate:
         reason, paid = "duplicate", reward(False, None)
     elif status != "errored" and injection.bug_id is None:
         paid = reward(False, None)
     elif status != "errored" and solve_rate is not None:
         paid = reward(True, solve_rate)
+    elif status != "errored" and unplayed is not None:
+        reason, paid = "not_played", unplayed.paid
     else:
         status = "errored"
     return Episode(
@@ -136,5 +165,6 @@ def injector_episode(
             "path": task.seed.path,
             "function": task.seed.function,
             "solve_rate": solve_rate,
+            **({"gold_probability": unplayed.probability} if unplayed else {}),
         },
     )

@@ -5,6 +5,9 @@ on the model and changes with it: a small one restores a swapped comparison and 
 statement. So each kind is an arm of a bandit. Its record is how many of its bugs were met with both
 outcomes by their first group of attempts, and how many were not; Thompson sampling orders the arms.
 Kinds that were hardly tried come up often enough to be known.
+
+Where new bugs are screened, the probability of a bug's gold answer says more than a rare success: a
+bug counts by the chance that a group on it would have had both outcomes, played or not.
 """
 
 from __future__ import annotations
@@ -15,8 +18,8 @@ from collections.abc import Mapping
 from selfplay.bug_sources.procedural.propose import OPERATORS
 from selfplay.types import Strategy
 
-Lessons = Mapping[tuple[str, str], tuple[int, int]]
-"""{(strategy, kind): (bugs that were met with both outcomes, other bugs)}."""
+Lessons = Mapping[tuple[str, str], tuple[float, float]]
+"""{(strategy, kind): (bugs that were met with both outcomes, other bugs)}; parts of a bug count."""
 PRIOR = (1.0, 4.0)
 """Of a kind without a record: one bug in five teaches."""
 

@@ -8,7 +8,7 @@ A new scaffold is a class of this protocol in a file of its own, and its name in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -76,6 +76,8 @@ class RolloutContext:
     """What both phases of a step need: who plays, how, where, and on how many workers.
 
     `public_share`: part of the failing tests that a solver is shown (`bugs/grading`).
+    `early_grading`: failures are decided early, but where a part is hidden: whether an attempt
+    fits the shown part alone takes a whole run.
     """
 
     policy: Policy
@@ -84,6 +86,13 @@ class RolloutContext:
     pool: SandboxPool
     sampling: Sampling
     public_share: float = 1.0
+    early_grading: bool = True
+
+    def seconds_of(self, repo: str) -> Mapping[str, float] | None:
+        """Measured durations of a repository's tests, for `grade`; None: no early verdicts."""
+        if not self.early_grading or self.public_share < 1.0:
+            return None
+        return self.repo_contexts[repo].prepared.profile.seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,11 +114,14 @@ class Answer(Generic[T]):
     read   the bug's five files or the fix patch; may run tests. Raises `Rejected` for an answer
            that is none, `InfrastructureError` where the machine is at fault
     key    answers to one task with equal keys say the same, and are read and judged once
+    undo   (prompt, answer) of a solver that is shown the changed function alone and takes the
+           change back; None for an answer that changes nothing, or where that cannot be written
     """
 
     rollout: Rollout
     read: Callable[[], T]
     key: Hashable
+    undo: Callable[[], tuple[tuple[int, ...], tuple[int, ...]] | None] | None = None
 
 
 class Scaffold(Protocol):
@@ -168,13 +180,23 @@ def judge_once(
     tasks: Sequence[Task],
     answers: Sequence[Sequence[Answer[T]]],
     judge: Callable[[Task, Answer[T]], Verdict],
+    wanted: Collection[tuple[int, Hashable]] | None = None,
+    otherwise: Verdict | None = None,
 ) -> list[list[Verdict]]:
-    """`judge` of every answer, in order; equal answers to one task are judged once."""
+    """`judge` of every answer, in order; equal answers to one task are judged once.
+
+    wanted    (number of the task, key) of those that are judged, others are `otherwise`; None: all
+    """
     distinct = {
         (i, answer.key): (task, answer)
         for i, (task, group) in enumerate(zip(tasks, answers, strict=True))
         for answer in group
+        if wanted is None or (i, answer.key) in wanted
     }
     judged = pool.map(lambda pair: judge(*pair), distinct.values())
     verdicts = dict(zip(distinct, judged, strict=True))
+    if otherwise is not None:
+        for i, group in enumerate(answers):
+            for answer in group:
+                verdicts.setdefault((i, answer.key), otherwise)
     return [[verdicts[(i, answer.key)] for answer in group] for i, group in enumerate(answers)]

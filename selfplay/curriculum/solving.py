@@ -71,7 +71,8 @@ def judge_attempt(context: RolloutContext, task: SolveTask, answer: Answer[str])
     patch = ""
     try:
         patch = answer.read()
-        report = grade(task, patch, context.repo_contexts[task.repo].runner)
+        runner = context.repo_contexts[task.repo].runner
+        report = grade(task, patch, runner, context.seconds_of(task.repo))
     except Rejected as rejected:
         return SolveOutcome(reason=rejected.reason, errored=rejected.errored)
     except InfrastructureError as error:

@@ -12,10 +12,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from selfplay.curriculum.curriculum import Curriculum
-from selfplay.curriculum.injecting import Injection, inject, injector_episode
+from selfplay.curriculum.groups.measures import (
+    group_measures,
+    probability_measures,
+    sampled_entropy,
+)
+from selfplay.curriculum.groups.screening import Screening, chosen, gold_probabilities
+from selfplay.curriculum.injecting import Injection, Unplayed, inject, injector_episode
 from selfplay.curriculum.scaffold import RolloutContext
 from selfplay.curriculum.solving import Attempt, solve, solve_rate, solver_episode
-from selfplay.roles.rewards import InjectorReward, SolverReward
+from selfplay.roles.rewards import InjectorReward, SolverReward, expected_reward
 from selfplay.types import Episode, PeerGroup
 
 Report = Callable[[str], None]
@@ -29,6 +35,8 @@ class StepRules:
     samples_per_task   injections of each task
     group_size         attempts on each bug
     role_weights       of the loss, by role
+    screening          which new bugs are played; None: all
+    pays_unplayed      a bug that was not played earns what its gold probability lets expect
     """
 
     samples_per_task: int
@@ -36,19 +44,27 @@ class StepRules:
     injector_reward: InjectorReward
     solver_reward: SolverReward
     role_weights: Mapping[str, float]
+    screening: Screening | None = None
+    pays_unplayed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
-    """Everything that one step produced; the first `num_new` groups of `attempts` are on bugs of
-    this very step, which no weights have been trained on."""
+    """Everything that one step produced; the first `num_fresh` groups of `attempts` are on bugs of
+    this very step, which no weights have been trained on.
+
+    num_new         valid bugs of the step that no earlier one had
+    probabilities   {bug id: probability of its gold answer} of these, where that was asked for
+    """
 
     injections: tuple[Injection, ...]
     attempts: tuple[tuple[Attempt, ...], ...]
     episodes: tuple[Episode, ...]
     groups: tuple[PeerGroup, ...]
     num_new: int
+    num_fresh: int
     num_grown: int
+    probabilities: Mapping[str, float]
 
 
 def play_step(
@@ -58,9 +74,15 @@ def play_step(
     yet. Raises `PolicyError`."""
     report("inject")
     tasks = curriculum.draw(step)
-    injections = inject(context, tasks, rules.samples_per_task)
+    injections = inject(context, tasks, rules.samples_per_task, rules.screening)
     new, duplicates = curriculum.keep_bugs(injections, step)
-    bugs = [*new.values(), *curriculum.replays(step, len(new))]
+    probabilities: Mapping[str, float] = {}
+    if rules.screening is not None:
+        report("screen")
+        probabilities = gold_probabilities(context, list(new.values()))
+        curriculum.keep_probabilities(probabilities, step)
+    fresh = chosen(new, probabilities, rules.screening)
+    bugs = [*fresh, *curriculum.replays(step, len(fresh))]
 
     report("solve")
     attempts = solve(context, bugs, rules.group_size, salt=step)
@@ -76,6 +98,7 @@ def play_step(
             solve_rate=rates.get(injection.bug_id or ""),
             is_duplicate=injection.bug_id in duplicates,
             reward=rules.injector_reward,
+            unplayed=_unplayed(injection.bug_id, rates, probabilities, rules),
         )
         for i, injection in enumerate(injections)
     ]
@@ -88,17 +111,36 @@ def play_step(
         episodes=tuple(episodes),
         groups=peer_groups(episodes, rules.role_weights),
         num_new=len(new),
+        num_fresh=len(fresh),
         num_grown=num_grown,
+        probabilities=probabilities,
     )
+
+
+def _unplayed(
+    bug_id: str | None,
+    rates: Mapping[str, float | None],
+    probabilities: Mapping[str, float],
+    rules: StepRules,
+) -> Unplayed | None:
+    """What is known of a valid bug that was screened out; None for any other."""
+    if bug_id is None or bug_id in rates or bug_id not in probabilities:
+        return None
+    probability = probabilities[bug_id]
+    paid = None
+    if rules.pays_unplayed:
+        paid = expected_reward(probability, rules.group_size, rules.injector_reward)
+    return Unplayed(probability=probability, paid=paid)
 
 
 def peer_groups(
     episodes: Iterable[Episode], role_weights: Mapping[str, float]
 ) -> tuple[PeerGroup, ...]:
-    """Episodes by `group_id`, errored ones left out. A group never mixes roles."""
+    """Episodes by `group_id`; errored ones, and bugs that were not played, are left out. A group
+    never mixes roles."""
     members: dict[str, list[Episode]] = {}
     for episode in episodes:
-        if episode.status != "errored" and episode.trajectory is not None:
+        if episode.reward is not None and episode.trajectory is not None:
             members.setdefault(episode.group_id, []).append(episode)
     groups = []
     for group_id, group in members.items():
@@ -124,8 +166,9 @@ def _code(reason: str) -> str:
 def step_metrics(result: StepResult) -> dict[str, float]:
     """Counts, rates and mean reward by role of one step (docs/learner.md)."""
     attempts = [a for group in result.attempts for a in group]
-    first = [a for group in result.attempts[: result.num_new] for a in group]
+    first = [a for group in result.attempts[: result.num_fresh] for a in group]
     num_valid = sum(i.bug_id is not None for i in result.injections)
+    num_judged = sum(not i.outcome.is_left_out for i in result.injections)
     num_resolved = _num_resolved(attempts)
     num_overfit = sum(a.outcome.overfit for a in attempts)
     sampled = [e.trajectory for e in result.episodes if e.trajectory is not None]
@@ -134,9 +177,9 @@ def step_metrics(result: StepResult) -> dict[str, float]:
         "play/num_errored": sum(e.status == "errored" for e in result.episodes),
         "curriculum/num_new_bugs": result.num_new,
         "curriculum/num_higher_order": result.num_grown,
-        "injector/num_injections": len(result.injections),
+        "injector/num_injections": num_judged,
         "injector/num_valid": num_valid,
-        "injector/valid_rate": num_valid / max(1, len(result.injections)),
+        "injector/valid_rate": num_valid / max(1, num_judged),
         "solver/num_attempts": len(attempts),
         "solver/num_resolved": num_resolved,
         "solver/solve_rate": num_resolved / max(1, len(attempts)),
@@ -152,6 +195,13 @@ def step_metrics(result: StepResult) -> dict[str, float]:
         groups = [g for g in result.groups if g.role == role]
         varied = sum(len(set(g.rewards)) > 1 for g in groups)
         row[f"{role}/groups_with_variance"] = varied / max(1, len(groups))
+        entropy = sampled_entropy(
+            e.trajectory for e in result.episodes if e.role == role and e.trajectory is not None
+        )
+        if entropy is not None:
+            row[f"{role}/entropy"] = entropy
+    row |= group_measures(result.attempts, result.num_fresh)
+    row |= probability_measures(result.probabilities)
     return {name: float(value) for name, value in row.items()}
 
 

@@ -7,7 +7,6 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from selfplay.bugs.patches.syntax import same_code, split_lines
 from selfplay.compact.excerpts import shown_whole
 from selfplay.compact.oracle_tests import OracleTests
 from selfplay.config import CurriculumConfig, InjectorConfig, ScaffoldConfig
@@ -15,6 +14,7 @@ from selfplay.curriculum.kind_bandit import Lessons, order_of_kinds
 from selfplay.curriculum.scaffold import Scaffold
 from selfplay.repo.history import PastChange, past_changes
 from selfplay.repo.languages.functions import FunctionInfo
+from selfplay.repo.languages.python_source import same_code, split_lines
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.compact.injector import MAX_CHANGE_LINES, MAX_PAST_CHANGES
 from selfplay.seeds import derive_rng
@@ -28,6 +28,24 @@ HISTORY_TRIES = 20
 KnownBugs = Callable[[str], Sequence[BugArtifact]]
 """First-order bugs of a repository that earlier steps found, in a fixed order."""
 NOTHING: Mapping[str, int] = MappingProxyType({})
+Worth = Mapping[str, tuple[float, float]]
+"""{"path::function": (its bugs that were met with both outcomes, others)}; parts of a bug count."""
+NO_WORTH: Worth = MappingProxyType({})
+
+
+def mean_worth(worth: Worth) -> float:
+    """Share of the bugs of a repository that were met with both outcomes; one in ten beforehand."""
+    varied = sum(v for v, _ in worth.values())
+    return (1.0 + varied) / (10.0 + varied + sum(f for _, f in worth.values()))
+
+
+def promise(record: tuple[float, float] | None, mean: float) -> float:
+    """How much better than the mean a function's bugs were, which counts like one of them; 1 for a
+    function without a record. One bug with both outcomes, mean 0.2: (0.2 + 1) / 2 / 0.2 = 3."""
+    if record is None:
+        return 1.0
+    varied, flat = record
+    return (mean + varied) / (1.0 + varied + flat) / mean
 
 
 class RepoTargets:
@@ -49,17 +67,25 @@ class RepoTargets:
         """Short enough to be shown, and reached by a stable, affordable test."""
 
     def draw(
-        self, rng: random.Random, strategy: Strategy, counts: Mapping[str, int], cap: int
+        self,
+        rng: random.Random,
+        strategy: Strategy,
+        counts: Mapping[str, int],
+        cap: int,
+        worth: Worth = NO_WORTH,
     ) -> Target | None:
         """A function with few bugs, for the history strategy with a past change of it.
 
-        `counts["path::function"]` bugs are known there: its weight is 1 / (1 + count)^2, and 0
-        from `cap` on. None when no function is left.
+        `counts["path::function"]` bugs are known there: its weight is 1 / (1 + count)^2, times what
+        these were worth (`promise`), and 0 from `cap` on. None when no function is left.
         """
         free = [(f, n) for f in self.functions if (n := counts.get(_name(f), 0)) < cap]
         if not free:
             return None
-        weights = [1.0 / (1 + count) ** 2 for _, count in free]
+        mean = mean_worth(worth)
+        weights = [
+            promise(worth.get(_name(function)), mean) / (1 + count) ** 2 for function, count in free
+        ]
         for function, _ in rng.choices(free, weights=weights, k=HISTORY_TRIES):
             if strategy != "history":
                 return Target(path=function.path, function=function.qualname)
@@ -112,14 +138,16 @@ class TaskSampler:
         counts: Mapping[str, Mapping[str, int]],
         known_bugs: KnownBugs = lambda repo: (),
         lessons: Lessons = MappingProxyType({}),
+        worth: Mapping[str, Worth] = MappingProxyType({}),
     ) -> list[InjectionTask]:
         """`num_groups x seeds_per_group` tasks.
 
         `counts[repo]["path::function"]` is how many bugs the corpus holds there; repositories and
         functions with fewer bugs are drawn more often, full ones (`max_bugs_per_function`) never.
         `known_bugs` are what the strategy "combine" draws from; `lessons` say which kinds of bug
-        have taught something.
+        have taught something, `worth` which functions (both only with `adaptive_kinds`).
         """
+        adaptive = self._curriculum.adaptive_kinds
         rng = derive_rng(self._seed, step, "seeds")
         tasks = []
         for index, repo in enumerate(self._draw_repos(rng, counts)):
@@ -137,10 +165,10 @@ class TaskSampler:
                         strategy,
                         counts.get(repo, NOTHING),
                         self._curriculum.max_bugs_per_function,
+                        worth.get(repo, NO_WORTH) if adaptive else NO_WORTH,
                     )
                 if target is None:
                     continue
-                adaptive = self._curriculum.adaptive_kinds
                 task = InjectionTask(
                     task_id=f"{group_id}/{number}",
                     repo=repo,

@@ -19,7 +19,7 @@ from selfplay.cache import cache_root
 from selfplay.config import LearnerConfig, PolicyConfig
 from selfplay.errors import UserError
 from selfplay.learner import checkpoint
-from selfplay.learner.advantages import staleness, training_samples
+from selfplay.learner.advantages import staleness, training_samples, within_budget
 from selfplay.learner.degenerate import without_loops
 from selfplay.learner.lora import adapter_rank, add_lora, load_adapter, merge_adapter, save_adapter
 from selfplay.learner.measures.memory import check_model
@@ -63,10 +63,12 @@ class GrpoLearner:
 
         Without any such group nothing moves and `groups_trained` is 0.
         """
-        batch = training_samples(groups)
+        affordable = within_budget(groups, self._config.injector_tokens)
+        batch = training_samples(affordable, self._config.advantage)
+        left_out = {"num_groups_over_budget": float(len(groups) - len(affordable))}
         trained = batch.metrics["num_groups"] - batch.metrics["num_zero_variance_groups"]
         samples, dropped = without_loops(batch.samples, self._config)
-        told = joined(batch.metrics, dropped, staleness(samples, self.policy.version))
+        told = joined(batch.metrics, left_out, dropped, staleness(samples, self.policy.version))
         if not samples:
             return joined(told, {"groups_trained": 0.0, "skipped": 1.0})
         stats = self.team.step(samples)

@@ -135,7 +135,7 @@ class Trainer:
         def loss(logprobs: torch.Tensor, entropy: torch.Tensor, batch: MicroBatch) -> torch.Tensor:
             return policy_loss(logprobs, entropy, batch, self.config, num_total, stats)
 
-        learning_rate = self.learning_rate
+        learning_rate = self.learning_rate * rate_share(num_total, self.config.learning_rate_tokens)
         self.accumulate(batches, loss)
         grad_norm = self.apply(learning_rate)
         seconds = time.perf_counter() - begin
@@ -303,6 +303,12 @@ def checkpoint_activations(model: Any) -> None:
         )
     enable = getattr(model, "activation_checkpointing_enable", None)  # transformers 5.20 and later
     (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+
+
+def rate_share(num_tokens: int, enough: int | None) -> float:
+    """Share of the learning rate that a step of `num_tokens` trained tokens has: 1 from `enough`
+    on, below it the root of their share. 100 of 400 give 0.5."""
+    return 1.0 if enough is None else min(1.0, math.sqrt(num_tokens / enough))
 
 
 def merged(parts: Sequence[LossStats]) -> LossStats:

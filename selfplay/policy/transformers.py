@@ -18,8 +18,9 @@ from selfplay.modeling.attention import hidden_states, use_plans
 from selfplay.modeling.devices import device_of, memory_boundary
 from selfplay.policy.decoding import prefill
 from selfplay.policy.sampling import draw_tokens
+from selfplay.policy.scoring import answer_logprobs
 from selfplay.policy.static_decoding import StaticSampler
-from selfplay.sampling import SampleRequest, Tokenizer, end_of
+from selfplay.sampling import SampleRequest, ScoreRequest, Tokenizer, end_of
 from selfplay.thinking import MARKS
 from selfplay.types import Completion
 
@@ -159,6 +160,18 @@ class TransformersPolicy:
             [answers[_Row(request=index, sample=sample)] for sample in range(request.num_samples)]
             for index, request in enumerate(requests)
         ]
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[float]:
+        """See `ScoringPolicy.score`; errors of the engine become `PolicyError`."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            with memory_boundary("scoring", "lower policy.batch_tokens"):
+                return answer_logprobs(self.model, requests, self._batch_tokens)
+        except (RuntimeError, ValueError, IndexError, MemoryError) as error:
+            raise PolicyError(f"scoring failed: {type(error).__name__}: {error}") from error
+        finally:
+            self.model.train(training)
 
     def _run(
         self, requests: Sequence[SampleRequest], batch: list[_Group]

@@ -23,7 +23,8 @@ from selfplay.repo.discovery.discover import discover
 from selfplay.repo.discovery.profile import RepoProfile
 from selfplay.repo.discovery.pytest_settings import moved_variables
 from selfplay.repo.discovery.test_names import test_names
-from selfplay.repo.languages.functions import SOURCE_SUFFIXES, FunctionInfo, list_functions
+from selfplay.repo.languages.functions import FunctionInfo
+from selfplay.repo.languages.registry import language_of
 from selfplay.repo.sources.docker_image import (
     BYTE_CODE,
     IMAGE_FILE,
@@ -44,7 +45,6 @@ NOT_SOURCE = (
     *("test", "tests", "testing", "docs", "doc", "examples", "benchmarks", "bench"),
     *("site-packages", "blib"),
 )
-BUILD_FILES = ("conftest.py", "setup.py", "noxfile.py", "tasks.py", "makefile.pl", "build.pl")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,17 +224,15 @@ def _functions(tree: Path, test_files: frozenset[str]) -> tuple[FunctionInfo, ..
     """Functions of source files: of no test, no helper of one, and no file that builds or runs."""
     found: list[FunctionInfo] = []
     is_test = test_names(tree)
-    files = (file for file in tree.rglob("*") if file.name.endswith(SOURCE_SUFFIXES))
+    files = (file for file in tree.rglob("*") if language_of(file.name).is_source(file.name))
     for file in sorted(file for file in files if file.is_file()):
         relative = file.relative_to(tree)
+        path = relative.as_posix()
         folders = {part.lower() for part in relative.parts[:-1]}
-        name = relative.name.lower()
         if folders & set(NOT_SOURCE) or relative.parts[0] in ("t", "xt"):
             continue
-        if name.startswith("test_") or name.endswith(("_test.py", ".t")) or name in BUILD_FILES:
-            continue
-        if relative.as_posix() in test_files or is_test(relative.as_posix()):
+        if relative.name.lower().startswith("test_") or path in test_files or is_test(path):
             continue
         source = file.read_bytes().decode("utf-8", "surrogateescape")
-        found += list_functions(source, relative.as_posix())
+        found += language_of(path).functions(source, path)
     return tuple(found)

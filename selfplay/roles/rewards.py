@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from selfplay.bugs.patches.diffs import reverse_patch
@@ -45,6 +46,22 @@ def power_reward(s: float, a: float, b: float) -> float:
     _check_rate(s)
     peak = a / (a + b)
     return float(s**a * (1 - s) ** b / (peak**a * (1 - peak) ** b))
+
+
+def expected_reward(probability: float, group_size: int, reward: InjectorReward) -> float:
+    """What a valid bug would be paid on average, were each of `group_size` attempts resolved with
+    this probability: the mean of the reward over the binomial distribution.
+
+    By hand, p = 0.5 and two attempts: rates 0, 0.5, 1 with 1/4, 1/2, 1/4.
+    """
+    _check_rate(probability)
+    return math.fsum(
+        math.comb(group_size, k)
+        * probability**k
+        * (1.0 - probability) ** (group_size - k)
+        * reward(True, k / group_size)
+        for k in range(group_size + 1)
+    )
 
 
 def make_injector_reward(config: RewardConfig) -> InjectorReward:

@@ -44,22 +44,27 @@ def episode_from_dict(data: Mapping[str, Any]) -> Episode:
 
 
 def read_episodes(path: Path) -> Iterator[Episode]:
-    """Episodes of a run directory, or of a file of them; needs no lock.
+    """Episodes of a run directory, or of a file of them; needs no lock."""
+    file = path if path.is_file() else path / "episodes.jsonl"
+    for number, line in read_episode_lines(file):
+        try:
+            yield episode_from_dict(line)
+        except UserError as error:
+            raise UserError(f"{file}:{number}: {error}") from None
+
+
+def read_episode_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, line) of the episodes that count.
 
     A step that was cut off and repeated is in the log twice, with another `try`: the last counts.
     """
-    file = path if path.is_file() else path / "episodes.jsonl"
     last: dict[Any, int] = {}
     for _, line in read_json_lines(file):
         key = _repeats_of(line)
         last[key] = max(last.get(key, 0), int(line.get("try", 1)))
     for number, line in read_json_lines(file):
-        if int(line.get("try", 1)) < last[_repeats_of(line)]:
-            continue
-        try:
-            yield episode_from_dict(line)
-        except UserError as error:
-            raise UserError(f"{file}:{number}: {error}") from None
+        if int(line.get("try", 1)) >= last[_repeats_of(line)]:
+            yield number, line
 
 
 def _trajectory_to_dict(trajectory: Trajectory | None) -> dict[str, Any] | None:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, cast
 from selfplay.agent.fenced import FencedRenderer
 from selfplay.bug_sources.procedural import Mutation, propose
 from selfplay.bug_sources.procedural.propose import propose_text
-from selfplay.bugs.patches.syntax import parse, split_lines
 from selfplay.compact.edits import EditError, Listing, parse_listing, render_edit
+from selfplay.repo.languages.python_source import parse, split_lines
 from selfplay.sampling import SampleRequest
 from selfplay.seeds import derive_seed
 from selfplay.types import Completion

@@ -19,11 +19,11 @@ from pathlib import Path
 
 from selfplay.bug_sources.procedural import Mutation, by_operator, propose
 from selfplay.bugs.patches.paths import is_source_path
-from selfplay.bugs.patches.syntax import split_lines
 from selfplay.compact.edits import Listing, render_edit
 from selfplay.compact.excerpts import excerpt
 from selfplay.errors import UserError
 from selfplay.repo.languages.functions import FunctionInfo, list_functions
+from selfplay.repo.languages.python_source import split_lines
 from selfplay.roles.prompts import render
 from selfplay.sampling import Tokenizer
 from selfplay.seeds import derive_rng

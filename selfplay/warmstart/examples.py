@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from selfplay.bugs.patches.layers import apply_patch, read_file, reverse_patch, touched_files
-from selfplay.compact.edits import render_edit
 from selfplay.repo.history import PastChange
+from selfplay.roles.compact.gold_answer import gold_answer
 from selfplay.roles.compact.injector import InjectorPrompt, change_text
 from selfplay.roles.compact.solver import CompactSolver
 from selfplay.roles.prompts import render
@@ -70,22 +69,8 @@ def history_example(tokenizer: Tokenizer, found: ProceduralAnswer) -> Supervised
 
 
 def solver_example(solver: CompactSolver, task: SolveTask) -> SupervisedExample | None:
-    """Repair a bug as its gold patch does; None when the prompt does not show the place.
-
-    The gold patch makes the label only: the prompt is the one that any solver of the task sees.
-    """
-    prompt = solver.prompt(task)
-    tree = solver.prepared.environment.tree
-    gold = reverse_patch(task.artifact.bug_patch)
-    fixed = apply_patch(tree, prompt.sealed, gold)
-    sources = {}
-    for path in touched_files(gold):
-        content = read_file(tree, fixed, path)
-        if content is None or path not in prompt.listing.sources:
-            return None
-        sources[path] = content.decode("utf-8", "surrogateescape")
-    try:
-        answer = render_edit(prompt.listing, sources)
-    except ValueError:
+    """Repair a bug as its gold patch does; None when the prompt does not show the place."""
+    found = gold_answer(solver, task)
+    if found is None:
         return None
-    return make_example("solver", solver.tokenizer, prompt.prompt_ids, answer)
+    return make_example("solver", solver.tokenizer, found.prompt_ids, found.text)

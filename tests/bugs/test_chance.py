@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from selfplay.bugs.code_signals.chance import added_source, chance_sources
-from selfplay.bugs.code_signals.chance_reach import touches_chance
+from selfplay.bugs.code_signals.chance import added_source, chance_sources, touches_chance
 from selfplay.bugs.patches.layers import apply_patch, normal_layer
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.bugs.validation.validate import validate

@@ -218,6 +218,50 @@ def test_lessons_are_of_the_first_group_of_earlier_bugs(tmp_path: Path, tree: Pa
         corpus.add_attempts(tasks[1].bug_id, again, step=3)  # a replay says nothing of its kind
         assert corpus.lessons(before_step=4) == {("direct", "name"): (1, 2)}
         assert corpus.lessons(before_step=0) == {}
+        assert corpus.worth_by_function(before_step=4) == {}, "nothing was screened"
+
+
+def test_a_screened_bug_counts_by_its_chance_of_both_outcomes(tmp_path: Path, tree: Path) -> None:
+    """Two attempts at 0.5: one half. Both outcomes seen count 1, whatever was to be expected."""
+    tasks = [make_bug(tree, "x + 1", f"x + {n}", fails=(f"t::{n}",)) for n in (2, 3, 4)]
+    with Corpus(tmp_path / "c.sqlite") as corpus:
+        for task in tasks:
+            artifact = dataclasses.replace(task.artifact, meta={"hint": "name"})
+            assert add(corpus, dataclasses.replace(task, artifact=artifact), step=0)
+        corpus.add_probabilities({tasks[0].bug_id: 0.5, tasks[1].bug_id: 0.0}, step=0)
+        corpus.add_probabilities({tasks[0].bug_id: 0.9}, step=1)  # the first one counts
+        known = {"before_step": 1, "group_size": 2}
+        assert corpus.lessons(**known) == {("direct", "name"): (0.5, 1.5)}
+        assert corpus.worth_by_function(**known) == {"toolz": {"pkg/a.py::first": (0.5, 1.5)}}
+        corpus.add_attempts(tasks[1].bug_id, attempts(0, True, False), step=0)
+        assert corpus.lessons(**known) == {("direct", "name"): (1.5, 0.5)}
+
+
+def test_a_file_of_an_earlier_release_gets_the_later_tables(tmp_path: Path, tree: Path) -> None:
+    with Corpus(tmp_path / "c.sqlite") as corpus:
+        task = make_bug(tree, "x + 1", "x + 2")
+        assert add(corpus, task, step=0)
+    with sqlite3.connect(tmp_path / "c.sqlite") as connection:
+        connection.execute("DROP TABLE probabilities")
+    connection.close()
+    with Corpus(tmp_path / "c.sqlite") as corpus:
+        corpus.add_probabilities({task.bug_id: 0.5}, step=0)
+        assert corpus.lessons(before_step=1) == {}, "nothing was asked for by kind"
+
+
+def test_a_bug_is_replayed_a_few_times_and_no_more(tmp_path: Path, tree: Path) -> None:
+    task = make_bug(tree, "x + 1", "x + 2")
+    with Corpus(tmp_path / "c.sqlite") as corpus:
+        assert add(corpus, task, step=0)
+        for step in range(3):
+            rows = [
+                {**a, "episode_id": f"{step}/{a['episode_id']}"} for a in attempts(0, True, False)
+            ]
+            corpus.add_attempts(task.bug_id, rows, step=step)
+        asked = {"before_step": 3, "low": 0.1, "high": 0.9}
+        assert corpus.replay_candidates(**asked) == [task]
+        assert corpus.replay_candidates(**asked, max_replays=3) == [task]
+        assert corpus.replay_candidates(**asked, max_replays=1) == []
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pytest
 
 from selfplay.bug_sources.procedural import propose
 from selfplay.bugs.patches.layers import apply_patch, make_patch
-from selfplay.bugs.patches.syntax import parse, same_code
 from selfplay.bugs.test_edits.weakening import weakening_layer
 from selfplay.repo.languages.functions import list_functions
 from selfplay.repo.languages.python_functions import BYTE_ORDER_MARK, parse_python
+from selfplay.repo.languages.python_source import parse, same_code
 from selfplay.roles.prompts import render
 from selfplay.types import FileChange
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from selfplay.bugs.code_signals.python import new_signals
+from selfplay.bugs.code_signals.signals import new_signals
 from selfplay.bugs.patches.layers import make_patch
 from selfplay.bugs.test_edits.weakening import weakening_layer
 from selfplay.bugs.test_runs.scripts import parser_source, pytest_script, unittest_script
@@ -142,16 +142,16 @@ def test_bugs(environment: Environment, old: str, new: str, want: str) -> None:
 def test_what_was_there_before_is_no_news() -> None:
     before = "import random, os\nx = random.random()\nos._exit(0)\nexec('1')\n"
     wanted = ("randomness", "runner", "dynamic")
-    assert new_signals("y = 1\n" + before, [before], wanted) == []
-    assert new_signals(before + "exec('2')\n", [before], wanted) == ["dynamic: exec"]
-    assert new_signals(before, ["", before], wanted) == []
+    assert new_signals("a.py", "y = 1\n" + before, [before], wanted) == []
+    assert new_signals("a.py", before + "exec('2')\n", [before], wanted) == ["dynamic: exec"]
+    assert new_signals("a.py", before, ["", before], wanted) == []
 
 
 def test_documentation_is_no_behaviour() -> None:
     source = 'def f():\n    """Works under pytest and unittest; see /proc/ and .git/."""\n'
-    assert new_signals(source, [""], ("runner", "git")) == []
+    assert new_signals("a.py", source, [""], ("runner", "git")) == []
 
 
 def test_aliases_are_seen_through() -> None:
     source = "import os as o\no._exit(0)\n"
-    assert new_signals(source, [""], ("runner",)) == ["runner: os._exit"]
+    assert new_signals("a.py", source, [""], ("runner",)) == ["runner: os._exit"]

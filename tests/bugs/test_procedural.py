@@ -11,8 +11,8 @@ import pytest
 
 from selfplay.bug_sources.procedural import KINDS, OPERATORS, REMOVAL_KINDS, Mutation, propose
 from selfplay.bug_sources.procedural.statements import MAX_LINES
-from selfplay.bugs.patches.syntax import parse, same_code, split_lines
 from selfplay.repo.languages.functions import FunctionInfo, list_functions
+from selfplay.repo.languages.python_source import parse, same_code, split_lines
 
 
 def mutate(text: str, operator: str) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from selfplay.bugs.artifact import artifact_id
-from selfplay.bugs.code_signals.python import new_signals
+from selfplay.bugs.code_signals.signals import new_signals
 from selfplay.bugs.grading.grade import grade, graded_layer
 from selfplay.bugs.grading.poisoned_tests import disarmed_tests
 from selfplay.bugs.patches.layers import make_patch, normal_layer, reverse_patch
@@ -180,8 +180,8 @@ def test_paths_and_signals(environment: Environment) -> None:
     assert not is_shadowing("lib/Timetable/More.pm", environment)
     assert is_shadowing("lib/List/Util.pm", environment)
     plain = "sub f { my ($x) = @_; return $x > 1 ? 'ok then' : time_of($x) }\n# exit\n"
-    assert new_signals(plain, [], ("runner", "dynamic", "clock", "process"), "A.pm") == []
-    assert new_signals("exit 0", [], ("runner",), "A.pm") == ["runner: exit"]
+    assert new_signals("A.pm", plain, [], ("runner", "dynamic", "clock", "process")) == []
+    assert new_signals("A.pm", "exit 0", [], ("runner",)) == ["runner: exit"]
 
 
 def test_sealed_sandbox_holds_no_original(

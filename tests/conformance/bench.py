@@ -37,10 +37,14 @@ BACKENDS = {
 
 
 class Bench:
-    """One sandbox with every repository of the suite. Thread-safe."""
+    """One sandbox with every repository of the suite. Thread-safe.
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    early    fixes are refused by their first failing test (`bugs/grading/early.py`)
+    """
+
+    def __init__(self, sandbox: Sandbox, *, early: bool = False) -> None:
         self.sandbox = sandbox
+        self._early = early
         self._prepared: dict[str, PreparedRepo] = {}
         self._runners: dict[str, TestRunner] = {}
         self._tasks: dict[str, SolveTask] = {}
@@ -141,7 +145,8 @@ class Bench:
         try:
             gold = case.fix == GOLD
             fix = reverse_patch(task.artifact.bug_patch) if gold else case.fix
-            report = grade(task, as_patch(tree, sealed, fix), runner)
+            seconds = self.prepared(case.repo).profile.seconds if self._early else None
+            report = grade(task, as_patch(tree, sealed, fix), runner, seconds)
         except SandboxError:
             return "errored"
         assert report.resolved == (report.reward == 1) == (report.reason == "")
@@ -197,10 +202,10 @@ def edited(tree: Path, below: Layer, edits: Edits) -> Layer:
 
 
 @contextmanager
-def open_bench(backend: str) -> Iterator[Bench]:
+def open_bench(backend: str, *, early: bool = False) -> Iterator[Bench]:
     """A bench on one of `BACKENDS`."""
     sandbox = open_sandbox(*BACKENDS[backend])
     try:
-        yield Bench(sandbox)
+        yield Bench(sandbox, early=early)
     finally:
         sandbox.close()

@@ -273,7 +273,7 @@ def test_known_bugs_of_a_draw_are_planted_ones_of_earlier_steps(
     seen: list[list[str]] = []
 
     class Listening:
-        def draw(self, step, counts, known_bugs, lessons):  # type: ignore[no-untyped-def]
+        def draw(self, step, counts, known_bugs, lessons, worth):  # type: ignore[no-untyped-def]
             seen.append([a.bug_patch for a in known_bugs(REPO)])
             assert list(known_bugs("another")) == []
             return []

@@ -198,6 +198,13 @@ def test_the_row_of_a_step_by_hand(game: MakeGame) -> None:
             "solver/overfit_rate": 0,
             "solver/reward": 0,
             "solver/groups_with_variance": 1,
+            "solver/num_groups": 1,
+            "solver/num_fresh_groups": 1,
+            "solver/num_informative_groups": 1,
+            "solver/num_informative_fresh_groups": 1,
+            "solver/distinct_answers": 3,
+            "injector/entropy": 0.5,
+            "solver/entropy": 0.5,
             **{f"injector/reason/{code}": count for code, count in injected.items()},
             **{f"solver/reason/{code}": count for code, count in solved.items()},
         }

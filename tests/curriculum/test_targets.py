@@ -17,7 +17,13 @@ from selfplay.config import AgentConfig, CurriculumConfig, InjectorConfig, Scaff
 from selfplay.curriculum.agentic import AgenticScaffold
 from selfplay.curriculum.compact import CompactScaffold
 from selfplay.curriculum.scaffold import RolloutContext, Scaffold
-from selfplay.curriculum.targets import MIN_FUNCTION_LINES, RepoTargets, TaskSampler
+from selfplay.curriculum.targets import (
+    MIN_FUNCTION_LINES,
+    RepoTargets,
+    TaskSampler,
+    mean_worth,
+    promise,
+)
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.scripted.agents import ScriptedAgents
 from selfplay.types import InjectionTask, SolveTask, Target
@@ -312,3 +318,21 @@ def test_a_profile_of_another_folder_draws_the_same(
     keys: dict[str, Any] = {"num_groups": 2, "seeds_per_group": 4}
     here = sampler({REPO: RepoTargets(prepared, SCAFFOLD)}, compact, **keys).draw(3, {})
     assert sampler({REPO: RepoTargets(moved, SCAFFOLD)}, compact, **keys).draw(3, {}) == here
+
+
+def test_functions_whose_bugs_can_be_inferred_are_asked_for_more_often(
+    targets: RepoTargets,
+) -> None:
+    """Mean (1 + 2) / (10 + 4): a good place counts (3/14 + 2) / 3 / (3/14) = 3.4, a bad one 1/3."""
+    worth = {ROUND: (2.0, 0.0), FORMAT: (0.0, 2.0)}
+    mean = mean_worth(worth)
+    assert mean == pytest.approx(3 / 14) and promise(None, mean) == 1.0
+    assert promise(worth[ROUND], mean) == pytest.approx(31 / 9)
+    assert promise(worth[FORMAT], mean) == pytest.approx(1 / 3)
+    counts = {ROUND: 2, FORMAT: 2}
+    drawn = Counter(
+        target.function
+        for seed in range(600)
+        if (target := targets.draw(random.Random(seed), "direct", counts, 9, worth))
+    )
+    assert drawn["round_to"] > 4 * drawn["format_cents"]

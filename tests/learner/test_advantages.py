@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from selfplay.config import LearnerConfig
+from selfplay.errors import UserError
 from selfplay.learner.advantages import (
+    ESTIMATORS,
+    by_deviation,
+    group_tokens,
+    leave_one_out,
+    pass_at_k,
     peer_advantages,
+    positive_only,
     staleness,
     training_samples,
+    within_budget,
 )
+from selfplay.learner.trainer import rate_share
 from selfplay.types import PeerGroup, Trajectory
 
 
@@ -77,3 +90,70 @@ def test_injector_advantages_by_hand() -> None:
     assert peer_advantages([-1.0, -1.0, -0.8, 0.775]) == pytest.approx(
         [-0.49375, -0.49375, -0.29375, 1.28125]
     )
+
+
+def test_other_estimators_by_hand() -> None:
+    one_of_four = [1.0, -1.0, -1.0, -1.0]
+    assert leave_one_out(one_of_four) == pytest.approx([2.0, -2 / 3, -2 / 3, -2 / 3])
+    assert by_deviation(one_of_four) == pytest.approx([3**0.5] + [-(3**-0.5)] * 3)
+    assert positive_only(one_of_four) == [1.5, 0.0, 0.0, 0.0]
+    assert pass_at_k(one_of_four, k=2) == pytest.approx([1.0, -1 / 3, -1 / 3, -1 / 3])
+    assert pass_at_k([1.0, 1.0, -1.0, 1.0], k=2) is None, "every pair holds a success"
+    assert pass_at_k([1.0, -1.0], k=1) == pytest.approx([1.0, -1.0]), "k = 1 is by_deviation"
+
+
+def test_pass_at_k_is_the_mean_over_all_sets_of_k() -> None:
+    """By enumeration: a set is paid 1 where it holds a success; an attempt gets what its sets are
+    above the mean, divided by the deviation over all sets."""
+    rewards, k = [1.0, -1.0, -1.0, 1.0, -1.0, -1.0], 3
+    sets = list(itertools.combinations(range(6), k))
+    paid = {s: float(any(rewards[i] > 0 for i in s)) for s in sets}
+    mean = sum(paid.values()) / len(sets)
+    deviation = (mean * (1 - mean)) ** 0.5
+    wanted = []
+    for i in range(6):
+        mine = [paid[s] for s in sets if i in s]
+        wanted.append((sum(mine) / len(mine) - mean) / deviation)
+    assert pass_at_k(rewards, k) == pytest.approx(wanted)
+
+
+def test_every_estimator_can_be_configured_and_no_other() -> None:
+    for name in ESTIMATORS:
+        assert LearnerConfig(advantage=name).advantage == name
+    with pytest.raises(UserError, match=r"learner.advantage='median'"):
+        LearnerConfig(advantage="median")
+
+
+def test_an_attempt_without_advantage_is_no_sample() -> None:
+    group = PeerGroup(
+        group_id="a",
+        trajectories=(trajectory(1), trajectory(2)),
+        rewards=(1.0, -1.0),
+        role="solver",
+    )
+    assert [s.token_ids for s in training_samples([group], "positive").samples] == [(5, 1)]
+    planted = replace(group, role="injector")
+    assert len(training_samples([planted], "positive").samples) == 2, "the injector has the mean"
+
+
+def planted(name: str, high: float, role: str = "injector") -> PeerGroup:
+    """Two answers of one token to a prompt of one: 3 tokens."""
+    return PeerGroup(
+        group_id=name, trajectories=(trajectory(1), trajectory(2)), rewards=(high, -1.0), role=role
+    )
+
+
+def test_the_injector_learns_on_no_more_than_its_share_of_tokens() -> None:
+    solved, flat = planted("s", 1.0, "solver"), planted("f", -1.0, "solver")
+    small, large, middle = planted("a", -0.8), planted("b", 0.775), planted("c", 0.1)
+    assert group_tokens(solved) == 3
+    groups = [small, large, middle, solved, flat]
+    assert within_budget(groups, None) == groups
+    assert within_budget(groups, 1.0) == [large, solved, flat]
+    assert within_budget(groups, 2.0) == [large, middle, solved, flat]
+    assert within_budget([small, large], 1.0) == [large], "one stays where nobody solves anything"
+
+
+def test_few_tokens_have_a_lower_rate() -> None:
+    assert rate_share(100, 400) == 0.5
+    assert rate_share(400, 400) == rate_share(900, 400) == rate_share(1, None) == 1.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.bugs.patches.syntax import same_code
 from selfplay.compact.edits import parse_edit, parse_listing
+from selfplay.repo.languages.python_source import same_code
 from selfplay.sampling import Policy, SampleRequest
 from selfplay.scripted.compact import ByteTokenizer, ScriptedPolicy, candidate_answers
 from selfplay.types import Completion

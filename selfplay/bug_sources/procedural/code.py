@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from selfplay.bugs.patches.syntax import is_docstring, parse, split_lines
+from selfplay.repo.languages.python_source import is_docstring, parse, split_lines
 
 NodeT = TypeVar("NodeT", bound=ast.AST)
 

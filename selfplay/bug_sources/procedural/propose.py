@@ -11,8 +11,8 @@ from selfplay.bug_sources.procedural import expressions as expr
 from selfplay.bug_sources.procedural import statements as stmt
 from selfplay.bug_sources.procedural.code import Edit, FunctionCode, parse_function
 from selfplay.bug_sources.procedural.text import line_mutations
-from selfplay.bugs.patches.syntax import code_dump, split_lines
 from selfplay.repo.languages.perl_source import SUFFIXES
+from selfplay.repo.languages.python_source import code_dump, split_lines
 
 if TYPE_CHECKING:
     from selfplay.repo.languages.functions import FunctionInfo

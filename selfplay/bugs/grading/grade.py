@@ -8,9 +8,11 @@ Reason codes are listed in docs/validation.md.
 
 from __future__ import annotations
 
-from selfplay.bugs.code_signals.perl import PERL_SUFFIXES
-from selfplay.bugs.code_signals.python import new_signals
+from collections.abc import Mapping
+
+from selfplay.bugs.code_signals.signals import new_signals
 from selfplay.bugs.grading.canary import Canary, make_canary
+from selfplay.bugs.grading.early import refused_early
 from selfplay.bugs.grading.poisoned_tests import disarmed_tests
 from selfplay.bugs.patches.diffs import parse_patch, touched_files
 from selfplay.bugs.patches.layers import apply_patch, file_state, normal_layer, read_file
@@ -30,15 +32,25 @@ class NotResolved(Exception):
     """The fix is out before a run, or the run is void. A value in disguise."""
 
 
-def grade(task: SolveTask, fix_patch: str, runner: RunsTests) -> GradeReport:
+def grade(
+    task: SolveTask,
+    fix_patch: str,
+    runner: RunsTests,
+    seconds: Mapping[str, float] | None = None,
+) -> GradeReport:
     """Grade one fix patch in fresh sandboxes: reward 1 or -1.
 
-    Raises `SandboxError` when the infrastructure fails: that is never a reward.
+    With `seconds`, measured durations of single tests, failures are decided early (`early.py`);
+    tests that then did not run have the status "not_run". Raises `SandboxError` when the
+    infrastructure fails: that is never a reward.
     """
     try:
         layer = graded_layer(task, fix_patch, runner)
     except NotResolved as out:
         return _report(task, None, str(out))
+    refused = None if seconds is None else refused_early(task, layer, runner, seconds)
+    if refused is not None:
+        return _report(task, *refused, absent="not_run")
     run, reason = _run(task, layer, runner)
     reason = reason or _missing_passes(task, run)
     if not reason and disarmed_tests(task, layer, runner):
@@ -101,8 +113,7 @@ def tree_text(runner: RunsTests, sealed: Layer, fixed: Layer, path: str) -> tupl
 def _tampers(texts: tuple[str, str, str], path: str) -> bool:
     """Whether a fix adds code that reaches for the test runner or hides what it does."""
     after, *before = texts
-    known = path.endswith((".py", ".pyi", *PERL_SUFFIXES))
-    return known and bool(new_signals(after, before, IN_FIX, path))
+    return bool(new_signals(path, after, before, IN_FIX))
 
 
 def _run(task: SolveTask, layer: Layer, runner: RunsTests) -> tuple[TestRun, str]:
@@ -151,12 +162,14 @@ def _missing_passes(task: SolveTask, run: TestRun) -> str:
     return ""
 
 
-def _report(task: SolveTask, run: TestRun | None, reason: str) -> GradeReport:
+def _report(
+    task: SolveTask, run: TestRun | None, reason: str, absent: str = "missing"
+) -> GradeReport:
     table = run.table if run is not None else {}
     return GradeReport(
         resolved=not reason,
         reward=-1 if reason else 1,
-        fail_to_pass={test: table.get(test, "missing") for test in task.fail_to_pass},
-        pass_to_pass={test: table.get(test, "missing") for test in task.pass_to_pass},
+        fail_to_pass={test: table.get(test, absent) for test in task.fail_to_pass},
+        pass_to_pass={test: table.get(test, absent) for test in task.pass_to_pass},
         reason=reason,
     )

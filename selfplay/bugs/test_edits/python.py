@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfplay.bugs.patches.layers import normal_layer, read_file
-from selfplay.bugs.patches.syntax import parse, split_lines
+from selfplay.repo.languages.python_source import parse, split_lines
 from selfplay.types import FileChange, Layer
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -1,8 +1,7 @@
 """The `forbidden_content` check: what an injector may not put into the files of an artifact.
 
-Harness-written scripts and parsers are recognised by their text and pass. Changes of Python and
-Perl files are compared with the original file, so that only what the artifact adds can be held
-against it.
+Harness-written scripts and parsers are recognised by their text and pass. Changes of code are
+compared with the original file, so that only what the artifact adds can be held against it.
 """
 
 from __future__ import annotations
@@ -12,12 +11,11 @@ import re
 from pathlib import Path
 
 from selfplay.bugs.code_signals.chance import added_source
-from selfplay.bugs.code_signals.perl import PERL_SUFFIXES
-from selfplay.bugs.code_signals.python import new_signals
+from selfplay.bugs.code_signals.signals import new_signals
 from selfplay.bugs.patches.diffs import parse_patch
 from selfplay.bugs.patches.layers import read_file
-from selfplay.bugs.patches.syntax import parse
 from selfplay.bugs.test_runs.scripts import parser_runner, script_runner
+from selfplay.repo.languages.python_source import parse
 from selfplay.types import BugArtifact, Layer
 
 Finding = tuple[str, str]
@@ -106,11 +104,11 @@ def _parser(parser: str) -> Finding | None:
 
 def _new_code(tree: Path, layer: Layer, categories: tuple[str, ...], where: str) -> Finding | None:
     for path, change in layer.items():
-        if change.content is None or not path.endswith((".py", *PERL_SUFFIXES)):
+        if change.content is None:
             continue
         before = (read_file(tree, {}, path) or b"").decode("utf-8", "surrogateescape")
         after = change.content.decode("utf-8", "surrogateescape")
-        for found in new_signals(after, [before], categories, path):
+        for found in new_signals(path, after, [before], categories):
             category, _, token = found.partition(": ")
             return f"{where}_{category}", f"{path}: adds {token}"
     return None

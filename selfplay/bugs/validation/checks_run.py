@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from selfplay.bugs.code_signals.chance_reach import touches_chance
+from selfplay.bugs.code_signals.chance import touches_chance
 from selfplay.bugs.patches.diffs import parse_patch, reverse_hunks
 from selfplay.bugs.patches.layers import apply_patch, read_file
 from selfplay.bugs.test_runs.runner import TestRun, failed_tests, passed_tests

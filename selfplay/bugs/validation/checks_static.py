@@ -7,11 +7,11 @@ from pathlib import Path
 from selfplay.bugs.patches.diffs import check_path, touched_files
 from selfplay.bugs.patches.layers import apply_patch, read_file
 from selfplay.bugs.patches.paths import is_hook_path, is_source_path
-from selfplay.bugs.patches.syntax import parse, same_code_in
 from selfplay.bugs.validation.check_forbidden import forbidden_content
 from selfplay.bugs.validation.validation_state import CheckFailed, ValidationState
 from selfplay.errors import PatchError
 from selfplay.repo.discovery.test_names import test_names
+from selfplay.repo.languages.registry import language_of
 from selfplay.types import Layer
 
 
@@ -85,10 +85,10 @@ def _check_code(tree: Path, bug: Layer) -> None:
         after = change.content.decode("utf-8", "surrogateescape")
         original = read_file(tree, {}, path)
         before = (original or b"").decode("utf-8", "surrogateescape")
-        is_python = path.endswith(".py")
-        if is_python and parse(after) is None and (original is None or parse(before) is not None):
-            raise CheckFailed("syntax_error", f"{path}: is not valid Python any more")
-        changes_code = changes_code or original is None or not same_code_in(path, before, after)
+        language = language_of(path)
+        if not language.is_valid(after) and (original is None or language.is_valid(before)):
+            raise CheckFailed("syntax_error", f"{path}: is not valid {language.name} any more")
+        changes_code = changes_code or original is None or not language.same_code(before, after)
     if not changes_code:
         raise CheckFailed("no_code_change", "only comments, docstrings or layout change")
 

@@ -47,6 +47,11 @@ class RepoProfile:
                 index.setdefault(function, []).append(test)
         return {name: tuple(tests) for name, tests in index.items()}
 
+    @cached_property
+    def seconds(self) -> Mapping[str, float]:
+        """Measured duration of each stable test."""
+        return {test: info.duration_s for test, info in self.tests.items()}
+
     def num_left_out(self) -> dict[str, int]:
         """How many tests (and files that could not be read) were left out, by kind of reason."""
         return dict(Counter(why.partition(":")[0] for why in self.excluded.values()).most_common())

@@ -6,22 +6,24 @@ script, parser, and the weakening patch that removes the tests that fail (docs/f
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from selfplay.bug_sources.procedural import Mutation, propose
 from selfplay.bugs.patches.layers import make_patch
-from selfplay.bugs.patches.syntax import parse, same_code_in
 from selfplay.bugs.test_edits.weakening import weakening_layer
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.bugs.test_runs.scripts import parser_source, runner_script
-from selfplay.compact.edits import EditError, Listing, parse_edit
+from selfplay.compact.edits import EditError, Listing, parse_edit, render_edit
 from selfplay.compact.excerpts import excerpt, fit_listing
 from selfplay.compact.oracle_tests import OracleTests
 from selfplay.config import ScaffoldConfig
 from selfplay.errors import UserError
 from selfplay.repo.history import PastChange, past_changes
 from selfplay.repo.languages.functions import FunctionInfo
+from selfplay.repo.languages.python_source import split_lines
+from selfplay.repo.languages.registry import language_of
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.prompts import render
 from selfplay.roles.rejected import Rejected
@@ -193,6 +195,43 @@ class CompactInjector:
             },
         )
 
+    def undo(
+        self, prompt: InjectorPrompt, answer: str
+    ) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """(prompt, answer) of a solver that sees the edited function and nothing of the tests, and
+        takes the edit back; None for an answer that is no change of code. Nothing is run.
+
+        Such prompts are those of the warm start's examples without tests: how likely that answer
+        is tells which edits are worth a validation.
+        """
+        path = prompt.task.seed.path
+        function, original = self.function(prompt.task), self.prepared.source(path)
+        try:
+            layer = edited_layer(self.prepared.environment, answer, prompt.listing)
+        except Rejected:
+            return None
+        content = layer[path].content if set(layer) == {path} else None
+        if content is None:
+            return None
+        text = content.decode("utf-8", "surrogateescape")
+        longer = len(split_lines(text)) - len(split_lines(original))
+        shown = dataclasses.replace(function, end_line=function.end_line + longer)
+        if shown.end_line <= shown.start_line:
+            return None
+        listing = Listing(
+            [excerpt(text, shown, max_lines=self.scaffold.max_function_lines)], {path: text}
+        )
+        try:
+            gold = render_edit(listing, {path: original})
+        except ValueError:
+            return None
+        question = render("solver", listing=listing.render(), issue="", tests="", messages=[])
+        end = self.tokenizer.end_of_turn_id
+        return (
+            self.tokenizer.render(render("system"), question),
+            (*self.tokenizer.encode(gold), end),
+        )
+
     def _oracle_files(self, task: InjectionTask) -> tuple[str, ...]:
         """Test files that pass on the original when they run without the rest of the suite.
 
@@ -243,10 +282,10 @@ def edited_layer(
         changed = parse_edit(answer, listing)
     except EditError as error:
         raise Rejected(error.reason, str(error)) from error
-    python = {path: text for path, text in changed.items() if path.endswith(".py")}
-    if any(parse(text) is None for text in python.values()):
+    if not all(language_of(path).is_valid(text) for path, text in changed.items()):
         raise Rejected("syntax_error")
-    if all(same_code_in(path, listing.sources[path], text) for path, text in changed.items()):
+    before = listing.sources
+    if all(language_of(path).same_code(before[path], text) for path, text in changed.items()):
         raise Rejected("no_change", "the code is the same")
     return {
         path: _file_change(environment, below or {}, path, text) for path, text in changed.items()

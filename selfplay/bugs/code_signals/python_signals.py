@@ -1,19 +1,15 @@
 """What a piece of Python does that a bug, a weakened test or a fix has no business doing.
 
-Signals are counted on the syntax tree before and after a change, and only what is new counts: a
-file that used `exec` or `random` all along raises no alarm.
+They are counted on the syntax tree; documentation is no behaviour.
 """
 
 from __future__ import annotations
 
 import ast
-from collections import Counter
 from collections.abc import Iterable
 
-from selfplay.bugs.code_signals.perl import PERL_SUFFIXES, perl_signals
-from selfplay.bugs.patches.syntax import parse
-
-Signals = Counter[tuple[str, str]]
+from selfplay.bugs.code_signals.findings import Signals
+from selfplay.repo.languages.python_source import parse
 
 MODULES: dict[str, str] = {
     **dict.fromkeys(("random", "secrets", "uuid"), "randomness"),
@@ -94,15 +90,10 @@ STRINGS = ("pytest", "unittest", "PYTEST_", "/proc/", "JUNIT_XML", "/out/", "/in
 _SECRET_NAMES = {name.partition(".")[2] for name, kind in ATTRIBUTES.items() if kind == "runner"}
 
 
-def signals(source: str, path: str = "") -> Signals:
-    """{(category, token): count} of one file: Python, or Perl by its suffix.
-
-    Empty for Python that does not parse.
-    """
-    if path.endswith(PERL_SUFFIXES):
-        return perl_signals(source)
+def python_signals(source: str) -> Signals:
+    """{(category, token): count} of one file; empty where it does not parse."""
     module = parse(source)
-    found: Signals = Counter()
+    found = Signals()
     if module is None:
         return found
     aliases = _aliases(module)
@@ -112,20 +103,6 @@ def signals(source: str, path: str = "") -> Signals:
             if id(node) not in documentation:
                 found[category, token] += 1
     return found
-
-
-def new_signals(
-    after: str, before: Iterable[str], categories: Iterable[str], path: str = ""
-) -> list[str]:
-    """Sorted "category: token" of what `after` has more of than every text in `before`.
-
-    path   names the language by its suffix; Python without one
-    """
-    known: Signals = Counter()
-    for text in before:
-        known |= signals(text, path)
-    wanted = set(categories)
-    return sorted({f"{c}: {t}" for c, t in signals(after, path) - known if c in wanted})
 
 
 def _node_signals(node: ast.AST, aliases: dict[str, str]) -> Iterable[tuple[str, str]]:

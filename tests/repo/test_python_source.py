@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.bugs.patches.syntax import parse, same_code, split_lines
+from selfplay.repo.languages.python_source import parse, same_code, split_lines
 
 
 @given(st.text(alphabet="ab\r\n\x0c\x1c\u2028"))

@@ -1,4 +1,4 @@
-"""Whether a change touches chance without adding any: a reason to run it often.
+"""Names through which chance comes into Python code that has no source of it.
 
 Names are followed within the file (a default argument, an attribute, a function that asks the
 clock) and one import deep into the repository's own modules.
@@ -7,15 +7,11 @@ clock) and one import deep into the repository's own modules.
 from __future__ import annotations
 
 import ast
-import difflib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from selfplay.bugs.code_signals.chance import chance_sources, python_sources
-from selfplay.bugs.code_signals.perl import PERL_SUFFIXES
-from selfplay.bugs.patches.layers import read_file
-from selfplay.bugs.patches.syntax import parse
-from selfplay.types import Layer
+from selfplay.bugs.code_signals.python_chance import module_chance
+from selfplay.repo.languages.python_source import parse
 
 ROUNDS = 2
 """How often a name is followed to the names that it is given to."""
@@ -28,31 +24,19 @@ _VAGUE = frozenset(
 """Words behind which an address, a file or a name put together at run time may lie."""
 
 
-def touches_chance(tree: Path, bug: Layer) -> str:
-    """What a bug's changed lines reach that depends on chance, "" for nothing that is known."""
-    for path, change in bug.items():
-        if change.content is None:
-            continue
-        after = change.content.decode("utf-8", "surrogateescape")
-        before = (read_file(tree, {}, path) or b"").decode("utf-8", "surrogateescape")
-        changed = _changed_lines(before, after)
-        for source in chance_sources(after, path):
-            if source.line in changed:
-                return f"{path}:{source.line}: {source.name}"
-        module = None if path.endswith(PERL_SUFFIXES) or not path.endswith(".py") else parse(after)
-        if module is not None:
-            everywhere = tainted_names(module) | _imported(tree, path, module) | _VAGUE
-            for line, word in _words(module):
-                if line in changed and word in everywhere:
-                    return f"{path}:{line}: {word}"
-    return ""
+def python_reach(tree: Path, path: str, source: str) -> Iterator[tuple[int, str]]:
+    """(line, name) of every name in a file through which chance comes in."""
+    module = parse(source)
+    if module is not None:
+        everywhere = tainted_names(module) | _imported(tree, path, module) | _VAGUE
+        yield from ((line, word) for line, word in _words(module) if word in everywhere)
 
 
 def tainted_names(module: ast.Module) -> set[str]:
     """Names of modules and classes, attributes, defaults and functions through which chance comes
     in. Local variables are no part of it: their names mean something else in the next function.
     """
-    lines = {s.line for s in python_sources(module) if s.kind != "identity"}
+    lines = {s.line for s in module_chance(module) if s.kind != "identity"}
     names = {word for word, reached in _bindings(module) if reached[0] & lines}
     for _ in range(ROUNDS):
         names |= {word for word, reached in _bindings(module, False) if reached[1] & names}
@@ -125,15 +109,3 @@ def _module_file(tree: Path, path: str, node: ast.ImportFrom) -> Path | None:
             if file.is_file() and not file.is_symlink():
                 return file
     return None
-
-
-def _changed_lines(before: str, after: str) -> set[int]:
-    """Lines of `after`, from 1, that are not in `before` at their place."""
-    old, new = before.split("\n"), after.split("\n")
-    matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
-    return {
-        number + 1
-        for tag, _, _, start, end in matcher.get_opcodes()
-        if tag != "equal"
-        for number in range(start, end)
-    }

@@ -1,16 +1,16 @@
 """What a piece of Perl does that a bug, a weakened test or a fix has no business doing.
 
-As `signals.py` does for Python, but on words: comments and POD are left out, the rest is searched.
+As `python_signals.py` does for Python, but on words: comments and POD are left out, the rest is
+searched.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 
-from selfplay.repo.languages.perl_source import SUFFIXES, scan
+from selfplay.bugs.code_signals.findings import Signals
+from selfplay.repo.languages.perl_source import scan
 
-PERL_SUFFIXES = SUFFIXES
 _CODE: dict[str, str] = {
     "runner": r"\bTest2?::\w+|\bTAP::\w+|\bexit\b|\b_exit\b|\b(?:END|CHECK|INIT|UNITCHECK)\s*\{"
     r"|\bCORE::\w+|\*\{|\*(?:main::|::)?[A-Za-z]\w*\s*=|\$SIG\b|%SIG\b|\bcaller\b|\bkill\b"
@@ -34,7 +34,7 @@ _TEXT: dict[str, str] = {
 }
 
 
-def perl_signals(source: str) -> Counter[tuple[str, str]]:
+def perl_signals(source: str) -> Signals:
     """{(category, token): count} of one Perl file.
 
     Where the file cannot be read for certain, comments and texts are searched like code.
@@ -42,7 +42,7 @@ def perl_signals(source: str) -> Counter[tuple[str, str]]:
     code = scan(source)
     texts = [literal.text for literal in code.literals] if code else source.split("\n")
     plain = code.code if code else source
-    found: Counter[tuple[str, str]] = Counter()
+    found = Signals()
     for category, pattern in _CODE.items():
         found.update((category, match.group().strip()) for match in re.finditer(pattern, plain))
     if "`" in source:

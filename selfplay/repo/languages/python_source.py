@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import re
 
-from selfplay.repo.languages.perl_source import SUFFIXES, plain_code
 from selfplay.repo.languages.python_functions import parse_python
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
@@ -51,19 +50,6 @@ def is_docstring(statement: ast.stmt | None) -> bool:
         and isinstance(statement.value, ast.Constant)
         and isinstance(statement.value.value, str)
     )
-
-
-def same_code_in(path: str, left: str, right: str) -> bool:
-    """`same_code` in the language of a file: Python, Perl (comments and layout aside), else text.
-
-    Of Perl that cannot be read for certain, and of anything else, only equal texts are the same.
-    """
-    if path.endswith(".py"):
-        return same_code(left, right)
-    if not path.endswith(SUFFIXES):
-        return left == right
-    code = plain_code(left)
-    return left == right or (code is not None and code == plain_code(right))
 
 
 def same_code(left: str, right: str) -> bool:

@@ -1,0 +1,1 @@
+"""Solver groups: which are played, how large they become, and what they were worth."""

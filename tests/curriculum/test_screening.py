@@ -1,0 +1,156 @@
+"""New bugs are chosen by how likely their gold answer is; what is not played is no failure."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import pytest
+
+from selfplay.curriculum.groups.screening import Screening, chosen, gold_probabilities
+from selfplay.curriculum.scaffold import RolloutContext
+from selfplay.curriculum.step import step_metrics
+from selfplay.roles.rewards import expected_reward, injector_reward
+from selfplay.sampling import ScoreRequest
+from selfplay.types import InjectionTask, SolveTask, Target
+
+from .conftest import MakeGame
+from .game import BUG_FORMAT, BUG_ROUND, FIX_ROUND, NOTHING, REPO, Book, Game, edit, of_role
+
+LIKELY = {"rest * 2 >= step": 0.3, "if cents < 0": 0.01}
+
+
+class Knowing(Book):
+    """A book that tells how likely an answer is by what stands in it."""
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[float]:
+        texts = [self.tokenizer.decode(request.answer_ids) for request in requests]
+        assert all(r.answer_ids[-1] == self.tokenizer.end_of_turn_id for r in requests)
+        return [math.log(next(p for part, p in LIKELY.items() if part in text)) for text in texts]
+
+
+def screened(game: MakeGame, name: str, rule: Screening | None, *, pays: bool = False) -> Game:
+    played = game(
+        name, functions=("round_to", "format_cents"), inject=[BUG_ROUND, BUG_FORMAT] * 2,
+        solve=[FIX_ROUND, NOTHING], num_groups=2, seeds_per_group=4, group_size=2,
+    )  # fmt: skip
+    policy = Knowing([BUG_ROUND], [FIX_ROUND, NOTHING])
+    policy.moves = {"injector": [], "solver": [FIX_ROUND, NOTHING]}
+    played.policy = policy
+    played.context = replace(played.context, policy=policy)
+    played.rules = replace(played.rules, screening=rule, pays_unplayed=pays)
+    return played
+
+
+def test_the_likeliest_below_the_cap_are_played(bugs: Mapping[str, SolveTask]) -> None:
+    tasks = {task.bug_id: task for task in bugs.values()}
+    a, b, c, d, e = tasks
+    known = {a: 0.9, b: 0.5, c: 0.01, d: 0.2, e: 0.0}
+    rule = Screening(max_groups=2, floor=0.001, cap=0.7)
+    assert [t.bug_id for t in chosen(tasks, known, rule)] == [b, d]
+    many = replace(rule, max_groups=9)
+    assert [t.bug_id for t in chosen(tasks, known, many)] == [b, d, c]
+    assert chosen(tasks, known, None) == chosen(tasks, {}, rule) == list(tasks.values())
+
+
+def test_the_gold_answer_is_what_the_solver_would_write(
+    context: RolloutContext, bugs: Mapping[str, SolveTask]
+) -> None:
+    task = bugs["round_to"]
+    answer = context.scaffold.gold_answer(task)  # type: ignore[attr-defined]
+    assert answer is not None
+    prompt = context.scaffold.roles[REPO].solver.prompt(task)  # type: ignore[attr-defined]
+    text = context.policy.tokenizer.decode(answer[1])
+    assert (
+        answer[0] == prompt.prompt_ids and answer[1][-1] == context.policy.tokenizer.end_of_turn_id
+    )
+    assert text.endswith("rest * 2 >= step:") or "rest * 2 >= step" in text
+    assert gold_probabilities(context, [task]) == {}, "this policy cannot tell"
+
+
+def test_a_bug_that_is_not_played_is_kept_and_not_paid(game: MakeGame) -> None:
+    played = screened(game, "plain", Screening(max_groups=1, floor=0.0, cap=0.7))
+    result = plant_both(played)
+    assert len(played.bug_ids()) == 2
+    assert len(result.attempts) == 1
+    assert (result.num_new, result.num_fresh) == (2, 1)
+    told = {e.reason: e for e in of_role(result, "injector")}
+    assert set(told) == {"valid", "not_played"}
+    left = told["not_played"]
+    assert (left.reward, left.status) == (None, "completed")
+    assert left.info["gold_probability"] == pytest.approx(0.01)
+    paid = {reward for g in result.groups if g.role == "injector" for reward in g.rewards}
+    assert paid == {told["valid"].reward}
+    row = step_metrics(result)
+    assert row["curriculum/gold_probability"] == pytest.approx(0.155)
+    assert (row["curriculum/num_new_bugs"], row["solver/num_fresh_groups"]) == (2.0, 1.0)
+    assert row["curriculum/num_within_reach"] == 2.0 and row["play/num_errored"] == 0.0
+
+
+def test_an_unplayed_bug_may_be_paid_what_is_to_be_expected(game: MakeGame) -> None:
+    played = screened(game, "paid", Screening(max_groups=1, floor=0.0, cap=0.7), pays=True)
+    left = next(e for e in of_role(plant_both(played), "injector") if e.reason == "not_played")
+    flat, half = 0.99**2 + 0.01**2, 2 * 0.01 * 0.99
+    assert left.reward == pytest.approx(-0.8 * flat + 0.1 * half)
+
+
+def test_the_expected_reward_by_hand() -> None:
+    """Two attempts at p = 0.5: -0.8, 0.1, -0.8 with 1/4, 1/2, 1/4."""
+
+    def reward(valid: bool, rate: float | None) -> float:
+        assert valid and rate is not None
+        return injector_reward(rate)
+
+    assert expected_reward(0.5, 2, reward) == pytest.approx(-0.35)
+    assert expected_reward(0.0, 8, reward) == expected_reward(1.0, 8, reward) == -0.8
+
+
+def plant_both(played: Game):  # type: ignore[no-untyped-def]
+    """A step in which a bug is planted in each function that is asked for."""
+    policy = played.policy
+
+    def answer(request):  # type: ignore[no-untyped-def]
+        prompt = policy.tokenizer.user_text(request.prompt_ids)
+        policy.moves["injector"] = [BUG_ROUND if "rest * 2 >= step" in prompt else BUG_FORMAT]
+        return Book._answer(policy, request)
+
+    policy._answer = answer  # type: ignore[method-assign]
+    return played.play(0)
+
+
+def test_an_edit_that_is_hopeless_to_take_back_is_not_validated(game: MakeGame) -> None:
+    """The likeliest edit is validated; answers that are no edit cost no run and are judged."""
+    rule = Screening(max_groups=9, floor=0.0, cap=0.7, max_validations=1)
+    played = screened(game, "early", rule)
+    result = plant_both(played)
+    told = Counter(e.reason for e in of_role(result, "injector"))
+    assert set(told) == {"valid", "not_validated"} and len(played.bug_ids()) == 1
+    left = [e for e in of_role(result, "injector") if e.reason == "not_validated"]
+    assert {(e.reward, e.status, e.info["function"]) for e in left} == {
+        (None, "completed", "format_cents")
+    }
+    row = step_metrics(result)
+    assert row["injector/num_injections"] == row["injector/num_valid"] == told["valid"]
+    assert row["injector/reason/not_validated"] == told["not_validated"]
+
+
+def test_the_undo_of_an_edit_is_the_edit_that_takes_it_back(context: RolloutContext) -> None:
+    injector = context.scaffold.roles[REPO].injector  # type: ignore[attr-defined]
+    task = InjectionTask(
+        task_id="t/0", repo=REPO, strategy="direct",
+        seed=Target(path="ledger/money.py", function="round_to"),
+    )  # fmt: skip
+    prompt = injector.prompt(task)
+    found = injector.undo(prompt, edit(prompt.text, BUG_ROUND))
+    assert found is not None
+    tokenizer = context.policy.tokenizer
+    shown = tokenizer.user_text(found[0])  # type: ignore[attr-defined]
+    assert "rest * 2 > step" in shown and "rest * 2 >= step" not in shown
+    assert (
+        "rest * 2 >= step" in tokenizer.decode(found[1])
+        and found[1][-1] == tokenizer.end_of_turn_id
+    )
+    assert injector.undo(prompt, NOTHING) is None
+    assert injector.undo(prompt, "1| def nothing(:") is None
