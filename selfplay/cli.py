@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 import sys
 from collections.abc import Sequence
 
 from selfplay import __version__
-from selfplay.errors import InfrastructureError, UserError
+from selfplay.commands.process import guarded, set_up
+from selfplay.errors import UserError
 
 COMMANDS: dict[str, str] = {
     "doctor": "what works on this machine, what is missing and how to get it",
@@ -29,6 +29,9 @@ COMMANDS: dict[str, str] = {
     "export": "corpus export: format=swebench|sft",
     "corpus verify": "replay an export: gold +1, empty -1, test-deleting -1",
 }
+
+FLAGS = """Hydra's options: -m (sweep: key=a,b), --cfg job [--resolve], --info, --config-dir DIR,
+--config-name NAME, -sc install=bash; hydra.* overrides. See docs/hydra.md."""
 
 
 def usage() -> str:
@@ -63,40 +66,45 @@ def _dispatch(argv: Sequence[str]) -> int:
     if argv[0] == "--version":
         sys.stdout.write(f"selfplay {__version__}\n")
         return 0
-    name, overrides = _split(argv)
+    if argv[0] in ("-sc", "--shell-completion"):
+        return _complete(argv)
+    name, words = _split(argv)
     if name != "train" and "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
         raise UserError(f"`{name}` runs in one process; only `train` is started by torchrun")
-    module = importlib.import_module(f"selfplay.commands.{name.replace(' ', '_')}")
-    if any(word in ("-h", "--help") for word in overrides):
-        sys.stdout.write(f"selfplay {name}: {COMMANDS[name]}\n\n{module.HELP.strip()}\n")
+    if any(word in ("-h", "--help") for word in words):
+        module = importlib.import_module(f"selfplay.commands.{name.replace(' ', '_')}")
+        sys.stdout.write(f"selfplay {name}: {COMMANDS[name]}\n\n{module.HELP.strip()}\n\n{FLAGS}\n")
         return 0
-    code: int = module.run(overrides)
-    return code
+    if name == "repos prepare":
+        words = ["repo=all" if word == "repos=all" else word for word in words]
+    from selfplay.commands.application import launch
+
+    return launch(name.replace(" ", "_"), words)
+
+
+def _complete(argv: Sequence[str]) -> int:
+    """What Hydra's completion asks: the names of commands here, the rest of its own knowledge."""
+    from selfplay.commands.application import launch
+
+    line = os.environ.get("COMP_LINE", "")
+    if any(word.startswith("query=") for word in argv):
+        typed = [*line.split()[1:], *([""] if line.endswith(" ") else [])]
+        name = next((n for n in COMMANDS if typed[: len(n.split())] == n.split()), None)
+        length = len(name.split()) if name else 0
+        if name is None or len(typed) == length:
+            words = [n.split() for n in COMMANDS if n.startswith(" ".join(typed))]
+            choices = {w[len(typed) - 1] for w in words if len(w) >= len(typed) > 0}
+            sys.stdout.write("\n".join(sorted(choices)) + "\n")
+            return 0
+        os.environ["COMP_LINE"] = " ".join(["selfplay", *typed[length:]])
+        return launch(name.replace(" ", "_"), argv)
+    return launch("doctor", argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit code."""
-    logging.basicConfig(
-        level=os.environ.get("SELFPLAY_LOG", "WARNING").upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # sandboxes share the cores
-    try:
-        return _dispatch(sys.argv[1:] if argv is None else argv)
-    except UserError as error:
-        sys.stderr.write(f"selfplay: {error}\n")
-        return 2
-    except InfrastructureError as error:
-        sys.stderr.write(f"selfplay: {error}\n")
-        return 3
-    except KeyboardInterrupt:
-        sys.stderr.write("selfplay: interrupted; the run directory holds everything so far\n")
-        return 130
-    except BrokenPipeError:
-        return 0
+    set_up()
+    return guarded(lambda: _dispatch(sys.argv[1:] if argv is None else argv))
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ class InjectionTask:
     task_id: str
     repo: str
     strategy: Strategy
-    seed: Target
+    target: Target
     limits: Limits = Limits()
     material: tuple[BugArtifact, ...] = ()
     kinds: tuple[str, ...] = ()

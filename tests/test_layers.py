@@ -16,7 +16,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 VOCABULARY = {
     "selfplay", "cache", "chat", "config", "errors", "files", "learning",
-    "placement", "records", "run_dir", "sampling", "seeds", "statistics", "thinking", "types",
+    "placement", "records", "run_dir", "sampling", "seeds", "shipped", "statistics", "thinking",
+    "types",
 }  # fmt: skip
 LAYERS: tuple[tuple[str, set[str]], ...] = (  # each room and the rooms that it may use
     ("sandbox", set()),

@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from selfplay.bugs.patches.paths import is_hook_path, is_test_path
+from selfplay.bugs.test_runs.frameworks import FRAMEWORKS
 from selfplay.repo.discovery.test_names import USUAL_NAMES, TestNames
 
 Kind = Literal["source", "test", "beside", "aside"]
@@ -60,7 +61,9 @@ _TEST_DATA = re.compile(
     r"|golden|cassettes)/",
     re.IGNORECASE,
 )
-_TEST_MODULE = re.compile(r"^(test.*|.*_tests?)\.py$")
+
+
+_TEST_MODULE = FRAMEWORKS["pytest"].test_file
 
 
 def is_test_module(path: str, names: TestNames = USUAL_NAMES) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from selfplay.bugs.test_runs.pytest_framework import pytest_script
 from selfplay.bugs.test_runs.runner import TestRunner, failed_tests, passed_tests
-from selfplay.bugs.test_runs.scripts import parser_source, pytest_script
+from selfplay.bugs.test_runs.scripts import parser_source
 from selfplay.bugs.validation.checks_run import OTHER_SEED
 from selfplay.bugs.validation.elsewhere import other_test_files
 from selfplay.types import Layer

@@ -17,7 +17,7 @@ from selfplay.bugs.validation.validate import validate
 from selfplay.commands.compose import sandbox_pool
 from selfplay.commands.output import print_json, print_table, say
 from selfplay.commands.suites import Problems, read_tasks, suite_environments
-from selfplay.config import ExportConfig, load_config
+from selfplay.config import ExportConfig
 from selfplay.corpus.suite import SuiteTask, to_line
 from selfplay.errors import InfrastructureError
 from selfplay.export.verify import verify_task
@@ -37,11 +37,11 @@ nothing is worse than undecided (a repository that is gone, a fault of the machi
 """
 Row = dict[str, Any]
 """instance_id, repo, verdict ("passed", "failed", "undecided"), problem, key (what was judged)."""
+CONFIG, SCHEMA = "corpus", ExportConfig
 
 
-def run(overrides: Sequence[str]) -> int:
+def run(config: ExportConfig) -> int:
     """Verify; 0 all pass, 1 some fail, 3 some could not be decided."""
-    config = load_config(ExportConfig, "corpus", ["run=-", *overrides])
     path = Path(config.out)
     found = read_tasks(path)
     suite = found[: config.num_tasks]

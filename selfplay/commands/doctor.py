@@ -6,14 +6,14 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-from collections.abc import Sequence
 
 from selfplay.commands.output import print_json, print_table
-from selfplay.config import DoctorConfig, OpenAIConfig, load_config
+from selfplay.config import DoctorConfig, OpenAIConfig
 from selfplay.errors import UserError
 from selfplay.placement import GIB, find_gpus, place
 from selfplay.sandbox.select import sandbox_report
 
+CONFIG, SCHEMA = "doctor", DoctorConfig
 HELP = "keys: json=true\nExit code 0 when a sandbox and the in-process engine work, else 1."
 
 PACKAGES = {
@@ -24,9 +24,8 @@ PACKAGES = {
 }
 
 
-def run(overrides: Sequence[str]) -> int:
+def run(config: DoctorConfig) -> int:
     """Print the report; 0 when training can run here."""
-    config = load_config(DoctorConfig, "doctor", overrides)
     rows: list[tuple[str, bool, str]] = [
         ("python", True, platform.python_version()),
         ("cores", True, str(os.cpu_count())),

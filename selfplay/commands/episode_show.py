@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from selfplay.commands.output import print_json
 from selfplay.commands.transcript import episode_text
-from selfplay.config import EpisodeConfig, load_config
+from selfplay.config import EpisodeConfig
 from selfplay.errors import UserError
 from selfplay.files import read_json_lines
 from selfplay.run_dir.episodes import episode_from_dict, episode_to_dict, read_episodes
 
+CONFIG, SCHEMA = "episode_show", EpisodeConfig
 HELP = """
 keys: run=DIR (holds episodes.jsonl) or run=FILE (the attempts of an evaluation),
       id=EPISODE_ID (or a part of it; default: all of them), max_lines=N of an argument or
@@ -32,9 +32,8 @@ def stored(file: Path) -> list[dict[str, Any]]:
     return [line for line in lines if episode_from_dict(line)]
 
 
-def run(overrides: Sequence[str]) -> int:
+def run(config: EpisodeConfig) -> int:
     """Print the episodes whose id holds `id`."""
-    config = load_config(EpisodeConfig, "episode_show", overrides)
     path = Path(config.run)
     file = path if path.is_file() else path / "episodes.jsonl"
     if not file.is_file():

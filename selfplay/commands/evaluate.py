@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +14,13 @@ from selfplay.commands.compose import make_rollout_context, open_policy, sandbox
 from selfplay.commands.output import print_json, print_table, say
 from selfplay.commands.selfcheck import check_tasks
 from selfplay.commands.suites import prepare_suite, read_tasks
-from selfplay.config import EvaluateConfig, PolicyConfig, load_config
+from selfplay.config import EvaluateConfig, PolicyConfig
 from selfplay.curriculum.evaluation import Evaluation, evaluate, unnoted
 from selfplay.curriculum.scaffold import Sampling
 from selfplay.errors import UserError
 from selfplay.files import finite, write_atomic
 
+CONFIG, SCHEMA = "evaluate", EvaluateConfig
 HELP = """
 keys: suite=PATH (a suite file, or a run directory: its own corpus), policy=transformers|base|
       vllm|openai|scripted, checkpoint=PATH (a run directory or an exported weights directory),
@@ -30,9 +31,8 @@ same command goes on from what is there; `selfplay episode show run=e.attempts.j
 """
 
 
-def run(overrides: Sequence[str]) -> int:
+def run(config: EvaluateConfig) -> int:
     """Evaluate; exit code 0 when every task was judged, 3 when all failed on infrastructure."""
-    config = load_config(EvaluateConfig, "evaluate", overrides)
     tasks = read_tasks(Path(config.suite))[: config.num_tasks]
     if not tasks:
         raise UserError(f"suite={config.suite}: holds no task")

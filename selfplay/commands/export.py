@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from selfplay.commands.compose import repos_dir
 from selfplay.commands.output import print_json, say
-from selfplay.config import ExportConfig, TrainConfig, load_config, read_config
+from selfplay.config import ExportConfig, TrainConfig, read_config
 from selfplay.errors import UserError
 from selfplay.export.swebench import export_swebench
 from selfplay.export.traces import export_traces
 
+CONFIG, SCHEMA = "export", ExportConfig
 HELP = """
 keys: run=DIR (a run directory) format=swebench|sft|hf out=DIR, step=N (hf), json=true
 swebench  out/suite.jsonl (SWE-bench's field names) and out/artifacts/<bug id>/
@@ -22,9 +22,8 @@ hf        out/ as a model directory that transformers and vLLM load: the weights
 """
 
 
-def run(overrides: Sequence[str]) -> int:
+def run(config: ExportConfig) -> int:
     """Export; 0 when something was written, 1 when the corpus is empty."""
-    config = load_config(ExportConfig, "export", overrides)
     run_dir, out = Path(config.run), Path(config.out)
     if not (run_dir / "corpus.sqlite").is_file():
         raise UserError(f"run={run_dir}: no corpus.sqlite there; name a directory under runs/")

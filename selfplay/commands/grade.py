@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from selfplay.bugs.artifact import artifact_id, read_artifact
@@ -12,10 +11,11 @@ from selfplay.bugs.validation.validate import validate
 from selfplay.commands.compose import sandbox_pool
 from selfplay.commands.output import print_json, print_table, say
 from selfplay.commands.validate import EXIT_CODES, open_repo
-from selfplay.config import GradeConfig, load_config
+from selfplay.config import GradeConfig
 from selfplay.errors import UserError
 from selfplay.types import SolveTask
 
+CONFIG, SCHEMA = "grade", GradeConfig
 HELP = """
 keys: repo=NAME_OR_PATH artifact=DIR patch=FILE, sandbox=..., json=true (and those of validate)
 The artifact is validated first (that is where FAIL_TO_PASS and PASS_TO_PASS come from).
@@ -23,9 +23,8 @@ Exit code 0 resolved, 1 not resolved (or the artifact is invalid), 3 undecided.
 """
 
 
-def run(overrides: Sequence[str]) -> int:
+def run(config: GradeConfig) -> int:
     """Validate, grade, print the report (docs/formats.md)."""
-    config = load_config(GradeConfig, "grade", overrides)
     artifact = read_artifact(Path(config.artifact))
     path = Path(config.patch)
     try:

@@ -82,7 +82,7 @@ def keep_bug(
         solve,
         origin=origin,
         strategy=task.strategy,
-        seed=task.seed,
+        target=task.target,
         step=0,
         tree=tree,
     )
@@ -125,7 +125,7 @@ def _keep(bug: ProceduralBug, tree: Path, corpus: Corpus, out: Path) -> Row:
     return {
         "repo": task.repo,
         "task_id": task.task_id,
-        "function": f"{task.seed.path}::{task.seed.function}",
+        "function": f"{task.target.path}::{task.target.function}",
         "strategy": task.strategy,
         "operator": bug.found.mutation.operator,
         "verdict": verdict,

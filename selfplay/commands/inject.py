@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from selfplay.commands.harvest import harvest, summary
 from selfplay.commands.inject_by_policy import by_policy
 from selfplay.commands.output import print_json, print_table, say
 from selfplay.commands.transcript import show_turn
-from selfplay.config import InjectConfig, load_config
+from selfplay.config import InjectConfig
 from selfplay.corpus.corpus import Corpus
 from selfplay.curriculum.compact import CompactRoles
 from selfplay.curriculum.scaffold import Sampling
@@ -27,6 +26,7 @@ from selfplay.export.sources import keep_sources
 MAX_SHOWN = 50
 """Tries of a table; more are counted by repository."""
 
+CONFIG, SCHEMA = "inject", InjectConfig
 HELP = """
 keys: repo=NAME_OR_PATH n=N, out=DIR (corpus.sqlite, artifacts/ and episodes.jsonl are added to),
       seed=N, source=policy|procedural (operators on the syntax tree instead of the model; with
@@ -40,9 +40,8 @@ Exit code 0 when at least one bug is valid, else 1.
 """
 
 
-def run(overrides: Sequence[str]) -> int:
+def run(config: InjectConfig) -> int:
     """Inject, validate, keep; print one line an episode."""
-    config = load_config(InjectConfig, "inject", overrides)
     names = config.names
     procedural = config.source == "procedural"
     policy_config = replace(config.policy, engine="scripted") if procedural else config.policy

@@ -117,7 +117,7 @@ def row_of(injection: Injection, tree: Path, corpus: Corpus, out: Path) -> Row:
     new = solve is not None and keep_bug(corpus, out, tree, solve, task, "model")
     return {
         "repo": task.repo,
-        "function": f"{task.seed.path}::{task.seed.function}" if task.seed.path else "",
+        "function": f"{task.target.path}::{task.target.function}" if task.target.path else "",
         "strategy": task.strategy,
         "verdict": report.verdict if report else "invalid",
         "reason": "duplicate" if solve and not new else outcome.reason,

@@ -22,7 +22,7 @@ from selfplay.bugs.grading.grade import grade
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.commands.compose import repos_dir, sandbox_pool
 from selfplay.commands.output import print_json, print_table, say
-from selfplay.config import MineConfig, load_config
+from selfplay.config import MineConfig
 from selfplay.corpus.suite import SuiteTask, to_line
 from selfplay.errors import InfrastructureError, UserError
 from selfplay.export.sources import environment_of
@@ -35,6 +35,7 @@ from selfplay.sandbox.base import Environment, Sandbox
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.types import GradeReport, SolveTask
 
+CONFIG, SCHEMA = "mine", MineConfig
 HELP = """
 keys: repo=NAME_OR_PATH (with a git history), out=FILE (the suite; FILE.log says what became of
       each commit), max_commits=N, max_tasks=N, max_files=6, max_lines=300, script_timeout_s=60,
@@ -47,9 +48,8 @@ is not done again: the same command continues, or reads on in a longer history.
 log = logging.getLogger(__name__)
 
 
-def run(overrides: Sequence[str]) -> int:
+def run(config: MineConfig) -> int:
     """Mine; 0 when a task was found (now or before), 1 when there is none, 3 on undecided ones."""
-    config = load_config(MineConfig, "mine", overrides)
     out = Path(config.out)
     log_file = out.with_name(f"{out.name}.log")
     try:

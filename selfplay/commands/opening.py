@@ -14,7 +14,7 @@ from selfplay.commands.watch import RunWatcher
 from selfplay.config import TrainConfig
 from selfplay.corpus.corpus import Corpus
 from selfplay.curriculum.controller import Controller
-from selfplay.curriculum.curriculum import Curriculum, ReplayRule
+from selfplay.curriculum.curriculum import Curriculum
 from selfplay.curriculum.groups.screening import KnowsAnswers, Screening
 from selfplay.curriculum.scaffold import RolloutContext, Sampling
 from selfplay.curriculum.step import StepRules
@@ -107,18 +107,12 @@ def make_controller(
             seed=config.seed,
         ),
         repo_contexts=context.repo_contexts,
-        replay=ReplayRule(
-            min_groups=shape.min_solve_groups,
-            low=shape.replay_low,
-            high=shape.replay_high,
-            max_replays=shape.max_replays,
-        ),
-        higher_order=shape.higher_order,
-        group_size=shape.group_size,
+        shape=shape,
     )
     rules = StepRules(
         samples_per_task=shape.samples_per_seed,
         group_size=shape.group_size,
+        first_attempts=shape.first_attempts,
         injector_reward=make_injector_reward(config.reward),
         solver_reward=make_solver_reward(config.reward),
         role_weights={
@@ -137,6 +131,7 @@ def make_controller(
         metrics=metrics,
         watcher=watcher,
         max_idle_steps=shape.max_idle_steps,
+        entropy_alarm=shape.entropy_alarm,
     )
 
 
@@ -154,4 +149,9 @@ def screening_of(config: TrainConfig, context: RolloutContext) -> Screening | No
             f"{config.policy.engine} with scaffold.kind={config.scaffold.kind} cannot tell how "
             "likely an answer is; set it to null (all new bugs are played)"
         )
-    return Screening(max_groups=shape.max_fresh_groups, floor=shape.gold_floor, cap=shape.gold_cap)
+    return Screening(
+        max_groups=shape.max_fresh_groups,
+        floor=shape.gold_floor,
+        cap=shape.gold_cap,
+        max_validations=shape.max_validations,
+    )

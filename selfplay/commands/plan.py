@@ -55,7 +55,8 @@ def tokens_of_a_step(config: TrainConfig) -> dict[str, int]:
     replays alone and those where every injection is a new valid bug."""
     shape, longest = config.curriculum, longest_sequence(config)
     injections = shape.num_groups * shape.seeds_per_group * shape.samples_per_seed
-    groups = max(injections, shape.min_solve_groups)
+    fresh = injections if shape.max_fresh_groups is None else shape.max_fresh_groups
+    groups = max(min(injections, fresh), shape.min_solve_groups)
     answers = injections + groups * shape.group_size
     return {
         "injections": injections,

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from selfplay.commands.output import print_json, say
-from selfplay.config import ReportConfig, load_config
+from selfplay.config import ReportConfig
 from selfplay.errors import UserError
 from selfplay.files import write_atomic
 
 log = logging.getLogger(__name__)
 
+CONFIG, SCHEMA = "report", ReportConfig
 HELP = """
 keys: run=DIR or run=[DIR,DIR,...], out=FILE (default: report.html in the run's directory; of
       several runs beside the first), max_mb=5, json=true (the path and its size)
@@ -23,9 +24,8 @@ The run may still be going on. Needs `pip install "selfplay[report]"`.
 """
 
 
-def run(overrides: Sequence[str]) -> int:
+def run(config: ReportConfig) -> int:
     """Write the page."""
-    config = load_config(ReportConfig, "report", overrides)
     names = [config.run] if isinstance(config.run, str) else list(config.run)
     if not names:
         raise UserError("run=[]: names no run; give the directory of one")

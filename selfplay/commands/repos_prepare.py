@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from selfplay.commands.compose import repos_dir, sandbox_pool
 from selfplay.commands.output import print_json, print_table, say
-from selfplay.config import RepoConfig, load_config
+from selfplay.config import RepoConfig
 from selfplay.repo.discovery.profile import RepoProfile
 from selfplay.repo.prepare import prepare
 from selfplay.repo.spec import list_specs, load_spec
 
+CONFIG, SCHEMA = "prepare", RepoConfig
 HELP = """
 keys: repo=NAME_OR_PATH (a name in repos/, a path to a git work tree, or all), refresh=true,
       sandbox=auto|docker|bubblewrap|unsafe, json=true
@@ -20,10 +20,8 @@ Fetches the source, installs what its tests need, and discovers runner, tests an
 """
 
 
-def run(overrides: Sequence[str]) -> int:
+def run(config: RepoConfig) -> int:
     """Prepare each repository; 0 when all are ready."""
-    words = ["repo=all" if word == "repos=all" else word for word in overrides]
-    config = load_config(RepoConfig, "prepare", words)
     directory = repos_dir(config.repos)
     specs = list_specs(directory) if config.repo == "all" else [load_spec(config.repo, directory)]
     rows: list[dict[str, Any]] = []

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from selfplay.commands.application import in_output_dir, keep_hydra_files
 from selfplay.commands.attempt_log import AttemptLog, key_of
 from selfplay.commands.compose import (
     keep_originals,
@@ -28,7 +29,7 @@ from selfplay.commands.selfcheck import check_tasks, self_check
 from selfplay.commands.suites import prepare_suite, suite_spec
 from selfplay.commands.summary import print_summary, summarise
 from selfplay.commands.watch import RunWatcher
-from selfplay.config import TrainConfig, load_config, to_yaml
+from selfplay.config import TrainConfig, to_yaml
 from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import SuiteTask, read_suite
 from selfplay.curriculum.evaluation import evaluate
@@ -43,6 +44,7 @@ from selfplay.run_dir.metrics import check_metrics
 from selfplay.seeds import derive_rng
 from selfplay.types import SolveTask
 
+CONFIG, SCHEMA = "train", TrainConfig
 HELP = """
 keys: experiment=NAME (conf/experiment/), name=RUN, steps=N, seed=N, resume=auto|never,
       policy=transformers|base|vllm|scripted, repos.train=[a,b],
@@ -53,9 +55,9 @@ Training on several GPUs or processes: torchrun --nproc-per-node N -m selfplay t
 """
 
 
-def run(overrides: Sequence[str]) -> int:
+def run(config: TrainConfig) -> int:
     """Train to the last step; exit code 0 and a `summary.json` at the end."""
-    config = load_config(TrainConfig, "train", overrides)
+    config = in_output_dir(config)
     scaffold_class(config.scaffold)
     check_metrics(config.metrics)
     if config.dry_run:
@@ -89,6 +91,7 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Learner]) -> int
             RunDir(Path(config.runs_dir) / config.name, resume=config.resume == "auto")
         )
         run_dir.write_config(to_yaml(config), defaults=to_yaml(TrainConfig()))
+        keep_hydra_files(run_dir.path)
         watcher = stack.enter_context(RunWatcher(config.name, config.steps))
         pool = stack.enter_context(sandbox_pool(config.sandbox))
         suite = load_suite(config)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 
 from selfplay.bugs.artifact import read_artifact
@@ -11,12 +10,13 @@ from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.bugs.validation.validate import validate
 from selfplay.commands.compose import repos_dir, sandbox_pool
 from selfplay.commands.output import print_json, print_table
-from selfplay.config import ValidateConfig, load_config
+from selfplay.config import ValidateConfig
 from selfplay.repo.prepare import PreparedRepo, prepare
 from selfplay.repo.spec import load_spec
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.types import ValidationReport
 
+CONFIG, SCHEMA = "validate", ValidateConfig
 HELP = """
 keys: repo=NAME_OR_PATH artifact=DIR, min_passing_tests=5 min_changed_files=1
       min_failing_tests=1 script_timeout_s=90 inverse_hunks=false, sandbox=..., json=true
@@ -31,9 +31,8 @@ def open_repo(config: ValidateConfig, pool: SandboxPool) -> PreparedRepo:
     return prepare(load_spec(config.repo, repos_dir(config.repos)), pool.sandbox)
 
 
-def run(overrides: Sequence[str]) -> int:
+def run(config: ValidateConfig) -> int:
     """Validate and print the report (docs/formats.md)."""
-    config = load_config(ValidateConfig, "validate", overrides)
     artifact = read_artifact(Path(config.artifact))
     with sandbox_pool(config.sandbox) as pool:
         prepared = open_repo(config, pool)

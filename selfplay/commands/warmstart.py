@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from selfplay.commands.application import task_words
 from selfplay.commands.compose import (
     keep_originals,
     make_repo_context,
@@ -20,7 +21,7 @@ from selfplay.commands.compose import (
     sandbox_pool,
 )
 from selfplay.commands.output import print_json, say
-from selfplay.config import LearnerConfig, WarmstartConfig, load_config
+from selfplay.config import LearnerConfig, WarmstartConfig
 from selfplay.corpus.corpus import Corpus
 from selfplay.curriculum.compact import CompactRoles
 from selfplay.errors import UserError
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from selfplay.learner.supervised import SupervisedStep
     from selfplay.learner.trainer import Trainer
 
+CONFIG, SCHEMA = "warmstart", WarmstartConfig
 HELP = """
 keys: out=DIR (examples.jsonl, bare.jsonl, corpus.sqlite, adapter/, record.json go there),
       num_bugs=N, repos.train=[a,b], injector_share=, sources=[stdlib,PACKAGE,DIR] num_bare=N
@@ -59,9 +61,8 @@ HISTORY_SHARE = 0.2
 """Share of injector examples that are told as "undo this change" instead of by a hint."""
 
 
-def run(overrides: Sequence[str]) -> int:
+def run(config: WarmstartConfig) -> int:
     """Make examples, train, save the adapter and the record of how it came to be."""
-    config = load_config(WarmstartConfig, "warmstart", overrides)
     began = time.monotonic()
     sources = [code_source(name) for name in config.sources]
     out = Path(config.out)
@@ -90,7 +91,7 @@ def run(overrides: Sequence[str]) -> int:
     history = fit(config, learner.trainer, train, held_out)
     learner.save_adapter(out / "adapter")
     record = {
-        "command": "selfplay warmstart " + " ".join(overrides),
+        "command": "selfplay warmstart " + " ".join(task_words()),
         "repos": list(config.repos.train),
         "sources": [f"{source.name} {source.version}".rstrip() for source in sources],
         "num_examples": {
@@ -135,14 +136,14 @@ def make_examples(
                         task,
                         origin="procedural",
                         strategy=bug.task.strategy,
-                        seed=Target(path=bug.task.seed.path, function=bug.task.seed.function),
+                        target=Target(path=bug.task.target.path, function=bug.task.target.function),
                         step=0,
                     )
                     examples = [solver_example(roles[task.repo].solver, task)]
                     told = teaches(config, rng)
                     if told is not None:
                         examples.append(told(tokenizer, bug.found))
-                    name = f"{task.repo}/{bug.task.seed.path}::{bug.task.seed.function}"
+                    name = f"{task.repo}/{bug.task.target.path}::{bug.task.target.function}"
                     lines = [lesson_line(e, name) for e in examples if e]
                 if not bug.reason.startswith("infrastructure"):
                     tries.keep(bug.task.repo, bug.task.task_id, task is not None, lines)

@@ -6,9 +6,9 @@ All of it is text that untrusted code may have written: nothing here raises on o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from selfplay.bugs.test_edits.tap import tap_file
+from selfplay.compact.failures import MAX_MESSAGE, Failure, TestBody
 from selfplay.repo.discovery.tap_output import test_names
 from selfplay.repo.languages.perl_tests import find_statements
 
@@ -19,16 +19,13 @@ _SAID = re.compile(r"#\s+((?:got|expected)\s*:.*|\S.* = .*|'[^']*'|Structures .*
 _DIED = re.compile(r"(.+) at \S+ line \d+\.?$")
 _SECTION = re.compile(r"\S+\.t \.{2,} ?$", re.MULTILINE)
 
-Section = tuple[str, tuple[tuple[str, int], ...], tuple[str, ...]]
-"""(name of the test, locations, messages)"""
-
 
 def is_tap(output: str) -> bool:
     """Whether an output has the headings of `prove`."""
     return _SECTION.search(output) is not None
 
 
-def read_sections(output: str) -> list[Section]:
+def tap_failures(output: str) -> list[Failure]:
     """The failing tests in order, each with the lines up to the next test."""
     found: list[tuple[str, list[str]]] = []
     loose: list[str] = []
@@ -44,30 +41,33 @@ def read_sections(output: str) -> list[Section]:
             found[-1][1].append(line)
         elif _DIED.match(line) and not line.startswith(("#", " ")):
             loose.append(line)
-    sections = [(name, _locations(lines), _messages(lines)) for name, lines in found]
-    return sections + [("", _locations([line]), (line,)) for line in loose]
+    failures = [_failure(name, lines, _messages(lines)) for name, lines in found]
+    return failures + [_failure("", [line], (line,)) for line in loose]
 
 
-def tap_bodies(
-    source: str, tests: Sequence[str]
-) -> Iterable[tuple[str, tuple[str, ...], tuple[int, ...]]]:
-    """(name, lines, 1-based numbers) of the statements behind test ids of one file."""
-    names = [test.partition("::")[2] for test in tests]
+def _failure(name: str, lines: Sequence[str], messages: Sequence[str]) -> Failure:
+    shown = tuple(message[:MAX_MESSAGE] for message in messages)
+    return Failure(name=name, locations=_locations(lines), messages=shown)
+
+
+def tap_bodies(path: str, source: str, test_ids: Sequence[str]) -> list[TestBody]:
+    """The statements behind the ids of one test file; what cannot be told is left out."""
+    names = [test.partition("::")[2] for test in test_ids if test.startswith(f"{path}::")]
+    bodies = []
     for name, statement in find_statements(source, names).items():
         if statement is None:
             continue
         first = source.count("\n", 0, statement.start) + 1
         lines = source[statement.start : statement.end].split("\n")
         margin = min((len(ln) - len(ln.lstrip()) for ln in lines[1:] if ln.strip()), default=0)
-        kept = [(ln if not i else ln[margin:]).rstrip() for i, ln in enumerate(lines)]
+        kept = tuple((ln if not i else ln[margin:]).rstrip() for i, ln in enumerate(lines))
         numbers = tuple(range(first, first + len(kept)))
-        yield re.sub(r"#\d+$", "", name), tuple(kept), numbers
+        bodies.append(TestBody(name=re.sub(r"#\d+$", "", name), lines=kept, numbers=numbers))
+    return bodies
 
 
-def tap_name(test: str) -> str | None:
-    """A TAP test's own name, without the number of a repetition; None for any other id."""
-    if tap_file(test) is None or "::" not in test:
-        return None
+def tap_name(test: str) -> str:
+    """A test's own name, without the number of a repetition: `t/a.t::adds: 1#2` -> `adds: 1`."""
     return re.sub(r"#\d+$", "", test.partition("::")[2])
 
 

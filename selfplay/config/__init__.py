@@ -23,7 +23,7 @@ from selfplay.config.learner import (
     SupervisedConfig,
     TrainerConfig,
 )
-from selfplay.config.loading import GONE, find_conf_dir, load_config, read_config, to_yaml
+from selfplay.config.loading import GONE, load_config, read_config, to_yaml
 from selfplay.config.metrics import MetricsConfig
 from selfplay.config.policy import OpenAIConfig, PolicyConfig, SplitConfig, VLLMConfig
 from selfplay.config.sandbox import ReposConfig, SandboxConfig
@@ -63,7 +63,6 @@ __all__ = [
     "VLLMConfig",
     "ValidateConfig",
     "WarmstartConfig",
-    "find_conf_dir",
     "load_config",
     "read_config",
     "to_yaml",

@@ -71,6 +71,9 @@ class CurriculumConfig:
     """Answers to each prompt."""
     group_size: int = 8
     """Attempts of the solver on each bug."""
+    first_attempts: int | None = None
+    """Attempts on each bug to begin with; the rest of group_size where they can still matter, as
+    peers of each other. null: all at once."""
     max_fresh_groups: int | None = None
     """New bugs of a step that are played: those whose gold answer the solver is likeliest to write;
     null: all of them."""
@@ -96,14 +99,16 @@ class CurriculumConfig:
     """Highest solve rate of a bug that is replayed."""
     max_replays: int | None = None
     """Steps in which one bug is replayed, at most, so that none is learnt by heart; null: any."""
+    entropy_alarm: float = 0.1
+    """Nats a token of the solver's answers below which a step warns; 0: never."""
     max_idle_steps: int = 5
     """Steps on end without anything to learn that stop the run."""
 
     def __post_init__(self) -> None:
         names = ("num_groups", "seeds_per_group", "samples_per_seed", "group_size")
-        at_least(self, "curriculum.", 1, *names, "max_idle_steps")
+        at_least(self, "curriculum.", 1, *names, "max_idle_steps", "first_attempts")
         at_least(self, "curriculum.", 0, "min_solve_groups", "higher_order", "max_fresh_groups")
-        at_least(self, "curriculum.", 0, "max_replays", "max_validations")
+        at_least(self, "curriculum.", 0, "max_replays", "max_validations", "entropy_alarm")
         share(self, "curriculum.", "replay_low", "replay_high", "gold_floor", "gold_cap")
 
 

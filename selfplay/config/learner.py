@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from selfplay.config.checks import above, at_least, one_of
+from selfplay.config.checks import above, at_least, one_of, share
 from selfplay.errors import UserError
 
 
@@ -72,6 +72,9 @@ class TrainerConfig(LossConfig):
     """The gradient is scaled down to this norm."""
     weight_decay: float = 0.0
     """Of AdamW."""
+    anchor: float = 0.0
+    """Part of the way back to the weights that the run began with that each step goes: 0.02 keeps a
+    memory of some 50 steps; 0: none."""
     micro_batch_tokens: int | None = None
     """Tokens of one row that is computed at once, a longer sample is a row of its own; null: 2048
     on a CPU, up to 16384 on a GPU."""
@@ -87,6 +90,7 @@ class TrainerConfig(LossConfig):
         if self.lora_rank < 0:
             raise UserError(f"learner.lora_rank={self.lora_rank}: must be 0 (full) or positive")
         at_least(self, "learner.", 1, "micro_batch_tokens", "learning_rate_tokens")
+        share(self, "learner.", "anchor")
 
 
 @dataclass(frozen=True, kw_only=True)

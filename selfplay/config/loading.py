@@ -7,7 +7,6 @@ point sees a DictConfig.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from selfplay.config.overrides import read_override
 from selfplay.errors import UserError
+from selfplay.shipped import find_shipped
 
 T = TypeVar("T")
 
@@ -27,31 +27,50 @@ GONE = ("learner.save_every",)
 """Keys of earlier versions that decided nothing; stored configurations may hold them."""
 
 
-def find_conf_dir() -> Path:
-    """The `conf/` beside the package, or `$SELFPLAY_CONF`."""
-    chosen = os.environ.get("SELFPLAY_CONF")
-    conf = Path(chosen) if chosen else Path(__file__).resolve().parent.parent.parent / "conf"
-    if not conf.is_dir():
-        raise UserError(f"no configuration directory at {conf}; set SELFPLAY_CONF to a conf/")
-    return conf
-
-
 def load_config(schema: type[T], name: str, overrides: Sequence[str]) -> T:
     """Compose `conf/<name>.yaml` with overrides into `schema`. Raises `UserError` with one line."""
     try:
-        ConfigStore.instance().store(name=f"{name}_schema", node=_writable(schema))
-        with initialize_config_dir(str(find_conf_dir().resolve()), version_base="1.3"):
+        store_schema(schema, name)
+        with initialize_config_dir(str(find_shipped("conf").resolve()), version_base="1.3"):
             words = [read_override(schema, word) for word in overrides]
             composed = compose(config_name=name, overrides=words)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"{name}: {one_line(error)}") from None
+    return typed(schema, name, composed)
+
+
+def store_schema(schema: type[Any], name: str) -> None:
+    """Make a command's dataclass the structured config `<name>_schema`."""
+    ConfigStore.instance().store(name=f"{name}_schema", node=_writable(schema))
+
+
+def typed(schema: type[T], name: str, composed: DictConfig) -> T:
+    """The dataclass of what Hydra composed. Raises `UserError` where a value lacks or misfits."""
+    try:
+        if OmegaConf.get_type(composed) is not schema:  # a primary config without the schema
+            merged = OmegaConf.merge(_writable(schema), composed)
+            assert isinstance(merged, DictConfig)
+            composed = merged
         missing = sorted(OmegaConf.missing_keys(composed))
         if missing:
             raise UserError(f"{name}: missing {', '.join(f'{key}=...' for key in missing)}")
         config = OmegaConf.to_object(composed)
-    except (HydraException, OmegaConfBaseException) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise UserError(f"{name}: {'; '.join(lines[:3])}") from None
+    except OmegaConfBaseException as error:
+        raise UserError(f"{name}: {one_line(error)}") from None
     assert isinstance(config, schema)
     return config
+
+
+def one_line(error: Exception) -> str:
+    """What Hydra says, and why, as one line; of a long list of choices all."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if "Config search path:" in lines:
+        lines = lines[: lines.index("Config search path:")]
+    listed = [i for i, line in enumerate(lines) if line.startswith("Available options")]
+    for i in listed:
+        return "; ".join([*lines[:i], f"{lines[i]} {', '.join(lines[i + 1 :])}"])
+    causes = str(error.__cause__ or "").splitlines()[:1]
+    return "; ".join([*lines[:2], *(cause for cause in causes if cause not in lines)])
 
 
 def read_config(schema: type[T], file: Path) -> T:

@@ -18,16 +18,24 @@ from hydra.errors import HydraException
 
 _OVERRIDE = re.compile(r"(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
 _ITEM = re.compile(r"""\s*("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^,]*)\s*(?:,|$)""", re.DOTALL)
+_FUNCTION = re.compile(r"\s*(\[|\{|(choice|range|interval|glob|sort|shuffle|tag)\()")
 
 
-def read_override(schema: type[Any], word: str) -> str:
-    """`word` as Hydra reads it, with text quoted where the field of `schema` holds text."""
+def read_override(schema: type[Any], word: str, *, sweep: bool = False) -> str:
+    """`word` as Hydra reads it, with text quoted where the field of `schema` holds text.
+
+    In a sweep the commas of a text part the values that are tried.
+    """
     match = _OVERRIDE.fullmatch(word)
     kind = _type_of(schema, match["key"].split(".")) if match else None
     if match is None or kind is None:
         return word
     key, value = match["key"], match["value"]
     if value[:1] in ("'", '"') or "${" in value or not value:
+        return word
+    if sweep and kind is not list and "," in value and not _FUNCTION.match(value):
+        return f"{key}={','.join(_items(value))}"
+    if sweep and is_sweep(word):
         return word
     if value.startswith("[") and value.endswith("]") and kind is not str:
         return word if _is_readable(word) else f"{key}=[{','.join(_items(value[1:-1]))}]"
@@ -47,6 +55,14 @@ def _items(text: str) -> list[str]:
     """The items of a list, each as one text unless it is quoted."""
     items = [match[1].strip() for match in _ITEM.finditer(text) if match[1].strip()]
     return [item if item[0] in "'\"" else quoted(item) for item in items]
+
+
+def is_sweep(word: str) -> bool:
+    """Whether Hydra reads several values in an override."""
+    try:
+        return bool(OverridesParser.create().parse_override(word).is_sweep_override())
+    except HydraException:
+        return False
 
 
 def _is_readable(word: str) -> bool:

@@ -46,7 +46,7 @@ class StoredBug:
     task: SolveTask
     origin: str
     strategy: str
-    seed: Target
+    target: Target
     step: int
     functions: tuple[str, ...]
     parent: str | None
@@ -89,7 +89,7 @@ class Corpus:
         *,
         origin: str,
         strategy: str,
-        seed: Target,
+        target: Target,
         step: int,
         parent: str | None = None,
         parent_episode: str | None = None,
@@ -101,7 +101,7 @@ class Corpus:
         no duplicate (a repeated step). `parent` and the failed attempt `parent_episode` name what
         a higher-order bug grew from. Raises `PatchError` for a malformed bug patch.
         """
-        found = fingerprint(task, seed, tree)
+        found = fingerprint(task, target, tree)
         with self._database.write() as connection:
             row = connection.execute(
                 "SELECT step FROM bugs WHERE bug_id = ?", (task.bug_id,)
@@ -116,8 +116,8 @@ class Corpus:
             connection.execute(
                 "INSERT INTO bugs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 (
-                    task.bug_id, task.repo, origin, strategy, seed.path, seed.function,
-                    seed.commit, step, json.dumps(found.functions), found.change, found.tree,
+                    task.bug_id, task.repo, origin, strategy, target.path, target.function,
+                    target.commit, step, json.dumps(found.functions), found.change, found.tree,
                     found.failure, json.dumps(to_plain(task)),
                 ),
             )  # fmt: skip
@@ -297,7 +297,7 @@ def store_bug(
     *,
     origin: str,
     strategy: str,
-    seed: Target,
+    target: Target,
     step: int,
     tree: Path,
     parent: str | None = None,
@@ -312,7 +312,7 @@ def store_bug(
         task,
         origin=origin,
         strategy=strategy,
-        seed=seed,
+        target=target,
         step=step,
         parent=parent,
         parent_episode=parent_episode,
@@ -359,7 +359,7 @@ def _stored(row: Sequence[Any]) -> StoredBug:
         task=_task(task),
         origin=origin,
         strategy=strategy,
-        seed=Target(path=path, function=function, commit=commit),
+        target=Target(path=path, function=function, commit=commit),
         step=step,
         functions=tuple(json.loads(functions)),
         parent=row[13],

@@ -47,14 +47,14 @@ class Fingerprint:
     failure: str
 
 
-def fingerprint(task: SolveTask, seed: Target, tree: Path | None = None) -> Fingerprint:
+def fingerprint(task: SolveTask, target: Target, tree: Path | None = None) -> Fingerprint:
     """Fingerprint of a validated bug; `tree` is the original source tree.
 
-    Without it the touched functions are the seed's and `tree` is "". Raises `PatchError`.
+    Without it the touched functions are the target's and `tree` is "". Raises `PatchError`.
     """
     files = parse_patch(task.artifact.bug_patch)
     changes = [[file.old or file.new, *_edits(file)] for file in files]
-    functions: tuple[str, ...] = (f"{seed.path}::{seed.function}",)
+    functions: tuple[str, ...] = (f"{target.path}::{target.function}",)
     state = ""
     if tree is not None:
         functions = tuple(dict.fromkeys(f for file in files for f in _touched(tree, file)))

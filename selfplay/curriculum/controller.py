@@ -14,18 +14,21 @@ stay in the log under the same ids with a lower `try`.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Protocol
 
 from selfplay.curriculum.curriculum import Curriculum
-from selfplay.curriculum.groups.measures import per_minute
+from selfplay.curriculum.groups.measures import entropy_warning, per_minute
 from selfplay.curriculum.scaffold import RolloutContext
 from selfplay.curriculum.step import StepRules, play_step, step_metrics
 from selfplay.errors import UserError
 from selfplay.learning import Learner
 from selfplay.run_dir import RunDir
 from selfplay.run_dir.metrics import MetricsLog, joined, within
+
+log = logging.getLogger(__name__)
 
 
 class Watcher(Protocol):
@@ -50,6 +53,7 @@ class Controller:
         metrics: MetricsLog,
         watcher: Watcher,
         max_idle_steps: int,
+        entropy_alarm: float = 0.0,
     ) -> None:
         self._run_dir = run_dir
         self._curriculum = curriculum
@@ -59,6 +63,7 @@ class Controller:
         self._metrics = metrics
         self._watcher = watcher
         self._max_idle_steps = max_idle_steps
+        self._entropy_alarm = entropy_alarm
 
     def run(self, start: int, stop: int, deadline: float | None = None) -> int:
         """Steps that are on disk in the end: `stop`, or fewer where one more, as long as the
@@ -104,5 +109,8 @@ class Controller:
             report("save")
             self._learner.save(self._run_dir, step, row)
         self._metrics.log(step, row)
+        warning = entropy_warning(step, row, self._entropy_alarm)
+        if warning and self._learner is not None:
+            log.warning("%s", warning)
         self._watcher.step_done(step, row)
         return row

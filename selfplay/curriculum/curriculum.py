@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfplay.bug_sources.higher_order import MAX_ORDER, Grown, bug_order, grow
+from selfplay.config import CurriculumConfig
 from selfplay.corpus.corpus import Corpus, store_bug
 from selfplay.curriculum.injecting import Injection
 from selfplay.curriculum.scaffold import RepoContext
@@ -24,33 +25,19 @@ from selfplay.types import BugArtifact, InjectionTask, SolveTask
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplayRule:
-    """Bugs of earlier steps are solved again until `min_groups` groups are on the table: those
-    with a solve rate in [low, high], each in at most `max_replays` steps (None: any number)."""
-
-    min_groups: int
-    low: float
-    high: float
-    max_replays: int | None = None
-
-
 @dataclass(frozen=True, kw_only=True)
 class Curriculum:
     """Draws, replays and keeps the bugs of one run.
 
     folder          of the run; `artifacts/` there holds each bug's five files
-    higher_order    bugs that may grow from the failed attempts of a step
-    group_size      attempts on a bug, for the chance that both outcomes are among them
+    shape           of a step: which earlier bugs are replayed, how many grow from failed attempts
     """
 
     corpus: Corpus
     folder: Path
     sampler: TaskSampler
     repo_contexts: Mapping[str, RepoContext]
-    replay: ReplayRule
-    higher_order: int
-    group_size: int = 8
+    shape: CurriculumConfig
 
     def draw(self, step: int) -> list[InjectionTask]:
         """The injection tasks of a step."""
@@ -60,8 +47,8 @@ class Curriculum:
             return [b.task.artifact for b in bugs if b.step < step and b.parent is None]
 
         counts = self.corpus.counts_by_function(before_step=step)
-        lessons = self.corpus.lessons(before_step=step, group_size=self.group_size)
-        worth = self.corpus.worth_by_function(before_step=step, group_size=self.group_size)
+        lessons = self.corpus.lessons(before_step=step, group_size=self.shape.group_size)
+        worth = self.corpus.worth_by_function(before_step=step, group_size=self.shape.group_size)
         return self.sampler.draw(step, counts, known_bugs, lessons, worth)
 
     def keep_bugs(
@@ -88,7 +75,7 @@ class Curriculum:
             task,
             origin="model",
             strategy=injection.task.strategy,
-            seed=injection.task.seed,
+            target=injection.task.target,
             step=step,
             tree=self.repo_contexts[task.repo].prepared.environment.tree,
         )
@@ -100,14 +87,14 @@ class Curriculum:
     def replays(self, step: int, num_new: int) -> list[SolveTask]:
         """What is solved beside `num_new` new bugs: higher-order bugs that nobody has tried, then
         bugs that the solver neither always nor never solves, the least attempted first."""
-        missing = self.replay.min_groups - num_new
+        missing = self.shape.min_solve_groups - num_new
         if missing <= 0:
             return []
         tried = self.corpus.replay_candidates(
             before_step=step,
-            low=self.replay.low,
-            high=self.replay.high,
-            max_replays=self.replay.max_replays,
+            low=self.shape.replay_low,
+            high=self.shape.replay_high,
+            max_replays=self.shape.max_replays,
         )
         return [*self.corpus.untried_children(before_step=step), *tried][:missing]
 
@@ -134,12 +121,12 @@ class Curriculum:
         fault of the machine loses the bug and nothing else.
         """
         failed = [(i, group[i]) for group in groups if (i := _first_failed(group)) is not None]
-        failed = failed[: 2 * self.higher_order]
+        failed = failed[: 2 * self.shape.higher_order]
         results = pool.map(lambda pair: self._grown(pair[1], step), failed)
         num_stored = 0
         for (index, attempt), found in zip(failed, results, strict=True):
             parent = self.corpus.bug(attempt.task.bug_id)
-            if found.task is None or num_stored == self.higher_order or parent is None:
+            if found.task is None or num_stored == self.shape.higher_order or parent is None:
                 continue
             num_stored += store_bug(
                 self.corpus,
@@ -147,7 +134,7 @@ class Curriculum:
                 found.task,
                 origin="model",
                 strategy=parent.strategy,
-                seed=parent.seed,
+                target=parent.target,
                 step=step,
                 parent=parent.task.bug_id,
                 parent_episode=attempt_id(step, parent.task.bug_id, index),

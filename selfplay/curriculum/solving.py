@@ -97,13 +97,16 @@ def attempt_id(step: int, bug_id: str, index: int) -> str:
     return f"step{step}/solver/{bug_id}/{index}"
 
 
-def solver_episode(step: int, index: int, attempt: Attempt, reward: SolverReward) -> Episode:
-    """The record of one solver attempt, with its reward."""
+def solver_episode(
+    step: int, index: int, attempt: Attempt, reward: SolverReward, part: str = ""
+) -> Episode:
+    """The record of one solver attempt, with its reward. `part`: of its bug's group, for one whose
+    peers are not all attempts on the bug."""
     task, outcome, rollout = attempt.task, attempt.outcome, attempt.rollout
     bug_patch = task.artifact.bug_patch
     return Episode(
         episode_id=attempt_id(step, task.bug_id, index),
-        group_id=f"step{step}/solver/{task.bug_id}",
+        group_id=f"step{step}/solver/{task.bug_id}{part}",
         role="solver",
         repo=task.repo,
         task_id=task.bug_id,

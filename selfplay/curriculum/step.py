@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from selfplay.curriculum.curriculum import Curriculum
+from selfplay.curriculum.groups.growing import solve_in_parts
 from selfplay.curriculum.groups.measures import (
     group_measures,
     probability_measures,
@@ -20,7 +21,7 @@ from selfplay.curriculum.groups.measures import (
 from selfplay.curriculum.groups.screening import Screening, chosen, gold_probabilities
 from selfplay.curriculum.injecting import Injection, Unplayed, inject, injector_episode
 from selfplay.curriculum.scaffold import RolloutContext
-from selfplay.curriculum.solving import Attempt, solve, solve_rate, solver_episode
+from selfplay.curriculum.solving import Attempt, solve_rate, solver_episode
 from selfplay.roles.rewards import InjectorReward, SolverReward, expected_reward
 from selfplay.types import Episode, PeerGroup
 
@@ -35,6 +36,7 @@ class StepRules:
     samples_per_task   injections of each task
     group_size         attempts on each bug
     role_weights       of the loss, by role
+    first_attempts     of these, on each bug; the rest follow where they can matter; None: all
     screening          which new bugs are played; None: all
     pays_unplayed      a bug that was not played earns what its gold probability lets expect
     """
@@ -44,6 +46,7 @@ class StepRules:
     injector_reward: InjectorReward
     solver_reward: SolverReward
     role_weights: Mapping[str, float]
+    first_attempts: int | None = None
     screening: Screening | None = None
     pays_unplayed: bool = False
 
@@ -85,7 +88,9 @@ def play_step(
     bugs = [*fresh, *curriculum.replays(step, len(fresh))]
 
     report("solve")
-    attempts = solve(context, bugs, rules.group_size, salt=step)
+    first = min(rules.first_attempts or rules.group_size, rules.group_size)
+    sizes = (first, rules.group_size - first)
+    attempts = solve_in_parts(context, bugs, sizes, probabilities, salt=step)
     curriculum.keep_attempts(attempts, step)
     num_grown = curriculum.grow(attempts, step, context.pool)
 
@@ -104,7 +109,8 @@ def play_step(
     ]
     for group in attempts:
         for i, attempt in enumerate(group):
-            episodes.append(solver_episode(step, i, attempt, rules.solver_reward))
+            part = "/later" if i >= first else ""
+            episodes.append(solver_episode(step, i, attempt, rules.solver_reward, part))
     return StepResult(
         injections=tuple(injections),
         attempts=tuple(map(tuple, attempts)),

@@ -173,7 +173,7 @@ class TaskSampler:
                     task_id=f"{group_id}/{number}",
                     repo=repo,
                     strategy=strategy,
-                    seed=target,
+                    target=target,
                     limits=self._limits,
                     material=material,
                     kinds=order_of_kinds(rng, strategy, lessons) if adaptive else (),

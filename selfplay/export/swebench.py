@@ -10,6 +10,7 @@ from typing import Any
 
 from selfplay.bugs.artifact import write_artifact
 from selfplay.bugs.patches.diffs import reverse_patch
+from selfplay.bugs.test_runs.frameworks import FRAMEWORKS
 from selfplay.bugs.test_runs.scripts import script_runner
 from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import SuiteTask, write_suite
@@ -63,18 +64,18 @@ def harness_keys(task: SuiteTask) -> dict[str, str]:
     """What SWE-bench's own harness (5.0) reads of an instance beside its patches and tests.
 
     It wants an image with the buggy tree at /testbed, which a suite does not hold: `image` names
-    that of the original, where there is one. Its parsers know the shipped pytest script alone.
+    that of the original, where there is one. Of the shipped scripts its parsers know some.
     """
     artifact, source = task.solve_task.artifact, task.environment.get("source") or {}
     fields: Mapping[str, Any] = next(iter(source.values()), {})
-    known = script_runner(artifact.test_script) == "pytest"
+    kind = script_runner(artifact.test_script)
     return {
         "version": str(fields.get("version", task.base_commit)),
         "image": str(fields.get("image", "")),
         "eval_script": EVAL_SCRIPT.format(
             patch=reverse_patch(artifact.weakening_patch), script=artifact.test_script
         ),
-        "log_parser": "parse_log_pytest" if known else "",
+        "log_parser": FRAMEWORKS[kind].swebench_parser if kind else "",
         "eval_type": "pass_and_fail",
     }
 

@@ -89,6 +89,11 @@ class Trainer:
             for name, param in self._live.items()
         }
         self.row_tokens = config.micro_batch_tokens or default_row_tokens(self.device)
+        self._start = (
+            {name: master.detach().clone() for name, master in self.masters.items()}
+            if config.anchor
+            else {}
+        )
         self._sum_gradients()
         self.optimizer = torch.optim.AdamW(
             self.masters.values(),
@@ -207,6 +212,7 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate
             self.optimizer.step()
+            self._pull_back()
             self.num_steps += 1
             self.refresh()
         else:
@@ -214,6 +220,13 @@ class Trainer:
         for master in masters:
             master.grad = None
         return norm
+
+    @torch.no_grad()
+    def _pull_back(self) -> None:
+        """Move the masters a part of the way back to where they began (`config.anchor`): a slow
+        reference that costs no forward pass. A resumed run begins at the same weights."""
+        for name, start in self._start.items():
+            self.masters[name].lerp_(start, self.config.anchor)
 
     @torch.no_grad()
     def refresh(self) -> None:

@@ -78,7 +78,9 @@ class _TreeAttention(torch.autograd.Function):
         scale: float,
     ) -> torch.Tensor:
         key_heads, num_tokens, size = key.shape
-        first = num_tokens - query.shape[1]
+        first = num_tokens - query.shape[1]  # row of the first query; keys before it are context
+        # [key heads, group, queries, size]: the query heads that share a key head lie together, and
+        # become one matrix product of group x queries rows.
         grouped = query.view(key_heads, -1, query.shape[1], size)
         out = torch.empty_like(grouped)
         probs: list[torch.Tensor] = []
@@ -103,6 +105,8 @@ class _TreeAttention(torch.autograd.Function):
         grad_query = torch.empty_like(query)
         grad_key = torch.zeros_like(key, dtype=torch.float32)
         grad_value = torch.zeros_like(value, dtype=torch.float32)
+        # With P = softmax(S), O = P V: dS = P * (dP - delta), delta = rowsum(dO * O), which equals
+        # rowsum(P * dP) and needs no P (FlashAttention, arXiv 2205.14135, appendix B.2).
         delta = (grad.float().view(shape) * out.float()).sum(-1)
         kept = iter(probs)
         for block, bias in zip(ctx.blocks, ctx.biases, strict=True):
@@ -112,6 +116,7 @@ class _TreeAttention(torch.autograd.Function):
             again = _num_keys(block) > KEPT_KEYS
             prob = _probabilities(q, key, block, bias) if again else next(kept)
             _scatter_add(grad_value, block, torch.bmm(prob.transpose(1, 2), go))
+            # dP, [key heads, group x queries, keys]; in place it becomes dS
             grad_score = torch.bmm(go, _gather(value, block).transpose(1, 2))
             grad_score -= delta[:, :, rows].reshape(key_heads, -1, 1)
             grad_score *= prob

@@ -153,11 +153,13 @@ class _Builder:
             node, low, high, depth = stack.pop()
             nodes.append(node)
             first, last = self._ordered[low], self._ordered[high - 1]
+            # Sorted: what the first and the last have in common, all between them have, too.
             common = common_prefix(first, last, depth)
             node.start = self._first_row + len(self.tokens)
             self.tokens.extend(first[depth:common])
             self.positions.extend(range(depth, common))
             node.end = self._first_row + len(self.tokens)
+            # Those that end here are the shortest, so they come first.
             while low < high and len(self._ordered[low]) == common:
                 self.last_node[low] = node
                 low += 1
@@ -171,7 +173,7 @@ class _Builder:
                 node.children.append(child)
                 pending.append((child, low, split, common))
                 low = split
-            stack.extend(reversed(pending))
+            stack.extend(reversed(pending))  # the first child is laid out next
         for node in reversed(nodes):
             node.stop = node.children[-1].stop if node.children else node.end
         for node in nodes:
@@ -214,6 +216,8 @@ def _subtree_block(nodes: list[_Node], path: tuple[Span, ...]) -> Block:
         node = stack.pop()
         low, high = node.start - start, node.end - start
         parent = node.parent
+        # A parent outside the block is in `path`. Inside, its last token sees its ancestors and
+        # itself alone: that row of the mask is what all of this node's tokens see above them.
         if parent is not None and parent.end > start and parent.end > parent.start:
             mask[low:high] |= mask[parent.end - start - 1]
         mask[low:high, low:high] = torch.ones(high - low, high - low, dtype=torch.bool).tril_()

@@ -110,6 +110,8 @@ class StepPlan:
         shared = query.shape[1] // key_heads
         if self._bias is None:
             self._bias = self._visible(shared, query.dtype)
+        # [groups, key heads, cells x shared, size]: the rows of a group, and the query heads that
+        # share a key head, are queries of one attention over the group's columns.
         grouped = query.reshape(shape.groups, shape.cells, key_heads, shared, size).transpose(1, 2)
         out = functional.scaled_dot_product_attention(
             grouped.reshape(shape.groups, key_heads, -1, size),
@@ -128,6 +130,8 @@ class StepPlan:
         column = torch.arange(self._stop, device=state.column.device)
         prompt = column < state.lengths.view(-1, 1, 1)
         cell = torch.arange(shape.cells, device=column.device).unsqueeze(1)
+        # state.column: where this step's keys go, one for each cell. Its values change from step to
+        # step, its address does not, so the recorded graph sees the mask move on.
         own = (column >= shape.width) & (column <= state.column[-1])
         own = own & ((column - shape.width) % shape.cells == cell)
         seen = (prompt | own).repeat_interleave(shared, dim=1).unsqueeze(1)
@@ -226,6 +230,7 @@ class StaticSampler:
         drawn, logprob = draw_static(logits, state.divisor, state.greedy, top_p, uniform)
         state.tokens.index_copy_(1, state.count, drawn.unsqueeze(1))
         state.logprobs.index_copy_(1, state.count, logprob.unsqueeze(1))
+        # An idle row draws from whatever it sees; only one that is alive must be finite.
         state.sound.logical_and_((torch.isfinite(logprob) | ~state.alive).all())
         state.count.add_(1)
         state.alive.logical_and_((drawn != state.end) & (state.limit > state.count))

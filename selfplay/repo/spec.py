@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import yaml
 
 from selfplay.errors import UserError
 from selfplay.repo.dependencies.pip import read_lock
+from selfplay.shipped import find_shipped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,12 +82,8 @@ class RepoSpec:
 
 
 def find_repos_dir() -> Path:
-    """`repos/` beside the package, or `$SELFPLAY_REPOS`."""
-    chosen = os.environ.get("SELFPLAY_REPOS")
-    found = Path(chosen) if chosen else Path(__file__).resolve().parents[2] / "repos"
-    if not found.is_dir():
-        raise UserError(f"no repository specifications at {found}; set SELFPLAY_REPOS")
-    return found
+    """`repos/` as it travels with the package, or `$SELFPLAY_REPOS`."""
+    return find_shipped("repos")
 
 
 def list_specs(repos_dir: Path) -> list[RepoSpec]:

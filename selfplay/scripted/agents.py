@@ -11,7 +11,6 @@ import json
 import re
 import shlex
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from selfplay.agent.fenced import write_call
 from selfplay.chat import ToolCall
 from selfplay.sampling import SampleRequest
 from selfplay.scripted.compact import ByteTokenizer
+from selfplay.scripted.habits import Habits, habits_for
 from selfplay.types import Completion
 
 Agent = Generator[ToolCall, str, None]
@@ -29,58 +29,6 @@ MAX_TRIED = 8
 """Test files that an injector looks at."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Language:
-    """How tests of one language are found, run and read."""
-
-    find_tests: str
-    find_sources: str
-    script: str
-    parser: str
-
-
-PYTEST_PARSER = """\
-import json
-import re
-import sys
-
-table = {}
-for line in sys.stdin.buffer.read().decode("utf-8", "replace").splitlines():
-    found = re.match(r"(\\S+\\.py::.+?) (PASSED|FAILED|ERROR|SUBFAILED)", line)
-    if found:
-        passed = found[2] == "PASSED" and table.get(found[1]) != "failed"
-        table[found[1]] = "passed" if passed else "failed"
-json.dump(table, sys.stdout)
-"""
-PROVE_PARSER = """\
-import json
-import re
-import sys
-
-table, file = {}, ""
-for line in sys.stdin.buffer.read().decode("utf-8", "replace").splitlines():
-    heading = re.match(r"(\\S+\\.t) \\.{2,}", line)
-    found = re.match(r"(not )?ok \\d+ - (.+)$", line)
-    if heading:
-        file = heading[1]
-    elif found and file:
-        name = file + "::" + found[2].strip()
-        table[name] = "failed" if found[1] or table.get(name) == "failed" else "passed"
-json.dump(table, sys.stdout)
-"""
-PYTHON = Language(
-    find_tests="find . -name 'test_*.py' -size +1k -printf '%s %P\\n' | sort -n | cut -d' ' -f2-",
-    find_sources="find . -name '*.py' -not -path '*/test*' -not -name 'test_*' -not -name setup.py "
-    "-not -name conftest.py -not -path './doc*' -not -path './.*' -size +1k -printf '%P\\n' | sort",
-    script="exec python -m pytest -v --color=no --tb=short -p no:cacheprovider -o addopts= -- ",
-    parser=PYTEST_PARSER,
-)
-PERL = Language(
-    find_tests="find t -name '*.t' -printf '%s %P\\n' | sort -n | cut -d' ' -f2- | sed s,^,t/,",
-    find_sources="find lib -name '*.pm' | sort",
-    script="exec prove --norc -lv --merge ",
-    parser=PROVE_PARSER,
-)
 COMBINE = """\
 for d in /tmp/material/*/; do git apply "$d/bug_inject.diff" || exit 1; done
 cat /tmp/material/*/test_weaken.diff | sed -n 's,^+++ b/,,p' | sort -u"""
@@ -146,7 +94,7 @@ def program(name: str) -> Agent:
 def injector(user: str) -> Agent:
     """Explore, choose tests, write script and parser, plant, weaken, check, submit."""
     seen = yield bash("git log --oneline | head -5; ls; ls t lib tests 2>/dev/null", "Look round.")
-    language = PERL if re.search(r"^\S+\.t$", seen, re.MULTILINE) else PYTHON
+    language = habits_for(seen.splitlines())
     chosen: list[str] = []
     if "known bugs of this repository" in user:
         chosen = _paths((yield bash(COMBINE, "Both known bugs go into the tree.")))
@@ -173,21 +121,21 @@ def injector(user: str) -> Agent:
     )
 
 
-def _try_tests(language: Language, files: Sequence[str]) -> Generator[ToolCall, str, int]:
+def _try_tests(language: Habits, files: Sequence[str]) -> Generator[ToolCall, str, int]:
     """How many tests of some files pass; 0 when one does not."""
     yield from _write_tests(language, files)
     table = _answer((yield bash(f"time {_run()}", "Do they pass?")))
     return len(table) if set(table.values()) == {"passed"} else 0
 
 
-def _write_tests(language: Language, files: Sequence[str]) -> Agent:
+def _write_tests(language: Habits, files: Sequence[str]) -> Agent:
     quoted = " ".join(map(shlex.quote, files))
     yield create(f"{SUBMISSION}/test_script.sh", f"#!/bin/bash\n{language.script}{quoted}\n")
     yield create(f"{SUBMISSION}/test_parser.py", language.parser)
     yield create(f"{SUBMISSION}/test_files.txt", "".join(f"{file}\n" for file in files))
 
 
-def _plant(language: Language, user: str, tests: Sequence[str]) -> Agent:
+def _plant(language: Habits, user: str, tests: Sequence[str]) -> Agent:
     """The bug, by the strategy: a past change undone, a block removed, or an operator swapped."""
     sources = _by_name(_paths((yield bash(language.find_sources, "Now the sources."))), tests)
     target = re.search(r"^Where: (?:look at commit \w+, and there at )?(\S+?)[,.]( |$)", user, re.M)
@@ -216,7 +164,7 @@ def _plant(language: Language, user: str, tests: Sequence[str]) -> Agent:
 def solver(user: str) -> Agent:
     """Look round, bring the tests back, find the change that mends them, make it, check, submit."""
     files = re.findall(r"^\+\+\+ b/(\S+)", user, re.MULTILINE)
-    language = PERL if any(file.endswith(".t") for file in files) else PYTHON
+    language = habits_for(files)
     yield bash("git log --oneline; git status --short | head; ls", "Look round.")
     yield bash("git apply /tmp/tests.diff && git commit -qam 'Tests' && git log --oneline")
     yield from _write_tests(language, files)

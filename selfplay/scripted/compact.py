@@ -13,8 +13,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 from selfplay.agent.fenced import FencedRenderer
-from selfplay.bug_sources.procedural import Mutation, propose
-from selfplay.bug_sources.procedural.propose import propose_text
+from selfplay.bug_sources.procedural import Mutation
+from selfplay.bug_sources.procedural.propose import propose_python, propose_text
 from selfplay.compact.edits import EditError, Listing, parse_listing, render_edit
 from selfplay.repo.languages.python_source import parse, split_lines
 from selfplay.sampling import SampleRequest
@@ -165,6 +165,6 @@ def _mutations(listing: Listing, path: str) -> list[Mutation]:
     for end in range(len(lines), max(0, len(lines) - 12), -1):
         if parse("".join(lines[:end])) is not None:
             function = SimpleNamespace(path=path, qualname="", start_line=1, end_line=end)
-            return propose(source, cast("FunctionInfo", function))
+            return propose_python(source, cast("FunctionInfo", function))
     whole = SimpleNamespace(path=path, qualname="", start_line=1, end_line=len(lines))
     return propose_text(source, cast("FunctionInfo", whole))

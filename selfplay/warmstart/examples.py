@@ -54,7 +54,7 @@ def injector_example(tokenizer: Tokenizer, found: ProceduralAnswer) -> Supervise
 def history_example(tokenizer: Tokenizer, found: ProceduralAnswer) -> SupervisedExample:
     """The same answer under the history strategy: the mutation was repaired by a past change."""
     prompt: InjectorPrompt = found.prompt
-    mutation, source = found.mutation, prompt.listing.sources[prompt.task.seed.path]
+    mutation, source = found.mutation, prompt.listing.sources[prompt.task.target.path]
     original = source[len(mutation.before) : len(source) - len(mutation.after)]
     change = PastChange(commit="", subject="", before=mutation.function, after=original)
     text = render(

@@ -90,7 +90,7 @@ def procedural_answer(
         task_id=task_id,
         repo=injector.prepared.name,
         strategy="removal" if mutation.removal else "direct",
-        seed=Target(path=function.path, function=function.qualname),
+        target=Target(path=function.path, function=function.qualname),
         limits=limits,
     )
     prompt = injector.prompt(task, Hint(kind=mutation.kind, line=1))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.compact.failures import find_tests, read_failures, test_name
+from selfplay.compact.failure_readers import read_failures, test_name
+from selfplay.compact.python_failures import find_tests
 
 PYTEST = """
 tests/test_a.py::TestA::test_b[x-1] FAILED

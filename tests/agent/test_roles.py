@@ -62,7 +62,7 @@ def bugs(context: RolloutContext) -> list[ProceduralBug]:
     roles = CompactRoles.on(context.repo_contexts[REPO], tokenizer, ScaffoldConfig())
     for bug in validated_bugs(roles.injector, context.pool, seed=3, num_tries=14):
         if bug.solve_task() is not None:
-            found.setdefault(bug.task.seed.path, bug)
+            found.setdefault(bug.task.target.path, bug)
         if len(found) == 2:
             break
     return list(found.values())
@@ -77,7 +77,7 @@ def solve_me(bugs: list[ProceduralBug]) -> SolveTask:
 
 def task(strategy: Strategy = "direct", **keywords: Any) -> InjectionTask:
     return InjectionTask(
-        task_id="t", repo=REPO, strategy=strategy, **{"seed": Target(), **keywords}
+        task_id="t", repo=REPO, strategy=strategy, **{"target": Target(), **keywords}
     )
 
 
@@ -104,7 +104,7 @@ def test_injector_prompts_say_what_is_asked(
     assert "take away code" in prompt(context, task("removal"))
     assert "no history here" in prompt(context, task("history"))
     assert "small, sensible feature" in prompt(context, task("feature_add"))
-    seeded = prompt(context, task(seed=Target(path="a/b.py", function="f", commit="c0ffee")))
+    seeded = prompt(context, task(target=Target(path="a/b.py", function="f", commit="c0ffee")))
     assert "Where: look at commit c0ffee, and there at a/b.py, f." in seeded
     material = tuple(bug.artifact for bug in bugs if bug.artifact)
     assert "2 known bugs" in prompt(context, task("combine", material=material))
@@ -131,7 +131,7 @@ def test_combine_brings_two_bugs_together(
     artifact = injection.outcome.artifact
     assert artifact is not None
     for bug in bugs:
-        assert f"+++ b/{bug.task.seed.path}" in artifact.bug_patch
+        assert f"+++ b/{bug.task.target.path}" in artifact.bug_patch
 
 
 def test_the_tree_is_the_answer_whatever_is_said(
@@ -257,12 +257,12 @@ def test_the_sampler_knows_what_each_strategy_needs(
 
     (alone,) = sampler(scaffold(context)).draw(0, {})
     assert (alone.strategy, alone.material) == ("direct", ())
-    assert alone.seed.path
+    assert alone.target.path
     (both,) = sampler(scaffold(context)).draw(0, {}, lambda repo: known)
     assert both.strategy == "combine"
     assert sorted(map(id, both.material)) == sorted(map(id, known))
     (own,) = sampler(replace(scaffold(context), targeted=False)).draw(0, {})
-    assert own.seed == Target()
+    assert own.target == Target()
 
 
 def test_solve_task_of_a_combined_bug_keeps_its_limits(bugs: list[ProceduralBug]) -> None:

@@ -13,7 +13,7 @@ import pytest
 from selfplay.bugs.artifact import artifact_id
 from selfplay.bugs.patches.layers import make_patch, normal_layer
 from selfplay.bugs.test_edits.weakening import weakening_layer
-from selfplay.bugs.test_runs import scripts
+from selfplay.bugs.test_runs import pytest_framework, scripts
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.bugs.validation.validate import validate
 from selfplay.cache import cache_root
@@ -79,7 +79,7 @@ def make_artifact(environment: Environment) -> MakeArtifact:
     ) -> BugArtifact:
         weakened = as_layer(weakening) if weakening else weakening_layer(tree, broken)
         return BugArtifact(
-            test_script=script or scripts.pytest_script(test_files),
+            test_script=script or pytest_framework.pytest_script(test_files),
             test_files=test_files,
             test_parser=parser or scripts.parser_source("pytest"),
             bug_patch=make_patch(tree, {}, normal_layer(tree, as_layer(bug))),

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from selfplay.bugs.grading.canary import make_canary
+from selfplay.bugs.grading.canaries import make_canary
 from selfplay.bugs.grading.grade import grade
 from selfplay.bugs.patches.layers import make_patch, reverse_patch
-from selfplay.bugs.test_runs import scripts
+from selfplay.bugs.test_runs import pytest_framework, scripts
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.bugs.validation.validate import validate
 from selfplay.errors import SandboxError
@@ -142,7 +142,7 @@ def artifact_of(tree: Path) -> BugArtifact:
     )
     text = text.replace("[1, last]", "[last]")
     return BugArtifact(
-        test_script=scripts.pytest_script([TESTS]),
+        test_script=pytest_framework.pytest_script([TESTS]),
         test_files=(TESTS,),
         test_parser=scripts.parser_source("pytest"),
         bug_patch=make_patch(tree, {}, as_layer(SUM_BUG)),
@@ -215,7 +215,7 @@ def test_canary_fails_with_all_its_parameters(sum_task: SolveTask, runner: TestR
 def test_canary_of_single_tests_is_named_in_the_script(
     sum_task: SolveTask, runner: TestRunner
 ) -> None:
-    script = scripts.pytest_script(SUM_TESTS)
+    script = pytest_framework.pytest_script(SUM_TESTS)
     artifact = dataclasses.replace(
         sum_task.artifact, test_script=script, test_files=("tests/test_prices.py",)
     )

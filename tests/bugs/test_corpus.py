@@ -36,7 +36,7 @@ class Box:
 def second(x):
     return x * 2
 """
-SEED = Target(path="pkg/a.py", function="first")
+TARGET = Target(path="pkg/a.py", function="first")
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def make_bug(tree: Path, old: str, new: str, *, fails: tuple[str, ...] = ("t::a"
 
 
 def add(corpus: Corpus, task: SolveTask, **changes: Any) -> bool:
-    named = {"origin": "model", "strategy": "direct", "seed": SEED, "step": 0}
+    named = {"origin": "model", "strategy": "direct", "target": TARGET, "step": 0}
     return corpus.add_bug(task, **{**named, **changes})
 
 
@@ -94,7 +94,7 @@ def test_a_bug_comes_back_as_it_was(tmp_path: Path, tree: Path) -> None:
         assert add(corpus, task, tree=tree, step=3)
         [bug] = corpus.bugs()
     assert bug.task == task
-    assert (bug.origin, bug.strategy, bug.seed, bug.step) == ("model", "direct", SEED, 3)
+    assert (bug.origin, bug.strategy, bug.target, bug.step) == ("model", "direct", TARGET, 3)
     assert bug.functions == ("pkg/a.py::first",)
     assert (bug.parent, bug.solve_rate, bug.difficulty) == (None, None, "unattempted")
     with Corpus(tmp_path / "c.sqlite", read_only=True) as corpus:
@@ -156,11 +156,11 @@ def test_fingerprint_of_functions(tree: Path) -> None:
         "self.d[k]\n\n\ndef second(x):\n    return x * 2",
         "1\n\n\ndef second(x):\n    return x",
     )
-    assert fingerprint(both, SEED, tree).functions == ("pkg/a.py::Box.get", "pkg/a.py::second")
+    assert fingerprint(both, TARGET, tree).functions == ("pkg/a.py::Box.get", "pkg/a.py::second")
     outside = make_bug(tree, "class Box:", "class Box(dict):")
-    assert fingerprint(outside, SEED, tree).functions == ("pkg/a.py",)
-    assert fingerprint(outside, SEED).functions == ("pkg/a.py::first",)
-    assert fingerprint(outside, SEED).tree == ""
+    assert fingerprint(outside, TARGET, tree).functions == ("pkg/a.py",)
+    assert fingerprint(outside, TARGET).functions == ("pkg/a.py::first",)
+    assert fingerprint(outside, TARGET).tree == ""
 
 
 @given(line=st.text())
@@ -181,7 +181,7 @@ def test_statistics(tmp_path: Path, tree: Path) -> None:
         for step, task in enumerate(tasks):
             assert add(corpus, task, step=step, strategy="direct" if step else "removal")
         seed = Target(path="pkg/b.py", function="Box.get")
-        assert add(corpus, other, seed=seed, origin="procedural", step=5)
+        assert add(corpus, other, target=seed, origin="procedural", step=5)
         corpus.add_attempts(tasks[0].bug_id, attempts(0, True, False, None, False), step=0)
         corpus.add_attempts(tasks[0].bug_id, attempts(3, True, True), step=3)
         corpus.add_attempts(tasks[1].bug_id, attempts(1, False, False), step=1)

@@ -11,8 +11,8 @@ from selfplay.bugs.grading.early import cheapest_target, refused_early
 from selfplay.bugs.grading.grade import grade
 from selfplay.bugs.patches.layers import make_patch, reverse_patch
 from selfplay.bugs.sealing import sealed_layer
+from selfplay.bugs.test_runs.pytest_framework import pytest_script
 from selfplay.bugs.test_runs.runner import TestRunner
-from selfplay.bugs.test_runs.scripts import pytest_script
 from selfplay.cache import cache_root
 from selfplay.sandbox.host import make_readable
 from selfplay.types import SolveTask

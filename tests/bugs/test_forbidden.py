@@ -9,7 +9,8 @@ import pytest
 from selfplay.bugs.code_signals.signals import new_signals
 from selfplay.bugs.patches.layers import make_patch
 from selfplay.bugs.test_edits.weakening import weakening_layer
-from selfplay.bugs.test_runs.scripts import parser_source, pytest_script, unittest_script
+from selfplay.bugs.test_runs.pytest_framework import pytest_script
+from selfplay.bugs.test_runs.scripts import parser_source
 from selfplay.bugs.validation.check_forbidden import Finding, forbidden_content
 from selfplay.sandbox.base import Environment
 from selfplay.types import BugArtifact
@@ -53,7 +54,7 @@ def reason(finding: Finding | None) -> str:
 
 def test_harness_written_artifacts_are_clean(environment: Environment) -> None:
     assert found(environment.tree) is None
-    script, parser = unittest_script(TEST_FILES), parser_source("unittest")
+    script, parser = "python -m unittest -v\n", parser_source("unittest")
     assert found(environment.tree, script=script, parser=parser) is None
 
 

@@ -127,7 +127,7 @@ def test_line_endings_and_form_feeds_survive(ending: str) -> None:
     "text", ["", "def f(:\n", "x = 1\n", "def f(a):\n    return '\ud800'\n", "class A:\n    pass\n"]
 )
 def test_what_cannot_be_parsed_gives_nothing(text: str) -> None:
-    assert propose(text, FunctionInfo(path="a", qualname="f", start_line=1, end_line=9)) == []
+    assert propose(text, FunctionInfo(path="a.py", qualname="f", start_line=1, end_line=9)) == []
 
 
 def test_docstrings_and_annotations_stay() -> None:
@@ -175,7 +175,7 @@ def test_every_operator_finds_something_in_the_standard_library() -> None:
     found: set[str] = set()
     for name in ("textwrap", "argparse", "ast", "functools", "bisect", "statistics", "shlex"):
         source = (Path(ast.__file__).parent / f"{name}.py").read_text(encoding="utf-8")
-        for function in list_functions(source, name)[::2]:
+        for function in list_functions(source, f"{name}.py")[::2]:
             found |= {m.operator for m in propose(source, function)}
         if len(found) == len(OPERATORS):
             return

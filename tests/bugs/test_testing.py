@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from selfplay.bugs.test_runs.pytest_framework import pytest_script
 from selfplay.bugs.test_runs.runner import RunCache, TestRun, TestRunner, read_table
-from selfplay.bugs.test_runs.scripts import parser_source, pytest_script
+from selfplay.bugs.test_runs.scripts import parser_source
 from selfplay.errors import SandboxError
 from selfplay.sandbox.base import Environment, Job, RunResult, Sandbox
 from selfplay.types import FileChange

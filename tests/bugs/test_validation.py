@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from selfplay.bugs.patches.layers import apply_patch, make_patch
+from selfplay.bugs.test_runs.pytest_framework import pytest_script
 from selfplay.bugs.test_runs.runner import TestRunner
-from selfplay.bugs.test_runs.scripts import pytest_script
 from selfplay.bugs.validation.validate import CHECKS, failure_excerpt, validate
 from selfplay.corpus.corpus import Corpus
 from selfplay.sandbox.base import Environment, Job, RunResult, Sandbox

@@ -104,7 +104,7 @@ class Bench:
             broken = project.broken if case.hides is None else case.hides
             weakening = make_patch(tree, {}, weakening_layer(tree, broken))
         return BugArtifact(
-            test_script=case.script or scripts.runner_script(project.runner, project.test_files),
+            test_script=case.script or project.script,
             test_files=files,
             test_parser=case.parser or scripts.parser_source(project.runner),
             bug_patch=as_patch(tree, {}, project.planted if case.bug is None else case.bug),

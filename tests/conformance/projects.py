@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from selfplay.bugs.test_runs.frameworks import FRAMEWORKS
+from selfplay.bugs.test_runs.scripts import runner_script
+
 from .case import Edit, Edits, swap
 
 
@@ -24,6 +27,13 @@ class Project:
     bug: Edit
     broken: tuple[str, ...]
     original: str
+
+    @property
+    def script(self) -> str:
+        """The harness's own script of the runner; for unittest one as an agent writes it."""
+        if self.runner in FRAMEWORKS:
+            return runner_script(self.runner, self.test_files)
+        return f"exec python -m unittest -v -b {' '.join(self.test_files)}\n"
 
     @property
     def planted(self) -> Edits:

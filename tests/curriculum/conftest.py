@@ -68,7 +68,7 @@ def bugs(context: RolloutContext) -> dict[str, SolveTask]:
             task_id=f"bugs/{name}",
             repo=REPO,
             strategy="direct",
-            seed=Target(path=path, function=name),
+            target=Target(path=path, function=name),
         )
         (injection,) = inject(replace(context, policy=Book([move])), [task], 1)
         assert injection.outcome.solve_task is not None, (name, injection.outcome.reason)

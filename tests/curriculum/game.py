@@ -20,7 +20,7 @@ from selfplay.config import (
 )
 from selfplay.corpus.corpus import Corpus
 from selfplay.curriculum.controller import Controller
-from selfplay.curriculum.curriculum import Curriculum, ReplayRule
+from selfplay.curriculum.curriculum import Curriculum
 from selfplay.curriculum.scaffold import RepoContext, RolloutContext
 from selfplay.curriculum.step import StepResult, StepRules, play_step
 from selfplay.curriculum.targets import RepoTargets, TaskSampler
@@ -191,8 +191,7 @@ class Game:
             folder=self.run_dir.path,
             sampler=sampler,
             repo_contexts=self.context.repo_contexts,
-            replay=ReplayRule(min_groups=self.shape.min_solve_groups, low=0.05, high=0.7),
-            higher_order=self.shape.higher_order,
+            shape=self.shape,
         )
         self.rules = StepRules(
             samples_per_task=self.shape.samples_per_seed,

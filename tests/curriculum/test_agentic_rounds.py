@@ -45,7 +45,7 @@ def context(request: pytest.FixtureRequest) -> Iterator[RolloutContext]:
 def injections(context: RolloutContext) -> dict[str, Injection]:
     name = getattr(context.pool.sandbox, "name", "")
     tasks = [
-        InjectionTask(task_id=repo, repo=repo, strategy=strategy, seed=Target())
+        InjectionTask(task_id=repo, repo=repo, strategy=strategy, target=Target())
         for repo, strategy in CASES[name].items()
     ]
     return {i.task.repo: i for i in inject(context, tasks, 1)}

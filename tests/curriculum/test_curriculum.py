@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from selfplay.bug_sources.higher_order import bug_order
+from selfplay.config import CurriculumConfig
 from selfplay.corpus.corpus import Corpus
-from selfplay.curriculum.curriculum import Curriculum, ReplayRule
+from selfplay.curriculum.curriculum import Curriculum
 from selfplay.curriculum.injecting import Injection, InjectionOutcome
 from selfplay.curriculum.scaffold import Rollout, RolloutContext
 from selfplay.curriculum.solving import Attempt, SolveOutcome
@@ -38,6 +39,9 @@ def corpus(tmp_path: Path) -> Iterator[Corpus]:
         yield opened
 
 
+SHAPE = CurriculumConfig(min_solve_groups=4, higher_order=1)
+
+
 @pytest.fixture
 def curriculum(corpus: Corpus, context: RolloutContext, tmp_path: Path) -> Curriculum:
     """Replays up to four groups; nothing is drawn in these tests."""
@@ -46,15 +50,14 @@ def curriculum(corpus: Corpus, context: RolloutContext, tmp_path: Path) -> Curri
         folder=tmp_path,
         sampler=None,  # type: ignore[arg-type]
         repo_contexts=context.repo_contexts,
-        replay=ReplayRule(min_groups=4, low=0.05, high=0.7),
-        higher_order=1,
+        shape=SHAPE,
     )
 
 
 def injection(task: SolveTask | None) -> Injection:
     outcome = InjectionOutcome(reason="valid" if task else "no_change", solve_task=task)
     asked = InjectionTask(
-        task_id="g/0", repo=REPO, strategy="direct", seed=Target(path="a.py", function="f")
+        task_id="g/0", repo=REPO, strategy="direct", target=Target(path="a.py", function="f")
     )
     return Injection(task=asked, rollout=SILENT, outcome=outcome)
 
@@ -94,7 +97,7 @@ def test_a_bug_is_stored_once_and_its_files_with_it(
     stored = curriculum.corpus.bug(first.bug_id)
     assert stored is not None
     assert (stored.origin, stored.strategy, stored.step) == ("model", "direct", 0)
-    assert stored.seed == Target(path="a.py", function="f")
+    assert stored.target == Target(path="a.py", function="f")
 
 
 def test_an_earlier_step_makes_a_duplicate_a_repeated_one_does_not(
@@ -133,14 +136,21 @@ def test_replays_are_what_is_neither_always_nor_never_solved(
     for name, found in outcomes.items():
         tried(curriculum, bugs[name], found, 0)
     assert curriculum.replays(1, 0) == [bugs["compound"]]
-    wide = replace(curriculum, replay=ReplayRule(min_groups=9, low=0.0, high=1.0))
+    wide = replace(
+        curriculum, shape=replace(SHAPE, min_solve_groups=9, replay_low=0.0, replay_high=1.0)
+    )
     assert {t.bug_id for t in wide.replays(1, 0)} == {
         bugs[name].bug_id for name in outcomes if name != "Book.accounts"
     }
-    exact = replace(curriculum, replay=ReplayRule(min_groups=9, low=0.5, high=0.75))
+    exact = replace(
+        curriculum, shape=replace(SHAPE, min_solve_groups=9, replay_low=0.5, replay_high=0.75)
+    )
     assert {t.bug_id for t in exact.replays(1, 0)} == {
         bugs["compound"].bug_id, bugs["Book.balance"].bug_id,
     }  # fmt: skip
+    once = replace(curriculum, shape=replace(SHAPE, max_replays=1))
+    tried(curriculum, bugs["compound"], (True, False), 1)
+    assert curriculum.replays(2, 0) == [bugs["compound"]] and once.replays(2, 0) == []
 
 
 def test_the_least_attempted_come_first(curriculum: Curriculum, bugs: dict[str, SolveTask]) -> None:
@@ -161,7 +171,7 @@ def test_untried_children_come_before_all_others(
     tried(curriculum, bugs["compound"], (True, False), 0)
     where = Target(path="a.py", function="g")
     curriculum.corpus.add_bug(
-        child, origin="model", strategy="direct", seed=where, step=1, parent=parent.bug_id
+        child, origin="model", strategy="direct", target=where, step=1, parent=parent.bug_id
     )
     assert child not in curriculum.replays(1, 0), "it is of this very step"
     assert curriculum.replays(2, 0)[0] == child
@@ -238,7 +248,7 @@ def test_what_fails_the_same_tests_as_a_known_bug_does_not_grow(game: MakeGame) 
 def test_only_a_judged_failure_with_a_patch_grows(game: MakeGame) -> None:
     played = game(functions=("format_cents",), inject=[BUG_FORMAT], solve=[WORSE_FORMAT])
     (group,) = played.play(0).attempts
-    grows = replace(played.curriculum, higher_order=1)
+    grows = replace(played.curriculum, shape=replace(played.shape, higher_order=1))
     pool = played.context.pool
     for change in ({"errored": True}, {"resolved": True}, {"patch": ""}):
         other = replace(group[0], outcome=replace(group[0].outcome, **change))
@@ -266,7 +276,7 @@ def test_known_bugs_of_a_draw_are_planted_ones_of_earlier_steps(
     """What "combine" puts together: no child, nothing of this step, nothing of another repo."""
     played = game()
     corpus, where = played.corpus, Target(path="a.py", function="f")
-    keys = {"origin": "model", "strategy": "direct", "seed": where}
+    keys = {"origin": "model", "strategy": "direct", "target": where}
     corpus.add_bug(bugs["round_to"], step=0, **keys)  # type: ignore[arg-type]
     corpus.add_bug(bugs["compound"], step=0, parent=bugs["round_to"].bug_id, **keys)  # type: ignore[arg-type]
     corpus.add_bug(bugs["Book.balance"], step=1, **keys)  # type: ignore[arg-type]
@@ -297,8 +307,8 @@ def test_draws_of_a_step_depend_on_earlier_steps_alone(
     for name, step in (("round_to", 1), ("compound", 2)):
         task = bugs[name]
         hinted = replace(task, artifact=replace(task.artifact, meta={"hint": "condition"}))
-        played.corpus.add_bug(hinted, origin="model", strategy="direct", seed=where, step=step)
+        played.corpus.add_bug(hinted, origin="model", strategy="direct", target=where, step=step)
         played.curriculum.keep_attempts([attempts(task, (True, False) * 20)], step)
     assert played.curriculum.draw(1) == before
-    later = [task.seed.function for s in range(3, 9) for task in played.curriculum.draw(s)]
+    later = [task.target.function for s in range(3, 9) for task in played.curriculum.draw(s)]
     assert later.count("round_to") / len(later) < 0.25, "two bugs there weigh 1 to 9"

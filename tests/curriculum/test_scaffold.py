@@ -34,7 +34,7 @@ ROUND = InjectionTask(
     task_id="step0/injector/r/direct/0/1",
     repo=REPO,
     strategy="direct",
-    seed=Target(path="ledger/money.py", function="round_to"),
+    target=Target(path="ledger/money.py", function="round_to"),
 )
 SILENT = Rollout(trajectory=None, answer="", status="completed", policy_version=0)
 

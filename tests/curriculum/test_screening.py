@@ -9,9 +9,12 @@ from dataclasses import replace
 
 import pytest
 
+from selfplay.commands.opening import screening_of
+from selfplay.config import CurriculumConfig, TrainConfig
 from selfplay.curriculum.groups.screening import Screening, chosen, gold_probabilities
 from selfplay.curriculum.scaffold import RolloutContext
 from selfplay.curriculum.step import step_metrics
+from selfplay.errors import UserError
 from selfplay.roles.rewards import expected_reward, injector_reward
 from selfplay.sampling import ScoreRequest
 from selfplay.types import InjectionTask, SolveTask, Target
@@ -140,7 +143,7 @@ def test_the_undo_of_an_edit_is_the_edit_that_takes_it_back(context: RolloutCont
     injector = context.scaffold.roles[REPO].injector  # type: ignore[attr-defined]
     task = InjectionTask(
         task_id="t/0", repo=REPO, strategy="direct",
-        seed=Target(path="ledger/money.py", function="round_to"),
+        target=Target(path="ledger/money.py", function="round_to"),
     )  # fmt: skip
     prompt = injector.prompt(task)
     found = injector.undo(prompt, edit(prompt.text, BUG_ROUND))
@@ -154,3 +157,15 @@ def test_the_undo_of_an_edit_is_the_edit_that_takes_it_back(context: RolloutCont
     )
     assert injector.undo(prompt, NOTHING) is None
     assert injector.undo(prompt, "1| def nothing(:") is None
+
+
+def test_the_rule_is_what_the_configuration_says(context: RolloutContext) -> None:
+    """Each key reaches the rule; a policy that cannot tell probabilities is refused."""
+    shape = CurriculumConfig(max_fresh_groups=3, max_validations=5, gold_floor=0.01, gold_cap=0.6)
+    config = TrainConfig(curriculum=shape)
+    able = replace(context, policy=Knowing())
+    rule = Screening(max_groups=3, floor=0.01, cap=0.6, max_validations=5)
+    assert screening_of(config, able) == rule
+    assert screening_of(TrainConfig(), context) is None
+    with pytest.raises(UserError, match="cannot tell how likely"):
+        screening_of(config, context)

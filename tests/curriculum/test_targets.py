@@ -90,7 +90,7 @@ def sampler(
 
 
 def places(tasks: list[InjectionTask]) -> Counter[str]:
-    return Counter(f"{task.seed.path}::{task.seed.function}" for task in tasks)
+    return Counter(f"{task.target.path}::{task.target.function}" for task in tasks)
 
 
 def test_bugs_are_asked_for_where_tests_reach_and_a_prompt_shows_all(
@@ -246,13 +246,13 @@ def test_combine_needs_two_known_bugs(
     for known in ([], artifacts[:1]):
         tasks = drawn.draw(0, {}, lambda repo, known=known: known)
         assert {task.strategy for task in tasks} == {"direct"}
-        assert all(task.material == () and task.seed.function for task in tasks)
+        assert all(task.material == () and task.target.function for task in tasks)
     tasks = drawn.draw(0, {}, lambda repo: artifacts)
     assert {task.strategy for task in tasks} == {"combine"}
     for task in tasks:
         one, other = task.material
         assert one is not other and one in artifacts and other in artifacts
-        assert task.seed == Target()
+        assert task.target == Target()
     assert len({tuple(map(id, task.material)) for task in tasks}) > 1
 
 
@@ -267,7 +267,7 @@ def test_history_is_asked_for_only_where_there_is_one(
     tasks = [task for step in range(6) for task in drawn.draw(step, {})]
     assert tasks and {task.strategy for task in tasks} == {"history"}
     assert set(places(tasks)) == {ROUND}, "the one function with a change worth undoing"
-    assert len({task.seed.commit for task in tasks}) == 1 and tasks[0].seed.commit
+    assert len({task.target.commit for task in tasks}) == 1 and tasks[0].target.commit
 
 
 def test_past_changes_worth_undoing_are_short_of_code_and_still_there(
@@ -288,9 +288,9 @@ def test_a_scaffold_that_does_not_target_is_told_no_place(
 ) -> None:
     free = replace(agentic, targeted=False)
     tasks = sampler({REPO: targets}, free, num_groups=1, seeds_per_group=3).draw(0, {})
-    assert [task.seed for task in tasks] == [Target()] * 3
+    assert [task.target for task in tasks] == [Target()] * 3
     bound = sampler({REPO: targets}, agentic, num_groups=1, seeds_per_group=3).draw(0, {})
-    assert all(task.seed.function for task in bound)
+    assert all(task.target.function for task in bound)
     assert agentic.targeted and CompactScaffold(roles={}).targeted
     own = ScaffoldConfig(kind="agentic", agent=AgentConfig(seeded=False))
     assert not AgenticScaffold.open(own, ScriptedAgents(), {}).targeted

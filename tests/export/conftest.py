@@ -13,7 +13,7 @@ import pytest
 from selfplay.bugs.artifact import artifact_id
 from selfplay.bugs.patches.layers import make_patch
 from selfplay.bugs.test_edits.weakening import weakening_layer
-from selfplay.bugs.test_runs import scripts
+from selfplay.bugs.test_runs import pytest_framework, scripts
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.cache import cache_root
 from selfplay.sandbox.base import Environment, Sandbox
@@ -90,7 +90,7 @@ def make_task(environment: Environment) -> MakeTask:
         tree = environment.tree
         buggy = {"calc/core.py": FileChange(content=CODE.replace(old, new).encode())}
         artifact = BugArtifact(
-            test_script=scripts.pytest_script((TEST_FILE,)),
+            test_script=pytest_framework.pytest_script((TEST_FILE,)),
             test_files=(TEST_FILE,),
             test_parser=scripts.parser_source("pytest"),
             bug_patch=make_patch(tree, {}, buggy),

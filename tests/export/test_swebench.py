@@ -37,7 +37,7 @@ def run(tmp_path: Path, task: SolveTask) -> Path:
     folder.mkdir()
     with Corpus(folder / "corpus.sqlite") as corpus:
         seed = Target(path="calc/core.py", function="double")
-        assert corpus.add_bug(task, origin="model", strategy="direct", seed=seed, step=0)
+        assert corpus.add_bug(task, origin="model", strategy="direct", target=seed, step=0)
     return folder
 
 

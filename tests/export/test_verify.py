@@ -43,7 +43,7 @@ def test_a_bug_survives_export_and_reading(
     (tmp_path / "run").mkdir()
     with Corpus(tmp_path / "run" / "corpus.sqlite") as corpus:
         seed = Target(path="calc/core.py", function="double")
-        assert corpus.add_bug(task, origin="model", strategy="direct", seed=seed, step=0)
+        assert corpus.add_bug(task, origin="model", strategy="direct", target=seed, step=0)
     assert export_swebench(tmp_path / "run", tmp_path / "out", tmp_path) == 1
     [read] = read_suite(tmp_path / "out" / "suite.jsonl")
     result = verify_task(read.solve_task, runner.environment.tree, judge_with(runner))

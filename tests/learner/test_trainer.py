@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -233,3 +234,18 @@ def test_checkpoint_of_another_learner_is_refused(tmp_path: Path) -> None:
     path = checkpoint.save(tmp_path, 0, Trainer(tiny_model(), CONFIG), {})
     with pytest.raises(UserError, match="lora_rank"):
         checkpoint.load(path, Trainer(tiny_model(), FULL))
+
+
+@pytest.mark.parametrize("config", [CONFIG, FULL])
+def test_an_anchor_pulls_the_weights_back_to_where_the_run_began(config: TrainerConfig) -> None:
+    """What the free step moved, times 1 - 0.25; the whole way back is no step."""
+    ends = {}
+    for anchor in (0.0, 0.25, 1.0):
+        torch.manual_seed(0)
+        trainer = Trainer(tiny_model(), replace(config, anchor=anchor))
+        start = {name: master.detach().clone() for name, master in trainer.masters.items()}
+        trainer.step(step_samples())
+        ends[anchor] = {n: m.detach() - start[n] for n, m in trainer.masters.items()}
+    for name, free in ends[0.0].items():
+        torch.testing.assert_close(ends[0.25][name], 0.75 * free, rtol=1e-4, atol=1e-6)
+        assert float(ends[1.0][name].abs().max()) < 1e-6

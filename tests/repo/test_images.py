@@ -14,7 +14,7 @@ from selfplay.bugs.artifact import artifact_id
 from selfplay.bugs.grading.grade import grade
 from selfplay.bugs.patches.layers import make_patch, normal_layer, reverse_patch
 from selfplay.bugs.test_edits.weakening import weakening_layer
-from selfplay.bugs.test_runs import scripts
+from selfplay.bugs.test_runs import pytest_framework, scripts
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.bugs.validation.validate import validate
 from selfplay.errors import RepoError, UserError
@@ -144,7 +144,7 @@ def test_a_bug_in_an_image(boxed: PreparedRepo, docker_sandbox: Sandbox) -> None
     broken = tuple(t for t in boxed.profile.tests if "test_total" in t)[-2:]
     files = ("tests/test_prices.py",)
     artifact = BugArtifact(
-        test_script=scripts.pytest_script(files),
+        test_script=pytest_framework.pytest_script(files),
         test_files=files,
         test_parser=scripts.parser_source("pytest"),
         bug_patch=make_patch(

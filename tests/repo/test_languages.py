@@ -10,11 +10,25 @@ from hypothesis import strategies as st
 
 from selfplay.bugs.code_signals.readers import READERS, reader_of
 from selfplay.bugs.code_signals.signals import new_signals
+from selfplay.bugs.grading.canaries import CANARIES
 from selfplay.bugs.patches.paths import is_hook_path, is_shadowing
+from selfplay.bugs.test_edits.editors import EDITORS
+from selfplay.bugs.test_runs.frameworks import FRAMEWORKS
+from selfplay.bugs.test_runs.scripts import (
+    on_targets,
+    parser_runner,
+    parser_source,
+    runner_script,
+    script_runner,
+    script_targets,
+)
+from selfplay.compact.failure_readers import READERS as FAILURE_READERS
+from selfplay.repo.discovery.discover import FRAMEWORKS as DISCOVERIES
 from selfplay.repo.languages.functions import list_functions
 from selfplay.repo.languages.language import Language
 from selfplay.repo.languages.registry import LANGUAGES, TEXT, language_of
 from selfplay.sandbox.base import Environment
+from selfplay.scripted.habits import HABITS
 
 KNOWN = [language for language in LANGUAGES if language is not TEXT]
 SAMPLES = {
@@ -46,9 +60,26 @@ def test_suffixes_are_of_one_language_each() -> None:
 def test_tables_name_languages_that_there_are() -> None:
     names = {language.name for language in LANGUAGES}
     assert len(names) == len(LANGUAGES)
-    for table in (READERS,):
+    for table in (READERS, EDITORS, FAILURE_READERS, HABITS):
         assert set(table) <= names
         assert {language.name for language in KNOWN} <= set(table), "a language without its piece"
+
+
+def test_tables_name_frameworks_that_there_are() -> None:
+    assert set(DISCOVERIES) == set(CANARIES) == set(FRAMEWORKS)
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+@given(targets=st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1))
+def test_scripts_of_every_framework_are_known_by_their_text(name: str, targets: list[str]) -> None:
+    targets = [target for target in targets if "\\\n" not in target] or ["a"]
+    script = runner_script(name, targets)
+    assert script_runner(script) == name
+    assert script_targets(script) == tuple(targets)
+    assert on_targets(script, ["b c"]) == runner_script(name, ["b c"])
+    for other in (script + "true\n", "\n" + script, script[:-2], ""):
+        assert script_runner(other) != name or script_targets(other) != tuple(targets)
+    assert parser_runner(parser_source(name)) == name
 
 
 @EVERY

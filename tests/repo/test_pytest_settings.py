@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from selfplay.bugs.test_runs.junit import unsupported_passes
+from selfplay.bugs.test_runs.pytest_framework import pytest_script
 from selfplay.bugs.test_runs.runner import TestRunner
-from selfplay.bugs.test_runs.scripts import parser_source, pytest_script
+from selfplay.bugs.test_runs.scripts import parser_source
 from selfplay.repo.discovery.discover import discover
 from selfplay.repo.discovery.kept_options import split_options, without_refused
 from selfplay.repo.discovery.profile import RepoProfile

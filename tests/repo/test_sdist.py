@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from selfplay.errors import RepoError
-from selfplay.repo.discovery.discover import unpack
+from selfplay.repo.discovery.pytest_discovery import unpack
 from selfplay.repo.sources.pypi import download_sdist
 
 

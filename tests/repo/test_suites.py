@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from selfplay.bugs.test_runs.pytest_framework import pytest_script
 from selfplay.bugs.test_runs.runner import TestRunner
-from selfplay.bugs.test_runs.scripts import parser_source, pytest_script
+from selfplay.bugs.test_runs.scripts import parser_source
 from selfplay.errors import RepoError
 from selfplay.repo.discovery.discover import discover
 from selfplay.repo.discovery.profile import RepoProfile

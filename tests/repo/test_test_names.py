@@ -9,7 +9,7 @@ import pytest
 
 from selfplay.bug_sources.commit_files import is_test_module, kinds_of
 from selfplay.bugs.patches.paths import is_source_path, is_test_path
-from selfplay.repo.discovery.discover import profile_of
+from selfplay.repo.discovery.pytest_discovery import profile_of
 from selfplay.repo.discovery.test_names import USUAL_NAMES, test_names
 from selfplay.repo.prepare import prepare_tree
 from selfplay.repo.spec import LocalSource, RepoSpec

@@ -23,7 +23,7 @@ def test_answers_are_distinct_expressible_and_reproducible(injector: CompactInje
     assert found == list(itertools.islice(procedural_answers(injector, seed=1), 40)) or [
         (f.task, f.answer) for f in found
     ] == [(f.task, f.answer) for f in itertools.islice(procedural_answers(injector, seed=1), 40)]
-    assert len({(f.task.seed, f.mutation.source) for f in found}) == len(found) == 40
+    assert len({(f.task.target, f.mutation.source) for f in found}) == len(found) == 40
     for item in found:
         changed = parse_edit(item.answer, item.prompt.listing)
         assert changed == {"pkg/core.py": item.mutation.source}
@@ -36,7 +36,7 @@ def test_answers_are_distinct_expressible_and_reproducible(injector: CompactInje
 
 def test_functions_take_turns_and_are_bounded(injector: CompactInjector) -> None:
     found = list(procedural_answers(injector, seed=1, max_per_function=2))
-    names = [f.task.seed.function for f in found]
+    names = [f.task.target.function for f in found]
     assert {"clamp", "total", "Bag.add"} <= set(names) and "unused" not in names
     assert max(names.count(name) for name in names) <= 2
 

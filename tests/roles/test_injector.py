@@ -33,7 +33,7 @@ def task(
         task_id=name,
         repo="project",
         strategy=strategy,
-        seed=Target(path="pkg/core.py", function=function),
+        target=Target(path="pkg/core.py", function=function),
         limits=Limits(min_passing_tests=tests),
     )
 

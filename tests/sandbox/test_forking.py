@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from selfplay.bugs.test_runs.scripts import pytest_script, script_module
+from selfplay.bugs.test_runs.pytest_framework import pytest_script
+from selfplay.bugs.test_runs.scripts import script_module
 from selfplay.cache import cache_root
 from selfplay.errors import SandboxError
 from selfplay.sandbox.base import Environment, Job, Quota, RunResult

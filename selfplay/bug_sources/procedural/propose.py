@@ -11,8 +11,8 @@ from selfplay.bug_sources.procedural import expressions as expr
 from selfplay.bug_sources.procedural import statements as stmt
 from selfplay.bug_sources.procedural.code import Edit, FunctionCode, parse_function
 from selfplay.bug_sources.procedural.text import line_mutations
-from selfplay.repo.languages.perl_source import SUFFIXES
 from selfplay.repo.languages.python_source import code_dump, split_lines
+from selfplay.repo.languages.registry import language_of
 
 if TYPE_CHECKING:
     from selfplay.repo.languages.functions import FunctionInfo
@@ -99,8 +99,11 @@ def propose(source: str, function: FunctionInfo) -> list[Mutation]:
     either side. [] when the function cannot be parsed on its own. For any language but Python
     these are small changes of single lines (`line_mutations`), not known to parse.
     """
-    if function.path.endswith(SUFFIXES):
-        return propose_text(source, function)
+    return PROPOSERS.get(language_of(function.path).name, propose_text)(source, function)
+
+
+def propose_python(source: str, function: FunctionInfo) -> list[Mutation]:
+    """What the operators on syntax trees make of a function, each result once."""
     lines = split_lines(source)
     first, last = function.start_line - 1, function.end_line
     before, text, after = ("".join(part) for part in _cut(lines, first, last))
@@ -145,7 +148,7 @@ def by_operator(mutations: Iterable[Mutation]) -> dict[str, list[Mutation]]:
 
 
 def propose_text(source: str, function: FunctionInfo) -> list[Mutation]:
-    """Changes of single lines of a function that is not Python, first line left alone."""
+    """Changes of single lines of a function in any language, first line left alone."""
     lines = split_lines(source)
     found = []
     for row in range(function.start_line, function.end_line):
@@ -162,6 +165,10 @@ def propose_text(source: str, function: FunctionInfo) -> list[Mutation]:
                 )
             )
     return found
+
+
+PROPOSERS: dict[str, Callable[[str, FunctionInfo], list[Mutation]]] = {"Python": propose_python}
+"""By `Language.name`; any other language is changed line by line."""
 
 
 def _cut(lines: list[str], first: int, last: int) -> tuple[list[str], list[str], list[str]]:

@@ -28,3 +28,8 @@ def perl_chance(source: str, raw: bool = False) -> list[Source]:
         for kind, pattern in _WORDS.items()
         for match in re.finditer(pattern, plain)
     ]
+
+
+def is_readable(source: str) -> bool:
+    """Whether comments and texts can be told from code for certain."""
+    return scan(source) is not None

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfplay.bugs.code_signals.findings import Signals, Source
-from selfplay.bugs.code_signals.perl_chance import perl_chance
+from selfplay.bugs.code_signals.perl_chance import is_readable, perl_chance
 from selfplay.bugs.code_signals.perl_signals import perl_signals
 from selfplay.bugs.code_signals.python_chance import python_chance
 from selfplay.bugs.code_signals.python_reach import python_reach
 from selfplay.bugs.code_signals.python_signals import python_signals
-from selfplay.repo.languages.perl_source import scan
 from selfplay.repo.languages.registry import language_of
 
 
@@ -38,7 +37,7 @@ READERS: dict[str, CodeReader] = {
     "Perl": CodeReader(
         signals=perl_signals,
         chance=perl_chance,
-        is_readable=lambda source: scan(source) is not None,
+        is_readable=is_readable,
     ),
 }
 _BLIND = CodeReader()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from selfplay.bugs.test_edits.tap import tap_file
+from selfplay.bugs.test_runs.frameworks import FRAMEWORKS
 from selfplay.bugs.test_runs.runner import RunsTests, TestRun, failed_tests, passed_tests
 from selfplay.bugs.test_runs.scripts import (
     on_targets,
@@ -34,11 +34,11 @@ def cheapest_target(task: SolveTask, seconds: Mapping[str, float]) -> str | None
     """
     script, parser = task.artifact.test_script, task.artifact.test_parser
     kind = script_runner(script)
-    if kind not in ("pytest", "tap") or parser_runner(parser) != kind:
+    if kind is None or parser_runner(parser) != kind:
         return None
     costs: dict[str, float] = {}
     for test in task.fail_to_pass:
-        target = tap_file(test) if kind == "tap" else test.partition("[")[0]
+        target = FRAMEWORKS[kind].target(test)
         if target:
             costs[target] = costs.get(target, 0.0) + seconds.get(test, UNKNOWN_S)
     order = {target: number for number, target in enumerate(costs)}

@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from selfplay.bugs.code_signals.signals import new_signals
-from selfplay.bugs.grading.canary import Canary, make_canary
+from selfplay.bugs.grading.canaries import make_canary
+from selfplay.bugs.grading.canary import Canary
 from selfplay.bugs.grading.early import refused_early
 from selfplay.bugs.grading.poisoned_tests import disarmed_tests
 from selfplay.bugs.patches.diffs import parse_patch, touched_files
 from selfplay.bugs.patches.layers import apply_patch, file_state, normal_layer, read_file
 from selfplay.bugs.patches.paths import is_hook_path, is_shadowing, is_test_path
 from selfplay.bugs.patches.stray import usable_parts
+from selfplay.bugs.test_runs.frameworks import FRAMEWORKS
 from selfplay.bugs.test_runs.junit import unsupported_passes
 from selfplay.bugs.test_runs.runner import RunsTests, TestRun
 from selfplay.bugs.test_runs.scripts import parser_runner, script_runner
@@ -121,7 +123,7 @@ def _run(task: SolveTask, layer: Layer, runner: RunsTests) -> tuple[TestRun, str
     artifact = task.artifact
     script, canary = artifact.test_script, None
     kind = script_runner(script)
-    if kind in ("pytest", "tap"):
+    if kind is not None:
         canary = make_canary(task, layer, kind, runner.environment)
         script, layer = canary.script, canary.layer
     run = runner.run(script, artifact.test_parser, layer, timeout_s=task.limits.script_timeout_s)
@@ -144,7 +146,7 @@ def _void(task: SolveTask, run: TestRun, canary: Canary | None) -> str:
     failing = any(status == "failed" for status in run.table.values())
     if kind and shipped and failing != (run.exit_code != 0):
         return "exit_status_disagrees"
-    if kind == "pytest" and shipped:
+    if kind and shipped and FRAMEWORKS[kind].writes_junit:
         expected = [*task.fail_to_pass, *task.pass_to_pass]
         passed = [test for test in expected if run.table.get(test) == "passed"]
         if unsupported_passes(passed, run.junit):

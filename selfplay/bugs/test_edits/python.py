@@ -7,7 +7,7 @@ Ids are pytest node ids (`tests/test_a.py::TestB::test_c[x]`) or unittest's dott
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,6 +133,11 @@ def span(function: Function) -> tuple[int, int]:
 def indentation(line: str) -> str:
     """Leading blanks of a line."""
     return line[: len(line) - len(line.lstrip(" \t"))]
+
+
+def begins_a_line(lines: Sequence[str], statement: ast.stmt) -> bool:
+    """Whether nothing but blanks stands before a statement."""
+    return len(indentation(lines[statement.lineno - 1])) == statement.col_offset
 
 
 def line_ending(lines: list[str]) -> str:

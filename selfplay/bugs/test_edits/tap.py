@@ -7,18 +7,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from selfplay.bugs.patches.layers import normal_layer, read_file
+from selfplay.bugs.test_runs.tap_framework import tap_target
 from selfplay.repo.languages.perl_source import scan
 from selfplay.repo.languages.perl_tests import TestStatement, find_statements, num_test_calls
 from selfplay.types import FileChange, Layer
 
 _PLAN = re.compile(r"\btests\s*=>\s*(\d+)")
 _POISON = "sub poisoned_test { Test::More::ok(0, $_[0]) }"
-
-
-def tap_file(test: str) -> str | None:
-    """The file of a TAP test id (`t/a.t::name`, or `t/a.t` alone); None for any other id."""
-    path = test.partition("::")[0]
-    return path if path.endswith(".t") else None
 
 
 def without_tests(tree: Path, tests: Iterable[str]) -> Layer:
@@ -50,8 +45,8 @@ def _edited(
 ) -> Layer:
     names: dict[str, list[str]] = {}
     for test in tests:
-        path = tap_file(test)
-        if path is not None:
+        path = tap_target(test)
+        if path:
             names.setdefault(path, []).append(test.partition("::")[2])
     changes: dict[str, FileChange] = {}
     for path, wanted in names.items():

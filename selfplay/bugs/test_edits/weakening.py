@@ -5,66 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from selfplay.bugs.patches.layers import read_file
-from selfplay.bugs.test_edits.python import Found, edit_tests, indentation, line_ending, span
-from selfplay.bugs.test_edits.tap import tap_file, without_tests
-from selfplay.types import FileChange, Layer
+from selfplay.bugs.test_edits.editors import by_editor
+from selfplay.types import Layer
 
 
 def weakening_layer(tree: Path, test_ids: Iterable[str]) -> Layer:
-    """The original tree's test files without these tests.
+    """The original tree's test files without these tests, each as its language has it.
 
-    All parameters of a test go with its function; an emptied block gets `pass`; an inherited test
-    is shadowed by `name = None` in its class. A text that is one doctest is emptied. Ids
-    that no Python function stands behind (doctests in code, generated tests) stay: the weakening
-    check of the validation counts what is left. Tests that print TAP are taken out by
-    `without_tests`.
+    Ids that no code of a test file stands behind (doctests in code, generated tests) stay: the
+    weakening check of the validation counts what is left.
     """
-    tests = list(test_ids)
-    tap = [test for test in tests if tap_file(test) is not None]
-    python = [test for test in tests if tap_file(test) is None]
-    return {
-        **edit_tests(tree, {}, python, _remove),
-        **without_tests(tree, tap),
-        **{text: FileChange(content=b"") for text in _texts(tree, python)},
-    }
-
-
-def _texts(tree: Path, tests: Iterable[str]) -> list[str]:
-    """Files of doctests that are text: `README.rst::README.rst`."""
-    paths = dict.fromkeys(test.partition("::")[0] for test in tests if "::" in test)
-    return [path for path in paths if not path.endswith(".py") and read_file(tree, {}, path)]
-
-
-def _remove(lines: list[str], found: list[Found]) -> None:
-    ending = line_ending(lines)
-    doomed = {id(place.function) for place in found if place.function is not None}
-    for place in found:
-        if place.function is None:
-            continue
-        first, last = span(place.function)
-        head = indentation(lines[first])
-        emptied = all(id(node) in doomed for node in place.block)
-        keep_pass = emptied and place.function is place.block[0]
-        while last < len(lines) and not lines[last].strip():
-            last += 1
-        lines[first:last] = [""] * (last - first)
-        if keep_pass and place.block is not _module_block(place):
-            lines[first] = f"{head}pass{ending}"
-    for place in found:
-        if place.function is None:
-            _shadow(lines, place, ending)
-
-
-def _module_block(place: Found) -> object:
-    """A module may be empty; every other block needs a statement."""
-    function = place.function
-    return place.block if function is not None and function.col_offset == 0 else None
-
-
-def _shadow(lines: list[str], place: Found, ending: str) -> None:
-    assert place.owner is not None and place.owner.body[-1].end_lineno is not None
-    last = place.owner.body[-1].end_lineno - 1
-    text = " " * place.owner.body[0].col_offset + f"{place.name} = None{ending}"
-    before = lines[last]
-    lines[last] = f"{before.rstrip()}{ending}{text}" if before.strip() else text
+    layer: Layer = {}
+    for editor, tests in by_editor(test_ids):
+        layer = {**layer, **editor.without(tree, tests)}
+    return layer

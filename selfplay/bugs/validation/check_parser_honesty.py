@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 
+from selfplay.bugs.test_runs.frameworks import FRAMEWORKS
 from selfplay.bugs.test_runs.junit import read_junit, unsupported_passes
 from selfplay.bugs.test_runs.runner import TestRun, passed_tests
 from selfplay.bugs.test_runs.scripts import parser_runner, script_runner
@@ -75,10 +76,10 @@ def _independent(state: ValidationState, run: TestRun) -> str:
         raise CheckFailed(
             "exit_status_disagrees", f"exit status {run.exit_code}, failures reported: {failing}"
         )
-    if runner != "pytest":
+    if not FRAMEWORKS[runner].writes_junit:
         return "exit status agrees; "
     passed = passed_tests(run.table)
-    if parser_runner(state.artifact.test_parser) == "pytest":
+    if parser_runner(state.artifact.test_parser) == runner:
         wrong = unsupported_passes(passed, run.junit)
         if wrong:
             raise CheckFailed("junit_disagrees", f"not passed in JUnit XML: {wrong[:5]}")

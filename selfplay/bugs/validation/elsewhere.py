@@ -6,29 +6,26 @@ repository passing has broken it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
+from selfplay.bugs.test_runs.frameworks import FRAMEWORKS, USUAL
 from selfplay.bugs.test_runs.runner import passed_tests
 from selfplay.bugs.test_runs.scripts import parser_source, runner_script, script_runner
 from selfplay.bugs.validation.validation_state import ValidationState
 
 MAX_FILES = 8
 """Nearest other test files that are run: enough to meet one that the bug does not reach."""
-_NAMES = {
-    "pytest": re.compile(r"^(test.*|.*_tests?)\.py$"),
-    "tap": re.compile(r"^.*\.t$"),
-}
 
 
 def other_test_files(tree: Path, known: Collection[str], runner: str) -> list[str]:
     """Test files beside the `known` ones, nearest first: those that share most folders with one."""
     folders = [PurePosixPath(path).parent.parts for path in known]
+    is_test = FRAMEWORKS[runner].test_file
     found = [
         path.relative_to(tree).as_posix()
         for path in tree.rglob("*")
-        if _NAMES[runner].match(path.name) and path.is_file() and not path.is_symlink()
+        if is_test.match(path.name) and path.is_file() and not path.is_symlink()
     ]
 
     def distance(path: str) -> tuple[int, int, str]:
@@ -41,7 +38,7 @@ def other_test_files(tree: Path, known: Collection[str], runner: str) -> list[st
 
 def passing_elsewhere(state: ValidationState) -> list[str]:
     """Tests of other files that pass on the original and with the bug. Raises `SandboxError`."""
-    runner = "tap" if script_runner(state.artifact.test_script) == "tap" else "pytest"
+    runner = script_runner(state.artifact.test_script) or USUAL
     files = other_test_files(state.environment.tree, state.artifact.test_files, runner)
     if not files:
         return []

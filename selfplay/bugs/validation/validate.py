@@ -6,10 +6,10 @@ pass ends the validation. Reason codes are listed in docs/validation.md.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 
+from selfplay.bugs.test_runs.frameworks import FRAMEWORKS
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.bugs.validation.check_gold_resolves import check_gold_resolves
 from selfplay.bugs.validation.check_parser_honesty import check_parser_honesty
@@ -45,7 +45,7 @@ CHECKS: tuple[tuple[str, Callable[[ValidationState], str]], ...] = (
     ("gold_resolves", check_gold_resolves),
 )
 FAILURE_CHARACTERS = 6000
-TAP_HEADING = re.compile(r"^\S+\.t \.{2,} ?$", re.MULTILINE)
+
 """How `prove` announces a test file."""
 _VERDICTS: dict[str, Verdict] = {"fail": "invalid", "undecided": "undecided"}
 
@@ -102,23 +102,9 @@ def _perform(
 
 
 def failure_excerpt(output: str) -> str:
-    """The part of a run's output that tells what failed, at most `FAILURE_CHARACTERS`.
+    """The part of a run's output that tells what failed, at most about `FAILURE_CHARACTERS`.
 
-    For pytest: from the first ERRORS or FAILURES heading, without the lists of passes; for TAP:
-    without the passes; for any other runner the tail.
+    As the framework's own words for it are found; the tail where there are none.
     """
-    lines = output.splitlines()
-    if TAP_HEADING.search(output):
-        kept = "\n".join(line for line in lines if not line.startswith("ok "))
-        return kept if len(kept) <= FAILURE_CHARACTERS else f"{kept[:FAILURE_CHARACTERS]}\n..."
-    headings = (" ERRORS =", " FAILURES =")
-    start = next((i for i, ln in enumerate(lines) if ln[:1] == "=" and _any(headings, ln)), None)
-    if start is not None:
-        kept = "\n".join(line for line in lines[start:] if not line.startswith("PASSED "))
-        half = FAILURE_CHARACTERS // 2
-        return kept if len(kept) <= FAILURE_CHARACTERS else f"{kept[:half]}\n...\n{kept[-half:]}"
-    return output[-FAILURE_CHARACTERS:]
-
-
-def _any(words: tuple[str, ...], line: str) -> bool:
-    return any(word in line for word in words)
+    found = (f.excerpt(output, FAILURE_CHARACTERS) for f in FRAMEWORKS.values())
+    return next((text for text in found if text is not None), output[-FAILURE_CHARACTERS:])

@@ -23,7 +23,7 @@ from selfplay.curriculum.scaffold import Answer, RolloutContext
 from selfplay.sampling import ScoreRequest, ScoringPolicy
 from selfplay.types import BugArtifact, InjectionTask, SolveTask
 
-PER_FUNCTION = 3
+PER_FUNCTION = 2
 """Edits of one function that one step validates, at most."""
 
 
@@ -110,7 +110,7 @@ def worth_validating(
     likely = [same for score, same in ranked if math.exp(score) <= rule.cap]
     for same in likely:
         task = tasks[keys[same][0][0]]
-        place = (task.repo, task.seed.path, task.seed.function)
+        place = (task.repo, task.target.path, task.target.function)
         if places[place] < PER_FUNCTION and places.total() < rule.max_validations:
             places[place] += 1
             found.update(keys[same])

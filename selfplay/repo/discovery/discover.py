@@ -2,213 +2,47 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import tarfile
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from selfplay.errors import RepoError
-from selfplay.repo.discovery.profile import RepoProfile, TestInfo
-from selfplay.repo.discovery.pytest_run import Suite
-from selfplay.repo.discovery.pytest_settings import PytestSettings, attempts, settings_record
+from selfplay.repo.discovery.profile import RepoProfile
+from selfplay.repo.discovery.pytest_discovery import discover_pytest, has_python
 from selfplay.repo.discovery.tap import discover_tap, tap_files
-from selfplay.repo.discovery.test_names import USUAL_NAMES, TestNames, test_names
-from selfplay.repo.sources.archives import unpack_tar
-from selfplay.sandbox.base import WORKDIR, Environment, Sandbox
+from selfplay.sandbox.base import Environment, Sandbox
 
-NOTHING = "none was collected: does this source hold the tests? Some releases leave them out"
-SAME_NAME = "use a unique basename for your test file modules"
-"""Ends pytest's complaint of two test files that would be one module."""
-SAVE_BYTE_CODE = '"$@"; code=$?; tar -C /tmp/pyc -cf /out/pyc.tar . 2>/dev/null; exit $code'
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discovery:
+    """How the tests of one framework are found.
+
+    may_run    whether a tree has files for it
+    discover   (environment, sandbox, folder for byte code, whether nobody is asked after it) ->
+               profile, or None where no test passes and others are asked
+    """
+
+    may_run: Callable[[Path], bool]
+    discover: Callable[[Environment, Sandbox, Path, bool], RepoProfile | None]
+
+
+FRAMEWORKS: dict[str, Discovery] = {
+    "pytest": Discovery(may_run=has_python, discover=discover_pytest),
+    "tap": Discovery(may_run=lambda tree: bool(tap_files(tree)), discover=discover_tap),
+}
+"""In the order in which they are asked."""
 
 
 def discover(environment: Environment, sandbox: Sandbox, byte_code: Path) -> RepoProfile:
-    """Run the suite twice, once with coverage and once plainly under another hash seed.
+    """Run the suite twice; tests that pass both times are kept, others excluded with a reason.
 
-    Tests that pass both times are kept; others are excluded with a reason. Where the repository's
-    own settings lead pytest to no passing test, other `pytest_settings` are tried. The second run's
-    byte code of the standard library and the installed packages is unpacked into `byte_code`.
-    Where pytest finds no passing test and there are `*.t` files, these are run as TAP tests.
-    Raises `RepoError` when no test passes.
+    The first framework under which a test passes is taken. Raises `RepoError` when none does.
     """
-    speaks_tap = bool(tap_files(environment.tree))
-    if speaks_tap and not any(environment.tree.rglob("*.py")):
-        return _discover_tap(environment, sandbox, byte_code)
-    suite = Suite(environment, sandbox)
-    first = _first_run(suite)
-    if speaks_tap and not num_passed(first):
-        return _discover_tap(environment, sandbox, byte_code)
-    second, plain = suite.run(
-        {
-            "PYTHONHASHSEED": "1",
-            "PYTHONDONTWRITEBYTECODE": "",
-            "PYTHONPYCACHEPREFIX": "/tmp/pyc",
-        },
-        ("sh", "-c", SAVE_BYTE_CODE, "sh"),
-    )
-    unpack(plain.files.get("pyc.tar", b""), byte_code)
-    return replace(
-        profile_of(first, second, suite.left_out, test_names(environment.tree)),
-        variables=suite.variables,
-        settings=settings_record(environment.tree, suite.settings),
-    )
-
-
-def _first_run(suite: Suite) -> dict[str, Any]:
-    """The run with coverage in the settings under which most tests pass; the suite keeps them.
-
-    The project's own settings stand where at least half of the tests pass under them. Raises the
-    first `RepoError` where no settings lead to the end of a run.
-    """
-    best: tuple[int, PytestSettings, dict[str, Any]] | None = None
-    trouble: RepoError | None = None
-    for settings in attempts(suite.environment.tree):
-        enough = best is not None and best[0] and 2 * best[0] >= len(best[2]["results"])
-        if enough or (settings.options and best is not None and best[0]):
-            break
-        try:
-            found, settings = _run_accepted(suite, settings)
-        except RepoError as error:
-            trouble = trouble or error
-            continue
-        if best is None or num_passed(found) > best[0]:
-            best = num_passed(found), settings, found
-    if best is None:
-        assert trouble is not None
-        raise trouble
-    if trouble is not None and not best[2]["results"]:
-        raise trouble
-    suite.settings = best[1].guarded() if best[2].get("own_words") else best[1]
-    return best[2]
-
-
-def _run_accepted(suite: Suite, settings: PytestSettings) -> tuple[dict[str, Any], PytestSettings]:
-    """A guarded run, again without the kept options that pytest does not know; where test files
-    share a name, in the import mode that allows it, if more tests pass then."""
-    while True:
-        try:
-            found, settings = _run_guarded(suite, settings)
-            break
-        except RepoError as error:
-            fewer = settings.accepted(str(error))
-            if fewer == settings:
-                raise
-            settings = fewer
-    if any(SAME_NAME in entry["why"] for entry in found["results"].values()):
-        with contextlib.suppress(RepoError):
-            again, other = _run_guarded(suite, settings.by_path())
-            if num_passed(again) > num_passed(found):
-                return again, other
-    return found, settings
-
-
-def _run_guarded(suite: Suite, settings: PytestSettings) -> tuple[dict[str, Any], PytestSettings]:
-    """A run with coverage; once more behind `repo.guard` where files end the interpreter."""
-    suite.settings = settings
-    found, _ = suite.run({"SELFPLAY_COVERAGE": "1"})
-    if found.get("ended"):
-        suite.settings = settings.guarded()
-        again, _ = suite.run({"SELFPLAY_COVERAGE": "1"})
-        if num_passed(again) > num_passed(found):
-            return again, suite.settings
-    return found, settings
-
-
-def _discover_tap(environment: Environment, sandbox: Sandbox, byte_code: Path) -> RepoProfile:
+    tree = environment.tree
+    asked = [f for f in FRAMEWORKS.values() if f.may_run(tree)] or list(FRAMEWORKS.values())[:1]
     byte_code.mkdir(parents=True, exist_ok=True)
-    return discover_tap(environment, sandbox)
-
-
-def num_passed(document: Mapping[str, Any]) -> int:
-    """How many tests of a probe's document passed."""
-    return sum(_outcome(entry) == "passed" for entry in document["results"].values())
-
-
-def profile_of(
-    first: Mapping[str, Any],
-    second: Mapping[str, Any],
-    left_out: Mapping[str, str],
-    names: TestNames = USUAL_NAMES,
-) -> RepoProfile:
-    """Merge both runs' probe documents into a profile."""
-    tests: dict[str, TestInfo] = {}
-    excluded = dict(left_out)
-    seconds: dict[str, float] = {}
-    for test, entry in first["results"].items():
-        if test in left_out:
-            continue
-        other = second["results"].get(test)
-        mine, theirs = _outcome(entry), _outcome(other) if other else "missing"
-        file = entry["file"]
-        if other:
-            seconds[file] = seconds.get(file, 0.0) + other["seconds"]
-        odd = _unusable(test, entry, names)
-        if mine == theirs == "passed" and odd:
-            excluded[test] = odd
-        elif mine == theirs == "passed":
-            tests[test] = TestInfo(
-                file=file,
-                duration_s=round(other["seconds"] if other else 0.0, 4),
-                functions=frozenset(first["reached"].get(test, ())),
-            )
-        elif mine == theirs == "skipped":
-            excluded[test] = "skipped"
-        elif mine == theirs:
-            excluded[test] = f"failing: {entry['why']}"
-        else:
-            excluded[test] = f"flaky: {mine}, then {theirs}"
-    if not tests:
-        why = next(iter(excluded.values()), NOTHING)
-        raise RepoError(f"discovery: no passing test found (the first: {why})")
-    files = {info.file for info in tests.values()}
-    return RepoProfile(
-        runner="pytest",
-        test_files={file: round(seconds[file], 4) for file in sorted(files)},
-        tests=tests,
-        excluded=excluded,
-    )
-
-
-def _unusable(test: str, entry: Mapping[str, Any], names: TestNames) -> str:
-    """Why a test that passes can judge no bug, "" when it can."""
-    file: str = entry["file"]
-    if test != file and not test.startswith(f"{file}::"):
-        return "odd id: it does not begin with the file that holds the test"
-    if entry.get("kind") == "DoctestItem" and file.endswith(".py") and not names(file):
-        return "doctest in a source file: a bug there would change the test with the code"
-    return ""
-
-
-def _outcome(entry: Mapping[str, Any]) -> str:
-    """passed only when every phase passed and nothing was expected to fail."""
-    outcomes = entry["outcomes"]
-    if any(outcome == "failed" for _, outcome, _ in outcomes):
-        return "failed"
-    if any(outcome == "skipped" or xfail for _, outcome, xfail in outcomes):
-        return "skipped"
-    called = any(when == "call" and outcome == "passed" for when, outcome, _ in outcomes)
-    return "passed" if called else "skipped"
-
-
-def unpack(archive: bytes, target: Path) -> None:
-    """Unpack the byte code that a sandbox left behind: plain files and directories only.
-
-    The tree's own is left out: every later run sees `target`, and byte code of the original source
-    is the answer to every bug (and of the oracle tests, which a solver's tree lacks).
-    """
-    target.mkdir(parents=True, exist_ok=True)
-    if not archive:
-        return
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        unpack_tar(tar, target, _packages_only(tar))
-
-
-def _packages_only(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    for member in tar:
-        parts = [part for part in member.name.split("/") if part not in ("", ".")]
-        top = parts[0] if parts else ""
-        if (member.isfile() or member.isdir()) and top not in (WORKDIR.strip("/"), "in", "tmp"):
-            yield member
+    for framework in asked:
+        found = framework.discover(environment, sandbox, byte_code, framework is asked[-1])
+        if found is not None:
+            return found
+    raise RepoError("discovery: no test framework finds a passing test")

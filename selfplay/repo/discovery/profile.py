@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
+
+from selfplay.records import from_plain, to_plain
 
 Runner = Literal["pytest", "tap"]
 """pytest runs unittest's classes too; "tap" is `prove` on files that print TAP."""
@@ -61,38 +63,51 @@ class RepoProfile:
         return self._by_function.get(f"{path}::{qualname}", ())
 
     def to_json(self) -> str:
-        """The cached form; function names are stored once and referred to by number."""
+        """The cached form."""
         names = sorted({name for info in self.tests.values() for name in info.functions})
         number = {name: i for i, name in enumerate(names)}
-        document: dict[str, Any] = {
-            "runner": self.runner,
-            "test_files": dict(self.test_files),
-            "excluded": dict(self.excluded),
-            "variables": dict(self.variables),
-            "settings": dict(self.settings),
-            "functions": names,
-            "tests": {
-                test: [info.file, info.duration_s, sorted(number[f] for f in info.functions)]
+        stored = _Stored(
+            runner=self.runner,
+            test_files=self.test_files,
+            excluded=self.excluded,
+            variables=self.variables,
+            settings=self.settings,
+            functions=names,
+            tests={
+                test: (info.file, info.duration_s, sorted(number[f] for f in info.functions))
                 for test, info in self.tests.items()
             },
-        }
-        return json.dumps(document)
+        )
+        return json.dumps(to_plain(stored))
 
     @classmethod
     def from_json(cls, text: str) -> RepoProfile:
-        """Inverse of `to_json`."""
-        document = json.loads(text)
-        names = document["functions"]
+        """Inverse of `to_json`. Raises `UserError` that names the field that does not fit."""
+        stored = from_plain(_Stored, json.loads(text))
+        names = stored.functions
         return cls(
-            runner=document["runner"],
-            test_files=document["test_files"],
-            excluded=document["excluded"],
-            variables=document.get("variables", {}),
-            settings=document.get("settings", {}),
+            runner=stored.runner,
+            test_files=stored.test_files,
+            excluded=stored.excluded,
+            variables=stored.variables,
+            settings=stored.settings,
             tests={
                 test: TestInfo(
                     file=file, duration_s=seconds, functions=frozenset(names[i] for i in reached)
                 )
-                for test, (file, seconds, reached) in document["tests"].items()
+                for test, (file, seconds, reached) in stored.tests.items()
             },
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stored:
+    """A profile as it is cached: names of functions once, and referred to by number."""
+
+    runner: Runner
+    test_files: Mapping[str, float]
+    excluded: Mapping[str, str]
+    variables: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    functions: list[str]
+    tests: Mapping[str, tuple[str, float, list[int]]]

@@ -10,7 +10,7 @@ import configparser
 import os
 import shlex
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -60,9 +60,14 @@ def inner_configs(tree: Path) -> tuple[PytestConfig, ...]:
     return tuple(config for _, config in sorted(found, key=lambda item: (item[0], item[1].file)))
 
 
+def modules_in(folder: Path) -> Iterator[Path]:
+    """Every file below a folder that pytest could collect as a module."""
+    return folder.rglob("*.py")
+
+
 def _num_test_files(folder: Path, config: PytestConfig) -> int:
     return sum(
-        any(path.match(pattern) for pattern in config.python_files) for path in folder.rglob("*.py")
+        any(path.match(pattern) for pattern in config.python_files) for path in modules_in(folder)
     )
 
 

@@ -9,7 +9,12 @@ from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-from selfplay.repo.discovery.pytest_config import PYTHON_FILES, inner_configs, root_config
+from selfplay.repo.discovery.pytest_config import (
+    PYTHON_FILES,
+    inner_configs,
+    modules_in,
+    root_config,
+)
 
 _FOLDER = re.compile(r"(^|/)(tests?|testing|specs?|__tests__)(/|$)|^x?t(/|$)", re.IGNORECASE)
 _FILE = re.compile(
@@ -81,7 +86,7 @@ def _holds_tests_alone(tree: Path, folder: str, patterns: Iterable[str], any_nam
     place = tree / folder
     if not re.fullmatch(r"[\w./-]+", folder) or not place.is_dir():
         return False
-    files = [file.relative_to(place).as_posix() for file in place.rglob("*.py")]
+    files = [file.relative_to(place).as_posix() for file in modules_in(place)]
     files = [file for file in files if not file.endswith(("__init__.py", "conftest.py"))]
     if any_name:
         return bool(files) and not any(USUAL_NAMES(file) for file in files)

@@ -11,11 +11,13 @@ import logging
 import os
 import re
 import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from selfplay.errors import RepoError, UserError
 from selfplay.files import write_atomic
+from selfplay.records import from_plain, to_plain
 from selfplay.repo.dependencies.install import TOOLS, install_tools, modules_of
 from selfplay.repo.dependencies.venv import PACKAGES
 from selfplay.repo.sources.archives import MAX_BYTES, extract_folder
@@ -57,6 +59,17 @@ def find_image(spec: RepoSpec, sandbox: Sandbox) -> ImageFacts | None:
     return image_store(sandbox, wanted).find_image(source.image)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageDocument:
+    """image.json: the image's id, its PATH and PYTHONPATH, and the folders and files in it that
+    are covered with something empty."""
+
+    image: str
+    path: str
+    python_path: str
+    hidden: tuple[str, ...] = ()
+
+
 def fetch_image(spec: RepoSpec, image: ImageFacts, sandbox: Sandbox, folder: Path) -> None:
     """Into `folder`: tree/, packages/ with the test tools that the image lacks, perhaps
     history.git, and image.json, from which `image_environment` works.
@@ -73,11 +86,11 @@ def fetch_image(spec: RepoSpec, image: ImageFacts, sandbox: Sandbox, folder: Pat
     take_history(tree, folder / "history.git")
     workdir = str(PurePosixPath(source.workdir))
     hidden = [] if PurePosixPath(workdir).is_relative_to(WORKDIR) else [(workdir, True)]
-    document = {
-        "image": image.id,
-        "path": image.variables.get("PATH") or DEFAULT_PATH,
-        "python_path": image.variables.get("PYTHONPATH", ""),
-    }
+    document = ImageDocument(
+        image=image.id,
+        path=image.variables.get("PATH") or DEFAULT_PATH,
+        python_path=image.variables.get("PYTHONPATH", ""),
+    )
     _write(folder, document, hidden)
     packages = folder / "packages"
     packages.mkdir()
@@ -95,12 +108,12 @@ def fetch_image(spec: RepoSpec, image: ImageFacts, sandbox: Sandbox, folder: Pat
 
 def image_environment(folder: Path, key: str) -> Environment:
     """The environment of a prepared image below `folder`."""
-    document = json.loads((folder / IMAGE_FILE).read_text(encoding="utf-8"))
+    document = from_plain(ImageDocument, json.loads((folder / IMAGE_FILE).read_bytes()))
     source = [f"{WORKDIR}/src"] if (folder / "tree" / "src").is_dir() else []
-    given = [document["python_path"]] if document["python_path"] else []
+    given = [document.python_path] if document.python_path else []
     variables = {"PYTHONPATH": ":".join([*source, WORKDIR, *given, PACKAGES])}
     mounts = {str(folder / "packages"): PACKAGES}
-    for number, path in enumerate(document["hidden"]):
+    for number, path in enumerate(document.hidden):
         mounts[str(folder / "hidden" / str(number))] = path
     if (folder / "pycache").is_dir():
         mounts[str(folder / "pycache")] = BYTE_CODE
@@ -108,21 +121,21 @@ def image_environment(folder: Path, key: str) -> Environment:
     return Environment(
         tree=folder / "tree",
         mounts=mounts,
-        path=f"{PACKAGES}/bin:{document['path']}",
+        path=f"{PACKAGES}/bin:{document.path}",
         digest=key,
-        image=document["image"],
+        image=document.image,
         variables=variables,
     )
 
 
-def _write(folder: Path, document: dict[str, Any], hidden: list[tuple[str, bool]]) -> None:
+def _write(folder: Path, document: ImageDocument, hidden: list[tuple[str, bool]]) -> None:
     """Write image.json. `hidden`: (path, whether a directory) of further copies of the source in
     the image, the answer to every bug: something empty is mounted over each."""
     for number, (_, is_directory) in enumerate(hidden):
         cover = folder / "hidden" / str(number)
         cover.parent.mkdir(exist_ok=True)
         cover.mkdir(exist_ok=True) if is_directory else cover.touch()
-    text = json.dumps({**document, "hidden": [path for path, _ in hidden]})
+    text = json.dumps(to_plain(replace(document, hidden=tuple(path for path, _ in hidden))))
     write_atomic(folder / IMAGE_FILE, text.encode())
 
 

@@ -69,9 +69,9 @@ class AgenticInjection:
         meta = {
             "repo": task.repo,
             "strategy": task.strategy,
-            "path": task.seed.path,
-            "function": task.seed.function,
-            "commit": task.seed.commit,
+            "path": task.target.path,
+            "function": task.target.function,
+            "commit": task.target.commit,
             "scaffold": "agentic",
         }
         return replace(read_submission(session), meta=meta)
@@ -103,7 +103,7 @@ class AgenticInjector:
         user = render(
             "agent_injector",
             strategy=task.strategy,
-            seed=task.seed,
+            target=task.target,
             limits=task.limits,
             submission=SUBMISSION,
             material=MATERIAL,

@@ -75,20 +75,20 @@ class CompactInjector:
         self._functions = {(f.path, f.qualname): f for f in prepared.functions}
 
     def function(self, task: InjectionTask) -> FunctionInfo:
-        """The seed's function. Raises `UserError` when the repository has none of that name."""
-        seed = task.seed
-        found = self._functions.get((seed.path, seed.function))
+        """The target's function. Raises `UserError` when the repository has none of that name."""
+        target = task.target
+        found = self._functions.get((target.path, target.function))
         if found is None:
             raise UserError(
-                f"seed {seed.path}::{seed.function}: {self.prepared.name} has no such function; "
-                "choose one of PreparedRepo.functions"
+                f"target {target.path}::{target.function}: {self.prepared.name} has no such "
+                "function; choose one of PreparedRepo.functions"
             )
         return found
 
     def prompt(self, task: InjectionTask, hint: Hint | None = None) -> InjectorPrompt:
         """The prompt of one task: a function of the task alone, unless a hint is given.
 
-        Raises `UserError` for an unknown seed, or a history task without a past change.
+        Raises `UserError` for an unknown target, or a history task without a past change.
         """
         function = self.function(task)
         source = self.prepared.source(function.path)
@@ -146,14 +146,14 @@ class CompactInjector:
 
     def _change(self, task: InjectionTask) -> str:
         """The past change to undo, as removed and added lines."""
-        seed = task.seed
-        changes = past_changes(self.prepared, seed.path, seed.function, limit=MAX_PAST_CHANGES)
-        matching = [c for c in changes if seed.commit in (None, c.commit)]
+        target = task.target
+        changes = past_changes(self.prepared, target.path, target.function, limit=MAX_PAST_CHANGES)
+        matching = [c for c in changes if target.commit in (None, c.commit)]
         if not matching:
             raise UserError(
-                f"seed {seed.path}::{seed.function}: no past change"
-                f"{f' in commit {seed.commit}' if seed.commit else ''} in the history of "
-                f"{self.prepared.name}; choose another seed or strategy"
+                f"target {target.path}::{target.function}: no past change"
+                f"{f' in commit {target.commit}' if target.commit else ''} in the history of "
+                f"{self.prepared.name}; choose another target or strategy"
             )
         return change_text(derive_rng(task.task_id, "change").choice(matching))
 
@@ -188,9 +188,9 @@ class CompactInjector:
             meta={
                 "repo": task.repo,
                 "strategy": task.strategy,
-                "path": task.seed.path,
-                "function": task.seed.function,
-                "commit": task.seed.commit,
+                "path": task.target.path,
+                "function": task.target.function,
+                "commit": task.target.commit,
                 "hint": prompt.hint.kind if prompt.hint else None,
             },
         )
@@ -204,7 +204,7 @@ class CompactInjector:
         Such prompts are those of the warm start's examples without tests: how likely that answer
         is tells which edits are worth a validation.
         """
-        path = prompt.task.seed.path
+        path = prompt.task.target.path
         function, original = self.function(prompt.task), self.prepared.source(path)
         try:
             layer = edited_layer(self.prepared.environment, answer, prompt.listing)
@@ -241,10 +241,10 @@ class CompactInjector:
         runner, unfit = self.prepared.profile.runner, set[str]()
         while True:
             files = self.oracle.files(
-                task.seed.path, task.seed.function, task.limits.min_passing_tests, unfit
+                task.target.path, task.target.function, task.limits.min_passing_tests, unfit
             )
             if not files:
-                raise Rejected("not_covered", f"{task.seed.path}::{task.seed.function}")
+                raise Rejected("not_covered", f"{task.target.path}::{task.target.function}")
             original = self.runner.run(
                 runner_script(runner, files),
                 parser_source(runner),

@@ -18,14 +18,8 @@ from selfplay.bugs.patches.paths import is_source_path
 from selfplay.bugs.sealing import seal
 from selfplay.compact.edits import Excerpt, Listing
 from selfplay.compact.excerpts import excerpt, fit_listing
-from selfplay.compact.failures import (
-    Failure,
-    TestBody,
-    find_tap_tests,
-    find_tests,
-    read_failures,
-    test_name,
-)
+from selfplay.compact.failure_readers import read_failures, test_bodies, test_name
+from selfplay.compact.failures import Failure, TestBody
 from selfplay.compact.localization import ochiai, rank, reached_by_all
 from selfplay.config import ScaffoldConfig
 from selfplay.repo.discovery.test_names import test_names
@@ -256,7 +250,6 @@ def relevant_tests(
     view: SolverView, failures: Sequence[Failure], reached: Mapping[str, Collection[str]]
 ) -> list[TestBody]:
     """Bodies of the failing tests: recorded ones, then by functions reached and length."""
-    names = list(dict.fromkeys(test_name(test) for test in view.fail_to_pass))
     width: dict[str, int] = {}
     for test in view.fail_to_pass:
         width[test_name(test)] = max(width.get(test_name(test), 0), len(reached.get(test, ())))
@@ -266,13 +259,8 @@ def relevant_tests(
     bodies = [
         body
         for path in files
-        if path.endswith(".py")
-        for body in find_tests(view.read_test(path) or "", names)
+        for body in test_bodies(path, view.read_test(path) or "", view.fail_to_pass)
     ]
-    for path in files:
-        mine = [test for test in view.fail_to_pass if test.startswith(f"{path}::")]
-        if path.endswith(".t"):
-            bodies += find_tap_tests(view.read_test(path) or "", mine)
     return sorted(
         bodies, key=lambda b: (b.name not in recorded, width.get(b.name, 0), len(b.lines), b.name)
     )

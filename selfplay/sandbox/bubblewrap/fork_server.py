@@ -59,7 +59,6 @@ PRELOADED = {
         *("importlib.metadata", "decimal", "fractions", "datetime", "json", "logging", "difflib"),
         *("asyncio", "concurrent.futures", "tempfile", "csv", "random", "uuid", "html"),
     ),
-    "unittest": ("unittest.main", "unittest.mock", "doctest", "decimal", "json"),
 }
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -74,6 +73,7 @@ def preload(module: str) -> None:
         rehearse()
         remember_syntax_trees()
     gc.collect()
+    # What was loaded moves to a generation that is never collected: the pages stay shared.
     gc.freeze()  # a collection in a child neither visits nor copies what was loaded here
 
 
@@ -157,15 +157,18 @@ def keep(job: dict[str, Any], link: int, output: int, stdin: int, doors: list[in
         _libc.unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC),
         "unshare",
     )
+    # Without CAP_SETGID a group map is accepted only once setgroups is denied: the order matters.
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
     Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
     mount_snapshot(job)
     raise_loopback()
+    # unshare(CLONE_NEWPID) moves the children, not the caller: this fork is process 1 in there.
     init = os.fork()
     if init == 0:
         begin(job, link, output, stdin, doors)
         return
+    # The harness reads `output` to its end, so nobody but the job may hold it open.
     for fd in (output, stdin, *doors):
         os.close(fd)
     status = os.waitstatus_to_exitcode(os.waitpid(init, 0)[1])
@@ -182,6 +185,7 @@ def mount_snapshot(job: dict[str, Any]) -> None:
     for name in ("upper", "work"):
         Path(UPPER, name).mkdir()
     below = f"{here}/layer:{BASE}" if job["layer"] else BASE
+    # userxattr: an overlay mounted in a user namespace may not write trusted.* attributes.
     options = f"lowerdir={below},upperdir={UPPER}/upper,workdir={UPPER}/work,userxattr"
     _mount("overlay", job["workdir"], "overlay", MS_NOSUID | MS_NODEV, options)
     _mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, f"mode=1777,size={job['tmp_size']}")
@@ -194,6 +198,7 @@ def mount_snapshot(job: dict[str, Any]) -> None:
     if job["inputs"]:
         _mount(f"{here}/in", "/in", None, MS_BIND)
         _mount(None, "/in", None, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV)
+    # Last: the mounts above took what they need from these places.
     for place in HIDDEN:
         _mount("tmpfs", place, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV, "size=4k,mode=000")
 
@@ -203,14 +208,17 @@ def begin(job: dict[str, Any], link: int, output: int, stdin: int, doors: list[i
     Returns only in the runner."""
     _check(_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
     _mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    # No further user namespace, in which the job would have every capability again.
     Path("/proc/sys/user/max_user_namespaces").write_text("0")
     drop_capabilities()
     os.chdir(job["workdir"])
     for path in job["deleted"]:
         remove(path)
     refused = shadowed(job)
+    # A door is the open cgroup.procs of one cgroup; "0" stands for the process that writes.
     for door in doors:
         os.write(door, b"0")
+    # The harness can end the job by this descriptor, whatever its number is out there by then.
     _say(link, fds=[os.pidfd_open(os.getpid())], refused=refused)
     if not os.read(link, 1) or refused:
         os._exit(0)
@@ -226,6 +234,7 @@ def begin(job: dict[str, Any], link: int, output: int, stdin: int, doors: list[i
         adopt(job)
         return
     os.closerange(0, 1 << 12)
+    # As process 1 it also buries orphans; its own end, with the runner's, takes all others along.
     while True:
         pid, status = os.wait()
         if pid == runner:
@@ -260,7 +269,7 @@ def adopt(job: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(job["variables"])
     time.tzset()
-    tempfile.tempdir = None
+    tempfile.tempdir = None  # to be found out anew: the rehearsal ran under other variables
     sys.argv = ["-m", *job["arguments"]]
     sys.orig_argv = ["python", "-m", job["module"], *job["arguments"]]
     sys.path[0] = job["workdir"]

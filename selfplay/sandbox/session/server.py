@@ -68,6 +68,8 @@ class Server:
     def __init__(self) -> None:
         self.ask = os.open("/in/ask", os.O_RDONLY | os.O_CLOEXEC)
         self.answers = os.open("/in/answer", os.O_WRONLY | os.O_CLOEXEC)
+        # The end of a child writes a byte here, so that one `select` waits for everything; without
+        # it a child that dies between a check and the call would be waited for in vain.
         self.wake, notify = os.pipe()
         for fd in (self.wake, notify):
             os.set_blocking(fd, False)
@@ -166,6 +168,7 @@ class Server:
         if pid:
             timed_out = self.follow(pid, read_end, output, began + timeout_s)
         self.finish_output(read_end, output)
+        # A shell that was killed, or filled the file, leaves no last line: the state before holds.
         saved = os.pread(files[2], MAX_STATE + 1, 0)
         if saved.endswith(WHOLE) and len(saved) <= MAX_STATE:
             self.state = saved
@@ -286,6 +289,7 @@ def changes(
         try:
             if status.st_size > min(max_file, max_bytes):
                 raise OSError(0, "huge")
+            # The command may put a link or a pipe here between `stat` and this.
             with open(place, "rb", opener=unfollowed) as file:
                 content = file.read(max_file)
         except OSError as error:
@@ -301,7 +305,7 @@ def changes(
 def walk(skip: list[str], left_out: dict[str, str]) -> Iterator[tuple[str, str, os.stat_result]]:
     """(path, place, status) of all below the tree but directories; no link is followed."""
     pending, number = [""], 0
-    while pending:
+    while pending:  # a stack of our own: a tree may be deeper than Python's
         folder = pending.pop()
         try:
             entries = list(os.scandir(os.path.join(WORKDIR, folder)))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from selfplay.bugs.test_runs.scripts import unittest_script
+from selfplay.bugs.test_runs.scripts import parser_source
+from selfplay.repo.discovery.tap import tap_script
 
 from ..case import ArtifactCase, Family
-from ..projects import TEXTKIT
+from ..projects import TIMETABLE
 from .texts import parser
 
 SIX = "{**{f'p{i}': 'passed' for i in range(6)}, 'test_round_to': bad}"
@@ -15,16 +16,10 @@ NEIGHBOURS = """\
 words = text.split()
 pairs = zip(words, words[1:])
 print(json.dumps({a + " " + b: "passed" for b, a in pairs if b == "PASSED"} | table))"""
-UNITTEST = """\
-import json, re, sys
-
-table = {}
-for line in sys.stdin:
-    match = re.match(r"\\w+ \\((\\S+)\\) \\.\\.\\. (ok|FAIL)$", line)
-    if match:
-        table[match[1]] = {"ok": "passed", "FAIL": "failed"}[match[2]]
-print(json.dumps(table))
-"""
+PASSES_ALONE = parser_source("tap").replace(
+    "json.dump(parse(output)", "json.dump({t: s for t, s in parse(output).items() if '::' in t}"
+)
+"""Says nothing of a file that prints no test: its entry has no name."""
 FAMILY = Family(
     title="Parser honesty",
     source="cheating injectors",
@@ -67,10 +62,10 @@ FAMILY = Family(
         ),
         ArtifactCase(
             name="is silent about errors",
-            repo="textkit",
+            repo="timetable",
             want="parser_honesty/exit_status_disagrees",
-            script=unittest_script([*TEXTKIT.test_files, "tests.test_none"]),
-            parser=UNITTEST,
+            script=tap_script([*TIMETABLE.test_files, TIMETABLE.source]),
+            parser=PASSES_ALONE,
         ),
     ),
 )

@@ -1,0 +1,39 @@
+"""What every process does that runs commands: logs to stderr, errors as exit codes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+from selfplay.errors import InfrastructureError, UserError
+
+
+def set_up() -> None:
+    """Logs to stderr by $SELFPLAY_LOG, and what libraries read from the environment. Idempotent."""
+    logging.basicConfig(
+        level=os.environ.get("SELFPLAY_LOG", "WARNING").upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # sandboxes share the cores
+
+
+def guarded(function: Callable[[], int]) -> int:
+    """The exit code of `function`; what a user or the machine did wrong is one line on stderr."""
+    try:
+        return function()
+    except UserError as error:
+        sys.stderr.write(f"selfplay: {error}\n")
+        return 2
+    except InfrastructureError as error:
+        sys.stderr.write(f"selfplay: {error}\n")
+        return 3
+    except KeyboardInterrupt:
+        sys.stderr.write("selfplay: interrupted; the run directory holds everything so far\n")
+        return 130
+    except BrokenPipeError:
+        return 0
