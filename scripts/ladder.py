@@ -72,7 +72,7 @@ def main() -> int:
             wanted = [c for c in options.conditions if (*about.values(), c) not in done]
             if not wanted:
                 continue
-            ladder = Bug(solver, task).ladder(wanted)
+            ladder = Bug(solver, task, options.example).ladder(wanted)
             about |= {"rank": ladder.rank, "lost": ladder.lost, "repo": task.repo}
             if options.command == "score":
                 lines = scored(policy, ladder.cases)
@@ -99,8 +99,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--max-new-tokens", type=int, default=400)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--sandbox", default="bubblewrap")
+    parser.add_argument("--example", action="store_true", help="show one answer in the language")
     options = parser.parse_args()
     options.name = Path(options.model).name + (f"+{options.adapter}" if options.adapter else "")
+    options.name += "+example" if options.example else ""
     return options
 
 
@@ -160,6 +162,7 @@ def scored(policy: Any, cases: Sequence[Case]) -> list[Line]:
                 "num_prompt": sample.loss_mask.count(0),
                 "num_answer": len(hot),
                 "logprob": sum(hot),
+                "logprob_end": hot[-1],
                 "logprob_place": sum(hot[:place]),
                 "logprob_cool": sum(cool),
             }

@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from selfplay.bugs.patches.syntax import split_lines
 from selfplay.compact.edits import EditError, Listing, parse_edit, parse_listing, render_edit
+from selfplay.repo.languages.python_source import split_lines
 
 SEARCH, MIDDLE, REPLACE = "<<<<<<< SEARCH", "=======", ">>>>>>> REPLACE"
 _BLOCK = re.compile(rf"{SEARCH}\n(.*?)^{MIDDLE}\n(.*?)^{REPLACE}", re.DOTALL | re.MULTILINE)
@@ -24,6 +24,7 @@ class Language:
 
     name: str
     system: str = ""
+    example: str
     prefill: str = ""
     say: Callable[[dict[str, str], dict[str, str]], str]
     read: Callable[[str, dict[str, str]], dict[str, str]]
@@ -124,16 +125,25 @@ def _head(text: str) -> str:
     return match[1] if match else ""
 
 
+EXAMPLE = "\nExample: where `return a - b` of a function `add` is wrong, the answer is\n"
+"""For models that were never trained on a language; the lines of the answer follow."""
+
 LANGUAGES = {
     language.name: language
     for language in (
-        Language(name="numbered", say=lambda old, new: "", read=lambda answer, old: {}),
+        Language(
+            name="numbered",
+            example="2|     return a + b",
+            say=lambda old, new: "",
+            read=lambda answer, old: {},
+        ),
         Language(
             name="replace",
             system=(
                 "Edit code. Answer with the lines to find, exactly as they are, and the lines to "
                 f"put there:\n{SEARCH}\nold lines\n{MIDDLE}\nnew lines\n{REPLACE}"
             ),
+            example=f"{SEARCH}\n    return a - b\n{MIDDLE}\n    return a + b\n{REPLACE}",
             prefill=f"{SEARCH}\n",
             say=_say_blocks,
             read=_read_blocks,
@@ -141,6 +151,7 @@ LANGUAGES = {
         Language(
             name="whole",
             system="Edit code. Answer with the whole corrected function in a ```python block.",
+            example="```python\ndef add(a, b):\n    return a + b\n```",
             prefill="```python\n",
             say=_say_whole,
             read=_read_whole,

@@ -22,13 +22,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ladder_languages import LANGUAGES, gold_answer
+from ladder_languages import EXAMPLE, LANGUAGES, gold_answer
 
 from selfplay.bugs.patches.layers import apply_patch, read_file, reverse_patch, touched_files
-from selfplay.bugs.patches.syntax import split_lines
 from selfplay.compact.edits import Excerpt, Listing, render_edit
 from selfplay.compact.excerpts import excerpt, fit_listing
 from selfplay.repo.languages.functions import FunctionInfo
+from selfplay.repo.languages.python_source import split_lines
 from selfplay.roles.compact.solver import (
     MAX_CANDIDATES,
     CompactSolver,
@@ -114,7 +114,8 @@ class Ladder:
 class Bug:
     """What the conditions of one bug have in common."""
 
-    def __init__(self, solver: CompactSolver, task: SolveTask) -> None:
+    def __init__(self, solver: CompactSolver, task: SolveTask, example: bool = False) -> None:
+        self.example = example
         self.solver = solver
         self.view, sealed = solver.view(task)
         self.failures = failures_of(self.view)
@@ -163,7 +164,8 @@ class Bug:
         gold, place = gold_answer(language, listing, answer) if answer else (None, 0)
         yield Case(
             condition=condition,
-            system=language.system or render("system"),
+            system=(language.system or render("system"))
+            + (EXAMPLE + language.example if self.example else ""),
             user=text.removesuffix("Fix the bug") + ask,
             listing=listing,
             prefill=language.prefill,
