@@ -24,9 +24,10 @@ COMMANDS: dict[str, str] = {
     "warmstart": "supervised start of a small policy from validated procedural bugs",
     "train": "a self-play run; resume=auto continues it",
     "evaluate": "solver evaluation on a suite: resolved, pass@k, confidence intervals",
+    "compare": "what changed between two evaluations: compare A B",
     "episode show": "stored episodes, turn by turn",
     "report": "a run, or several, as one HTML page: curves, coverage, bugs, episodes",
-    "export": "corpus export: format=swebench|sft",
+    "export": "corpus export: format=swebench|swesmith|harbor|sft|dpo|hf",
     "corpus verify": "replay an export: gold +1, empty -1, test-deleting -1",
 }
 

@@ -48,7 +48,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (  # each room and the rooms that it 
     ("learner", {"modeling", "policy"}),  # nothing of roles, bugs or repositories
     ("warmstart", {"roles", "compact", "bug_sources", "bugs", "repo", "sandbox"}),
     ("report", {"corpus", "bugs"}),  # what lies on disk, for people
-    ("export", {"scripted", "policy", "modeling", "corpus", "bugs", "repo"}),
+    ("export", {"scripted", "policy", "modeling", "corpus", "bugs", "repo", "sandbox"}),
 )
 BELOW = dict(LAYERS)
 BELOW["commands"] = set(BELOW)

@@ -46,6 +46,7 @@ _SHORT = {
     "-c": "--cfg", "-i": "--info", "-p": "--package", "-cp": "--config-path", "-r": "--run",
     "-cn": "--config-name", "-cd": "--config-dir", "-m": "--multirun", "-sc": "--shell-completion",
 }  # fmt: skip
+_KEY = re.compile(r"[+~]*[A-Za-z_][\w./@-]*=")
 _FLAGS = ("--multirun", "--run", "--resolve", "--shell-completion", "--hydra-help", "--version")
 
 
@@ -84,6 +85,7 @@ def launch(command: str, words: Sequence[str]) -> int:
     """
     module = _module(command)
     options, overrides = _parted(words)
+    overrides = _named(overrides, getattr(module, "POSITIONAL", ()))
     sweep = "--multirun" in options
     if sweep and "RANK" in os.environ:
         raise UserError("--multirun starts its jobs itself: leave torchrun out")
@@ -169,6 +171,12 @@ def _said(command: str, error: Exception) -> str:
         why = f"cannot be written ({error.strerror})"
         return f"{error.filename}: {why}; choose another runs_dir=... or hydra.run.dir=..."
     return f"{command}: {one_line(error)}"
+
+
+def _named(words: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """Words without `=` as values of the keys that a command takes by their places."""
+    left = [key for key in keys if not any(word.startswith(f"{key}=") for word in words)]
+    return [f"{left.pop(0)}={word}" if left and not _KEY.match(word) else word for word in words]
 
 
 def _not_in_names(overrides: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """The configuration: dataclasses for each part and each command, and how they are loaded."""
 
 from selfplay.config.commands import (
+    CompareConfig,
     DoctorConfig,
     EpisodeConfig,
     EvaluateConfig,
@@ -33,6 +34,7 @@ __all__ = [
     "GONE",
     "AgentConfig",
     "AgentLimits",
+    "CompareConfig",
     "CurriculumConfig",
     "DoctorConfig",
     "EpisodeConfig",

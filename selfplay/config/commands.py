@@ -257,7 +257,10 @@ class ExportConfig(SandboxedCommand):
     run: str = MISSING
     """Run directory."""
     format: str = "swebench"
-    """swebench, sft or hf."""
+    """swebench, swesmith, harbor, sft, dpo or hf."""
+    problem_statement: str = "none"
+    """Issue texts of bugs that have none: none, or template (made of the failing tests alone, left
+    out where it would give something of the gold patch or of the oracle tests away)."""
     out: str = MISSING
     """Folder of the export."""
     step: int | None = None
@@ -266,6 +269,20 @@ class ExportConfig(SandboxedCommand):
     """corpus verify: only the first tasks; null: all."""
     revalidate: bool = False
     """corpus verify: also validate each bug once more."""
+
+    def __post_init__(self) -> None:
+        one_of(self, "", "format", ("swebench", "swesmith", "harbor", "sft", "dpo", "hf"))
+        one_of(self, "", "problem_statement", ("none", "template"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig(Command):
+    """`selfplay compare A B`: what changed between two evaluations."""
+
+    a: str = MISSING
+    """The first: a result of `evaluate`, or a run directory."""
+    b: str = MISSING
+    """The second."""
 
 
 @dataclass(frozen=True, kw_only=True)

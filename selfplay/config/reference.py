@@ -37,6 +37,7 @@ COMMANDS: dict[str, type[Any]] = {
     "validate": commands.ValidateConfig,
     "grade": commands.GradeConfig,
     "repos prepare": commands.RepoConfig,
+    "compare": commands.CompareConfig,
     "mine": commands.MineConfig,
     "export, corpus verify": commands.ExportConfig,
     "episode show": commands.EpisodeConfig,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,9 @@ from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import SuiteTask, write_suite
 from selfplay.errors import UserError
 from selfplay.export.sources import environment_of, read_sources
+from selfplay.export.statement import problem_statement
 from selfplay.repo.spec import RepoSpec, load_spec, spec_from
+from selfplay.types import SolveTask
 
 log = logging.getLogger(__name__)
 EVAL_SCRIPT = """\
@@ -32,10 +35,16 @@ bash <<'END_OF_TEST_SCRIPT'
 """
 
 
-def export_swebench(run: Path, out: Path, repos_dir: Path) -> int:
-    """Write `out/suite.jsonl` and `out/artifacts/<bug id>/`; the number of bugs.
+def export_swebench(run: Path, out: Path, repos_dir: Path, *, template: bool = False) -> int:
+    """Write `out/suite.jsonl` and `out/artifacts/<bug id>/`; the number of bugs."""
+    return len(write_corpus(run, out, repos_dir, template=template))
 
-    The suite appears last and whole.
+
+def write_corpus(
+    run: Path, out: Path, repos_dir: Path, *, template: bool = False
+) -> list[SuiteTask]:
+    """The same, and the tasks. `template`: those without an issue text get one from their failing
+    tests, where it gives nothing away. The suite appears last and whole.
     """
     with Corpus(run / "corpus.sqlite", read_only=True) as corpus:
         bugs = corpus.bugs()
@@ -47,17 +56,32 @@ def export_swebench(run: Path, out: Path, repos_dir: Path) -> int:
             write_artifact(bug.task.artifact, out / "artifacts" / bug.task.bug_id)
         tasks = [
             SuiteTask(
-                solve_task=bug.task,
+                solve_task=with_statement(bug.task) if template else bug.task,
                 base_commit=base_commit,
                 environment=environment,
             )
             for bug in bugs
             for environment, base_commit in (sources[bug.task.repo],)
         ]
-        write_suite(tasks, out / "suite.jsonl", harness_keys)
+        keys = {"created_at": began_at(run), "hints_text": ""}
+        write_suite(tasks, out / "suite.jsonl", lambda task: {**harness_keys(task), **keys})
     except OSError as error:
         raise UserError(f"out={out}: cannot be written ({error.strerror})") from None
-    return len(bugs)
+    return tasks
+
+
+def with_statement(task: SolveTask) -> SolveTask:
+    """With an issue text, where it has none and one can be told."""
+    if task.problem_statement:
+        return task
+    return dataclasses.replace(task, problem_statement=problem_statement(task))
+
+
+def began_at(run: Path) -> str:
+    """When a run first started (ISO 8601); "" where it does not say, as `inject` does not."""
+    file = run / "run.json"
+    tries = json.loads(file.read_bytes())["tries"] if file.is_file() else []
+    return str(tries[0].get("started", "")) if tries else ""
 
 
 def harness_keys(task: SuiteTask) -> dict[str, str]:
@@ -71,6 +95,7 @@ def harness_keys(task: SuiteTask) -> dict[str, str]:
     kind = script_runner(artifact.test_script)
     return {
         "version": str(fields.get("version", task.base_commit)),
+        "environment_setup_commit": task.base_commit,
         "image": str(fields.get("image", "")),
         "eval_script": EVAL_SCRIPT.format(
             patch=reverse_patch(artifact.weakening_patch), script=artifact.test_script

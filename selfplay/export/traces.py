@@ -50,10 +50,6 @@ def trace(episode: Episode, tokenizer: Tokenizer) -> dict[str, Any]:
     """The line of one episode."""
     assert episode.trajectory is not None
     trajectory = episode.trajectory
-    if len(trajectory.turns) > 1:
-        answers = later_messages(trajectory, tokenizer)
-    else:
-        answers = [{"role": "assistant", "content": episode.answer}]
     return {
         "episode_id": episode.episode_id,
         "role": episode.role,
@@ -61,10 +57,21 @@ def trace(episode: Episode, tokenizer: Tokenizer) -> dict[str, Any]:
         "bug_id": episode.bug_id,
         "reward": episode.reward,
         "policy_version": episode.policy_version,
-        "messages": [*prompt_messages(trajectory, tokenizer), *answers],
+        "messages": [
+            *prompt_messages(trajectory, tokenizer),
+            *answer_messages(episode, tokenizer),
+        ],
         "token_ids": list(trajectory.token_ids),
         "loss_mask": list(trajectory.loss_mask),
     }
+
+
+def answer_messages(episode: Episode, tokenizer: Tokenizer) -> list[dict[str, str]]:
+    """What follows the prompt: one answer, or a chat that ends with one."""
+    assert episode.trajectory is not None
+    if len(episode.trajectory.turns) > 1:
+        return later_messages(episode.trajectory, tokenizer)
+    return [{"role": "assistant", "content": episode.answer}]
 
 
 def prompt_messages(trajectory: Trajectory, tokenizer: Tokenizer) -> list[dict[str, str]]:

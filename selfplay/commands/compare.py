@@ -1,0 +1,123 @@
+"""`selfplay compare A B`: what changed between two evaluations of the same tasks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from selfplay.commands.attempt_log import places
+from selfplay.commands.output import print_json, print_table
+from selfplay.config import CompareConfig
+from selfplay.errors import UserError
+from selfplay.statistics import Interval, paired_difference, pass_at_k
+
+CONFIG, SCHEMA = "compare", CompareConfig
+POSITIONAL = ("a", "b")
+HELP = """
+selfplay compare A B, or a=A b=B; json=true
+A, B: what `evaluate out=FILE` wrote, or a run directory (its evaluation after training), or its
+eval_before.json and eval_after.json.
+Prints the mean change of pass@1 and pass@k from A to B on the tasks that both judged, with 95 %
+bootstrap intervals over tasks (paired), and every task whose resolved attempts changed.
+"""
+Row = Mapping[str, Any]
+
+
+def run(config: CompareConfig) -> int:
+    """Compare; 0 when there was something to compare."""
+    first, second = read_evaluation(Path(config.a)), read_evaluation(Path(config.b))
+    document = compare(first, second)
+    if not document["num_tasks"]:
+        raise UserError(f"{config.a} and {config.b} have no judged task in common")
+    if config.json:
+        print_json(document)
+    else:
+        _print(config, document)
+    return 0
+
+
+def read_evaluation(path: Path) -> dict[str, Row]:
+    """{instance_id: its row of `tasks`} of a finished evaluation. Raises `UserError`."""
+    if path.is_dir():
+        path = path / "eval_after.json"
+    file, _ = places(str(path))
+    try:
+        document = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read as JSON ({error})") from None
+    if isinstance(document, dict) and document.get("finished") is False:
+        raise UserError(f"{file}: the evaluation is not finished; the same command goes on with it")
+    try:
+        return {
+            str(row["instance_id"]): {**row, "n": int(row["n"]), "resolved": int(row["resolved"])}
+            for row in document["tasks"]
+        }
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{file}: no result of `selfplay evaluate` (it has no tasks)") from None
+
+
+def compare(first: Mapping[str, Row], second: Mapping[str, Row]) -> dict[str, Any]:
+    """The document that json=true prints (docs/formats.md)."""
+    common = [name for name in first if name in second]
+    judged = [name for name in common if first[name]["n"] and second[name]["n"]]
+    a, b = ([(t[i]["n"], t[i]["resolved"]) for i in judged] for t in (first, second))
+    most = min((n for n, _ in (*a, *b)), default=1)
+    changed = [_change(first[i], second[i]) for i in judged]
+    changed = [row for row in changed if row["a"] * row["n_b"] != row["b"] * row["n_a"]]
+    changed.sort(key=lambda row: row["b"] / row["n_b"] - row["a"] / row["n_a"])
+    return {
+        "num_tasks": len(judged),
+        "not_judged": len(common) - len(judged),
+        "missing_in_b": [name for name in first if name not in second],
+        "missing_in_a": [name for name in second if name not in first],
+        **{f"pass@{k}": _difference(a, b, k) for k in sorted({1, most})},
+        "resolved_only_in_a": [row["instance_id"] for row in changed if not row["b"]],
+        "resolved_only_in_b": [row["instance_id"] for row in changed if not row["a"]],
+        "changed": changed,
+    }
+
+
+def _change(a: Row, b: Row) -> dict[str, Any]:
+    return {
+        "instance_id": str(a["instance_id"]),
+        "repo": str(a.get("repo", "")),
+        "a": a["resolved"],
+        "n_a": a["n"],
+        "b": b["resolved"],
+        "n_b": b["n"],
+    }
+
+
+def _difference(
+    a: Sequence[tuple[int, int]], b: Sequence[tuple[int, int]], k: int
+) -> dict[str, Any]:
+    means = [sum(pass_at_k(*pair, k) for pair in pairs) / max(1, len(pairs)) for pairs in (a, b)]
+    return {"a": means[0], "b": means[1], "difference": paired_difference(a, b, k=k).to_json()}
+
+
+def _print(config: CompareConfig, document: dict[str, Any]) -> None:
+    rows = [
+        (row["instance_id"], row["repo"], f"{row['a']}/{row['n_a']}", f"{row['b']}/{row['n_b']}",
+         "only in A" if not row["b"] else "only in B" if not row["a"] else "")
+        for row in document["changed"]
+    ]  # fmt: skip
+    if rows:
+        print_table("what changed", ("task", "repo", "A", "B", "resolved"), rows)
+    table = []
+    for name in (key for key in document if key.startswith("pass@")):
+        entry = document[name]
+        change = Interval(**entry["difference"])
+        interval = f"{100 * change.low:+.1f} to {100 * change.high:+.1f}"
+        means = (f"{entry['a']:.1%}", f"{entry['b']:.1%}", f"{100 * change.mean:+.1f}")
+        table.append((name, *means, interval))
+    title = f"A: {config.a}   B: {config.b}   {document['num_tasks']} tasks"
+    print_table(title, ("metric", "A", "B", "change, points", "95 % interval"), table)
+    apart = {
+        "judged in one alone": document["not_judged"],
+        "not in B": len(document["missing_in_b"]),
+        "not in A": len(document["missing_in_a"]),
+    }
+    if any(apart.values()):
+        print_table("not compared", ("tasks", "number"), [(k, v) for k, v in apart.items() if v])
