@@ -291,7 +291,10 @@ def row_of(name: str, lines: Sequence[Line]) -> str:
     p = [math.exp(line["logprob"]) for line in shown] + [0.0] * (len(lines) - len(shown))
     cool = [math.exp(line["logprob_cool"]) for line in shown] + [0.0] * (len(lines) - len(shown))
     place = [math.exp(line["logprob_place"]) for line in shown]
-    text = [math.exp(line["logprob"] - line["logprob_place"]) for line in shown]
+    text = [
+        math.exp(line["logprob"] - line["logprob_place"] - line.get("logprob_end", 0.0))
+        for line in shown
+    ]
     cells = [
         name,
         f"{len(shown)} of {len(lines)}",
