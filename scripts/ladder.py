@@ -17,6 +17,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from selfplay.compact.edits import EditError
 from selfplay.config import PolicyConfig, ReposConfig, SandboxConfig, ScaffoldConfig
 from selfplay.files import append_json_lines, read_json_lines
 from selfplay.repo.prepare import PreparedRepo
-from selfplay.roles.compact.solver import CompactSolver, SolverPrompt
+from selfplay.roles.compact.solver import CompactSolver
 from selfplay.roles.rejected import Rejected
 from selfplay.sampling import SampleRequest
 from selfplay.sandbox.pool import SandboxPool
@@ -214,7 +215,7 @@ def sampled(
     """Attempts under each condition, graded like any other."""
     tokens = policy.tokenizer
     runner = TestRunner(pool.sandbox, repos[task.repo].environment)
-    sealed = Bug(solver, task).sealed
+    own = solver.prompt(task)
     for case in cases:
         prompt = (*tokens.render(case.system, case.user), *tokens.encode(case.prefill))
         request = SampleRequest(
@@ -232,10 +233,7 @@ def sampled(
             try:
                 language = LANGUAGES.get(case.condition, LANGUAGES["numbered"])
                 edit = to_numbered(language, case.listing, case.prefill + answer.text)
-                shown = SolverPrompt(
-                    task=task, prompt_ids=prompt, text=case.user, listing=case.listing,
-                    sealed=sealed,
-                )  # fmt: skip
+                shown = replace(own, prompt_ids=prompt, text=case.user, listing=case.listing)
                 patch = solver.fix_patch(shown, edit)
                 reason = grade(task, patch, runner).reason or "resolved"
             except (Rejected, EditError) as error:

@@ -34,10 +34,10 @@ from selfplay.roles.compact.solver import (
     CompactSolver,
     SolverView,
     Suspects,
-    complaints_of,
+    complaints,
     failures_of,
     relevant_tests,
-    test_text,
+    shown_tests,
     where,
 )
 from selfplay.roles.prompts import render
@@ -117,13 +117,13 @@ class Bug:
     def __init__(self, solver: CompactSolver, task: SolveTask, example: bool = False) -> None:
         self.example = example
         self.solver = solver
-        self.view, sealed = solver.view(task)
+        prompt = solver.prompt(task)
+        self.view, self.sealed = prompt.view, prompt.sealed
         self.failures = failures_of(self.view)
         self.bodies = relevant_tests(self.view, self.failures, solver.reached)
-        self.tests, self.names = test_text(self.bodies, self.failures)
+        self.tests, self.names = shown_tests(self.bodies, self.failures)
         self.suspects = solver.suspects(self.view, self.failures, self.tests)
-        self.gold = gold_of(solver, task, sealed, self.view)
-        self.sealed = sealed
+        self.gold = gold_of(solver, task, self.sealed, self.view)
 
     def ladder(self, wanted: Sequence[str]) -> Ladder:
         """The cases of these conditions."""
@@ -178,7 +178,7 @@ class Bug:
         scaffold, suspects = self.solver.scaffold, self.suspects
         tests, names = self.tests, self.names
         if shape.test_lines:
-            tests, names = test_text(self.bodies, self.failures, shape.test_lines)
+            tests, names = shown_tests(self.bodies, self.failures, shape.test_lines)
         functions, sources = list(suspects.functions), {**suspects.sources}
         first = self.gold.function if shape.place else None
         if first is not None:
@@ -268,13 +268,13 @@ class Bug:
     def _text(
         self, listing: Listing, shown: str, more: str, tests: str, names: Sequence[str]
     ) -> str:
-        complaints = complaints_of(self.failures, names)
+        told = complaints(self.failures, names)
         return render(
             "solver",
             listing=f"{shown}\n\n{more}" if more else shown,
             issue=self.view.problem_statement.strip()[:600],
             tests=tests,
-            messages=[message + where(failure, listing) for failure, message in complaints],
+            messages=[message + where(failure, listing) for failure, message in told],
         )
 
 

@@ -3,13 +3,16 @@
 A chat only ever grows: the prompt of turn t+1 is the prompt of turn t, the sampled completion, and
 the ids of the observation. Nothing that was sampled is tokenised again (mechanics: token in, token
 out). `render` opens a chat, `bridge` extends it, `parse` reads the tool call of a completion.
+A `Transcript` keeps what was sampled as the aligned lists of one trajectory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from selfplay.types import Completion, Trajectory, Turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,3 +62,43 @@ class ChatRenderer(Protocol):
     def parse(self, completion_ids: Sequence[int]) -> ToolCall | BadCall:
         """The tool call of a completion, in the model's native format."""
         ...
+
+
+@dataclass(kw_only=True)
+class Transcript:
+    """The tokens of a chat that grows, as the aligned lists of its trajectory.
+
+    Example: prompt (5, 6) and answer (7,), then the prompt (5, 6, 7, 8, 9) and answer (3, 4) give
+    ids (5, 6, 7, 8, 9, 3, 4), mask (0, 0, 1, 0, 0, 1, 1) and the turns 2-3 and 5-7.
+    """
+
+    ids: tuple[int, ...] = ()
+    mask: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
+
+    def add(self, prompt_ids: tuple[int, ...], completion: Completion) -> None:
+        """Append an answer and what is new in its prompt, which begins with all that was before."""
+        assert len(completion.token_ids) == len(completion.logprobs)
+        num_new = len(prompt_ids) - len(self.ids)
+        assert num_new > 0 and prompt_ids[: len(self.ids)] == self.ids
+        start = len(prompt_ids)
+        end = start + len(completion.token_ids)
+        self.ids = prompt_ids + completion.token_ids
+        self.mask += [0] * num_new + [1] * len(completion.token_ids)
+        self.logprobs += [0.0] * num_new + list(completion.logprobs)
+        self.turns.append(Turn(start=start, end=end, policy_version=completion.policy_version))
+
+    def trajectory(self, temperature: float) -> Trajectory | None:
+        """The tokens up to the last sampled one; None when nothing was sampled. `temperature`: of
+        the distribution that the log-probabilities belong to."""
+        if not self.turns:
+            return None
+        return Trajectory(
+            token_ids=self.ids,
+            loss_mask=tuple(self.mask),
+            logprobs=tuple(self.logprobs),
+            policy_version=min(turn.policy_version for turn in self.turns),
+            turns=tuple(self.turns),
+            temperature=temperature,
+        )

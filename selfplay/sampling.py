@@ -55,8 +55,8 @@ class Tokenizer(Protocol):
         """Text of sampled ids; special tokens are left out."""
         ...
 
-    def chat(self) -> ChatRenderer:
-        """The same template for chats of several turns with tools."""
+    def chat(self, *, tools: bool = True) -> ChatRenderer:
+        """The same template for chats of several turns, with tools or of texts alone."""
         ...
 
 

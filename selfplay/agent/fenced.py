@@ -53,6 +53,8 @@ class FencedRenderer:
 
     def render(self, system: str, user: str, tools: Sequence[ToolSpec]) -> tuple[int, ...]:
         """Ids of the first prompt; the system message explains the tools and the format."""
+        if not tools:
+            return self._tokenizer.render(system, user)
         text = FORMAT.format(tools="\n\n".join(describe(tool) for tool in tools))
         return self._tokenizer.render(f"{system}\n\n{text}", user)
 

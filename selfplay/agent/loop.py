@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from selfplay.agent.tools import TOOLS, BadArguments, ToolBox
-from selfplay.chat import BadCall, ChatRenderer, ToolCall
+from selfplay.chat import BadCall, ChatRenderer, ToolCall, Transcript
 from selfplay.config import AgentLimits
 from selfplay.errors import InfrastructureError, SandboxSpent
 from selfplay.sampling import SampleRequest, logprob_temperature
 from selfplay.sandbox.session.session import Session
 from selfplay.seeds import derive_seed
-from selfplay.types import Completion, EpisodeStatus, Trajectory, Turn
+from selfplay.types import Completion, EpisodeStatus, Trajectory
 
 log = logging.getLogger(__name__)
 Ending = Literal[
@@ -97,11 +97,8 @@ class AgentEpisode:
     error: str = ""
     turns: list[TurnRecord] = field(default_factory=list)
     _session: Session | None = None
-    _ids: tuple[int, ...] = ()
+    _said: Transcript = field(default_factory=Transcript)
     _prompt: tuple[int, ...] = ()
-    _mask: list[int] = field(default_factory=list)
-    _logprobs: list[float] = field(default_factory=list)
-    _spans: list[Turn] = field(default_factory=list)
     _num_bad: int = 0
     _began: float = field(default_factory=time.monotonic)
 
@@ -156,16 +153,7 @@ class AgentEpisode:
     @property
     def trajectory(self) -> Trajectory | None:
         """The tokens up to the last sampled one; None when nothing was sampled."""
-        if not self._spans:
-            return None
-        return Trajectory(
-            token_ids=self._ids,
-            loss_mask=tuple(self._mask),
-            logprobs=tuple(self._logprobs),
-            policy_version=min(span.policy_version for span in self._spans),
-            turns=tuple(self._spans),
-            temperature=logprob_temperature(self.task.temperature),
-        )
+        return self._said.trajectory(logprob_temperature(self.task.temperature))
 
     def _open(self) -> None:
         self._session = self.task.open()
@@ -190,23 +178,14 @@ class AgentEpisode:
 
     def _record(self, completion: Completion) -> None:
         """Append prompt and completion to the aligned lists."""
-        assert len(completion.token_ids) == len(completion.logprobs)
         assert self.renderer.end_of_turn_id not in completion.token_ids[:-1]
-        num_new = len(self._prompt) - len(self._ids)
-        assert num_new > 0 and self._prompt[: len(self._ids)] == self._ids
-        start = len(self._prompt)
-        end = start + len(completion.token_ids)
-        self._ids = self._prompt + completion.token_ids
-        self._mask += [0] * num_new + [1] * len(completion.token_ids)
-        self._logprobs += [0.0] * num_new + list(completion.logprobs)
-        version = completion.policy_version
-        self._spans.append(Turn(start=start, end=end, policy_version=version))
+        self._said.add(self._prompt, completion)
 
     def _perform(self, completion: Completion) -> None:
         """The call's observation, or the ending that it brings."""
         call = self.renderer.parse(completion.token_ids)
         if completion.finish_reason == "length":
-            if len(self._ids) >= self.limits.max_tokens - MIN_ANSWER:
+            if len(self._said.ids) >= self.limits.max_tokens - MIN_ANSWER:
                 self._tell(call, "")
                 self.ending = "tokens"
                 return
@@ -274,16 +253,16 @@ class AgentEpisode:
                 break
             half = len(observation) // 4
             observation = f"{observation[:half]}\n[... left out ...]\n{observation[-half:]}"
-        self._prompt = self._ids
+        self._prompt = self._said.ids
         self.ending = "tokens"
 
     def _bridged(self, completion: Completion, observation: str) -> tuple[int, ...]:
         """The prompt with one more observation, held to the invariants of the trajectory."""
-        before = self._ids[: len(self._ids) - len(completion.token_ids)]
+        before = self._said.ids[: len(self._said.ids) - len(completion.token_ids)]
         text = f"{observation}\n{self._budget(len(observation))}"
         prompt = self.renderer.bridge(before, completion.token_ids, text)
-        done, end = len(self._ids), self.renderer.end_of_turn_id
-        assert prompt[:done] == self._ids and len(prompt) > done
+        done, end = len(self._said.ids), self.renderer.end_of_turn_id
+        assert prompt[:done] == self._said.ids and len(prompt) > done
         closed = completion.token_ids[-1:] == (end,)
         assert (prompt[done] == end) != closed, "the end of a turn stands exactly once"
         return prompt
@@ -291,7 +270,7 @@ class AgentEpisode:
     def _budget(self, num_bytes: int) -> str:
         """What is left; tokens are counted before this observation."""
         turns = self.limits.max_turns - len(self.turns)
-        tokens = max(0, self.limits.max_tokens - len(self._ids) - num_bytes // 4)
+        tokens = max(0, self.limits.max_tokens - len(self._said.ids) - num_bytes // 4)
         return f"[{turns} turns and about {tokens} tokens left]"
 
     def _check_room(self) -> None:

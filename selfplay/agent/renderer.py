@@ -58,17 +58,23 @@ class _Way:
 class TemplateRenderer:
     """Stateless and thread-safe. `tokenizer` is a transformers tokenizer with a chat template.
 
-    `end_of_turn`: the token's text; found in the template unless given. `encoder`: the one of
-    whoever else encodes with this tokenizer. Spellings of special tokens in messages stay text.
+    `with_tools`: false for chats of texts alone, whose replies are the user's. `end_of_turn`: the
+    token's text; found in the template unless given. `encoder`: the one of whoever else encodes
+    with this tokenizer. Spellings of special tokens in messages stay text.
     """
 
     def __init__(
-        self, tokenizer: Any, end_of_turn: str | None = None, encoder: TextEncoder | None = None
+        self,
+        tokenizer: Any,
+        end_of_turn: str | None = None,
+        encoder: TextEncoder | None = None,
+        *,
+        with_tools: bool = True,
     ) -> None:
         self._template = ChatTemplate(tokenizer, encoder)
         self._name = self._template.name
         self._chat = self._template.chat("probe", "probe")
-        self._way = self._find_way(end_of_turn)
+        self._way = self._find_way(end_of_turn, self._own_calls() if with_tools else None)
         self.calls: CallFormat = self._way.calls
         self._opens = self._template.opening(self._chat, self._way.tools)
         once = [*self._chat, self._way.answer, self._way.reply(REPLY)]
@@ -121,9 +127,9 @@ class TemplateRenderer:
         )
         return self.calls.parse(text, opened=self._thinks)
 
-    def _find_way(self, end_of_turn: str | None) -> _Way:
-        """The first way in which chats can grow, else the last that was tried."""
-        own = self._own_calls()
+    def _find_way(self, end_of_turn: str | None, own: CallFormat | None) -> _Way:
+        """The first way in which chats can grow, else the last that was tried; `own`: calls in the
+        model's own format."""
         plain = message_of("assistant", PROBE)
         ways: list[tuple[CallFormat, tuple[ToolSpec, ...], Message]] = [(FencedCalls(), (), plain)]
         if own is not None:

@@ -1,6 +1,6 @@
 """What a solver gets: bug and weakening applied, history and every copy of the original removed.
 
-`seal` is the one place where it is made; both scaffolds take it, and the leak audit looks at it.
+`seal` is the one place where it is made; every scaffold takes it, and the leak audit looks at it.
 Grading never reads it; it restores from the original tree (docs/validation.md).
 """
 
@@ -26,7 +26,7 @@ class Sealed:
 def seal(environment: Environment, artifact: BugArtifact) -> Sealed:
     """What a solver of this bug gets. Raises `PatchError` when a patch does not apply."""
     return Sealed(
-        environment=_without_byte_code(environment),
+        environment=sealed_environment(environment),
         layer=sealed_layer(environment.tree, artifact),
     )
 
@@ -41,7 +41,8 @@ def sealed_layer(tree: Path, artifact: BugArtifact) -> Layer:
     return sealed
 
 
-def _without_byte_code(environment: Environment) -> Environment:
+def sealed_environment(environment: Environment) -> Environment:
+    """The environment of every solver of a repository: no byte code of the original."""
     folder = environment.variables.get("PYTHONPYCACHEPREFIX")
     if folder is None:
         return environment

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from selfplay.bugs.patches.diffs import reverse_patch
+from selfplay.commands.compose import SCAFFOLDS
 from selfplay.config import PolicyConfig, ScaffoldConfig
 from selfplay.curriculum.evaluation import Judged
 from selfplay.curriculum.solving import Attempt
@@ -142,6 +143,9 @@ def _prompt(trajectory: Trajectory | None, tokenizer: Tokenizer) -> str:
 def key_of(policy: PolicyConfig, scaffold: ScaffoldConfig, seed: int) -> list[Any]:
     """What an attempt depends on; not where the server is, or how fast it is asked."""
     shown = dataclasses.asdict(scaffold)
+    for name in SCAFFOLDS:  # another scaffold's part
+        if name != scaffold.kind:
+            shown.pop(name, None)
     shown["agent"].pop("num_open", None)
     names = ["engine", "model", "adapter", "temperature", "top_p", "max_new_tokens"]
     found = [shown, *(getattr(policy, name) for name in names)]

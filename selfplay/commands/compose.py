@@ -22,6 +22,7 @@ from selfplay.config import (
 from selfplay.corpus.corpus import Corpus
 from selfplay.curriculum.agentic import AgenticScaffold
 from selfplay.curriculum.compact import CompactScaffold
+from selfplay.curriculum.feedback import FeedbackScaffold
 from selfplay.curriculum.scaffold import RepoContext, RolloutContext, Sampling, Scaffold
 from selfplay.errors import UserError
 from selfplay.learning import Learner
@@ -37,7 +38,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SCAFFOLDS: Mapping[str, type[Scaffold]] = {"compact": CompactScaffold, "agentic": AgenticScaffold}
+SCAFFOLDS: Mapping[str, type[Scaffold]] = {
+    "compact": CompactScaffold,
+    "feedback": FeedbackScaffold,
+    "agentic": AgenticScaffold,
+}
 ENGINES = ("transformers", "vllm", "openai", "scripted")
 
 
@@ -112,7 +117,7 @@ def scaffold_class(config: ScaffoldConfig) -> type[Scaffold]:
     """The configured scaffold. Raises `UserError` for an unknown one."""
     found = SCAFFOLDS.get(config.kind)
     if found is None:
-        raise UserError(f"scaffold.kind={config.kind!r}: must be {' or '.join(SCAFFOLDS)}")
+        raise UserError(f"scaffold.kind={config.kind!r}: must be one of {', '.join(SCAFFOLDS)}")
     return found
 
 

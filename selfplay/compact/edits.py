@@ -188,8 +188,8 @@ def render_edit(listing: Listing, new_sources: Mapping[str, str]) -> str:
     for path, text in new_sources.items():
         old = [_body(line) for line in listing.rows[path]]
         new = [_body(line) for line in split_lines(text)]
-        start = _common(old, new)
-        end = _common(old[start:][::-1], new[start:][::-1])
+        start = common_length(old, new)
+        end = common_length(old[start:][::-1], new[start:][::-1])
         matcher = difflib.SequenceMatcher(
             None, old[start : len(old) - end], new[start : len(new) - end], autojunk=False
         )
@@ -297,10 +297,10 @@ def _ending(line: str) -> str:
 def _shared(indents: Sequence[str]) -> str:
     """The indentation that all lines have in common."""
     shortest, longest = min(indents, default=""), max(indents, default="")
-    return shortest[: _common(shortest, longest)]
+    return shortest[: common_length(shortest, longest)]
 
 
-def _common(left: Sequence[str], right: Sequence[str]) -> int:
+def common_length(left: Sequence[str], right: Sequence[str]) -> int:
     """Length of the common beginning of two sequences."""
     count = 0
     while count < min(len(left), len(right)) and left[count] == right[count]:

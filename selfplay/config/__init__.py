@@ -28,7 +28,7 @@ from selfplay.config.loading import GONE, load_config, read_config, to_yaml
 from selfplay.config.metrics import MetricsConfig
 from selfplay.config.policy import OpenAIConfig, PolicyConfig, SplitConfig, VLLMConfig
 from selfplay.config.sandbox import ReposConfig, SandboxConfig
-from selfplay.config.scaffold import AgentConfig, AgentLimits, ScaffoldConfig
+from selfplay.config.scaffold import AgentConfig, AgentLimits, FeedbackConfig, ScaffoldConfig
 
 __all__ = [
     "GONE",
@@ -41,6 +41,7 @@ __all__ = [
     "EvalConfig",
     "EvaluateConfig",
     "ExportConfig",
+    "FeedbackConfig",
     "GradeConfig",
     "InjectConfig",
     "InjectorConfig",

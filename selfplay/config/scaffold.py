@@ -1,4 +1,4 @@
-"""How the roles work: `scaffold`, and the bounds of an agentic episode in `scaffold.agent`."""
+"""How the roles work: `scaffold`, with the bounds of the episodes that have several turns."""
 
 from __future__ import annotations
 
@@ -49,12 +49,30 @@ class AgentConfig(AgentLimits):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FeedbackConfig:
+    """Several tries in one episode of the solver, with what the tests say after each."""
+
+    max_tries: int = 3
+    """Edits of one episode; 1 is the compact scaffold."""
+    max_feedback_tokens: int = 160
+    """Tokens of what is told after one try, the template's own included."""
+    max_run_s: float = 20.0
+    """Seconds that the tests may take after one try, where a bug's own limit is not lower; the
+    grading has all of that limit."""
+
+    def __post_init__(self) -> None:
+        at_least(self, "scaffold.feedback.", 1, "max_tries", "max_feedback_tokens")
+        above(self, "scaffold.feedback.", 0, "max_run_s")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScaffoldConfig:
     """How the roles work. The keys between `kind` and `agent` are the compact scaffold's: what a
-    prompt may hold."""
+    prompt may hold. A part that has a scaffold's name is read by that one alone."""
 
     kind: str = "compact"
-    """compact (one turn, a few line edits) or agentic (tools in a sandbox)."""
+    """compact (one turn, a few line edits), feedback (the same with several tries, and the tests'
+    failures after each) or agentic (tools in a sandbox)."""
     max_prompt_tokens: int = 640
     """Longest prompt."""
     max_functions: int = 2
@@ -69,6 +87,8 @@ class ScaffoldConfig:
     """Part of the failing tests that a solver is shown; it is graded on all of them."""
     agent: AgentConfig = field(default_factory=AgentConfig)
     """Agentic episodes."""
+    feedback: FeedbackConfig = field(default_factory=FeedbackConfig)
+    """Tries of the feedback scaffold."""
 
     def __post_init__(self) -> None:
         share(self, "scaffold.", "public_share")

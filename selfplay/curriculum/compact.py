@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from selfplay.agent.loop import OnTurn
+from selfplay.chat import Transcript
 from selfplay.config import PolicyConfig, ScaffoldConfig
 from selfplay.curriculum.scaffold import Answer, RepoContext, Rollout, RolloutContext
 from selfplay.roles.compact.gold_answer import gold_answer
@@ -23,7 +24,6 @@ from selfplay.types import (
     SolveTask,
     Strategy,
     Trajectory,
-    Turn,
 )
 
 T = TypeVar("T")
@@ -109,13 +109,20 @@ class CompactScaffold:
         self, context: RolloutContext, tasks: Sequence[SolveTask], num_samples: int, salt: object
     ) -> list[list[Answer[str]]]:
         """See `Scaffold.solve`."""
+        prompts, requests = self.ask_solver(context, tasks, num_samples, salt)
+        readers = [self.roles[task.repo].solver.fix_patch for task in tasks]
+        return _sampled(context.policy, requests, prompts, readers)
+
+    def ask_solver(
+        self, context: RolloutContext, tasks: Sequence[SolveTask], num_samples: int, salt: object
+    ) -> tuple[list[SolverPrompt], list[SampleRequest]]:
+        """What each task's first answers are sampled from."""
         prompts = context.pool.map(lambda task: self.roles[task.repo].solver.prompt(task), tasks)
         requests = [
             context.sampling.request("solver", prompt.prompt_ids, num_samples, task.bug_id, salt)
             for task, prompt in zip(tasks, prompts, strict=True)
         ]
-        readers = [self.roles[task.repo].solver.fix_patch for task in tasks]
-        return _sampled(context.policy, requests, prompts, readers)
+        return prompts, requests
 
     def gold_answer(self, task: SolveTask) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
         """See `KnowsAnswers.gold_answer`."""
@@ -137,7 +144,7 @@ def _sampled(
         [
             Answer(
                 rollout=one_turn(request, completion),
-                read=functools.partial(_read, reader, prompt, completion),
+                read=functools.partial(read_answer, reader, prompt, completion),
                 key=(completion.text, completion.problem, completion.errored),
             )
             for completion in completions
@@ -148,7 +155,8 @@ def _sampled(
     ]
 
 
-def _read(reader: Callable[[Prompt, str], T], prompt: Prompt, completion: Completion) -> T:
+def read_answer(reader: Callable[[Prompt, str], T], prompt: Prompt, completion: Completion) -> T:
+    """What one answer says. Raises `Rejected` where the engine gave none."""
     if completion.problem:
         raise Rejected(completion.problem, errored=completion.errored)
     return reader(prompt, completion.text)
@@ -170,14 +178,8 @@ def trajectory(request: SampleRequest, completion: Completion) -> Trajectory:
     Example: prompt (5, 6), answer (7, 8) with logprobs (-1., -2.) gives ids (5, 6, 7, 8),
     mask (0, 0, 1, 1) and logprobs (0., 0., -1., -2.).
     """
-    prompt_ids = request.prompt_ids
-    num_prompt, version = len(prompt_ids), completion.policy_version
-    end = num_prompt + len(completion.token_ids)
-    return Trajectory(
-        token_ids=prompt_ids + completion.token_ids,
-        loss_mask=(0,) * num_prompt + (1,) * len(completion.token_ids),
-        logprobs=(0.0,) * num_prompt + completion.logprobs,
-        policy_version=version,
-        turns=(Turn(start=num_prompt, end=end, policy_version=version),),
-        temperature=logprob_temperature(request.temperature),
-    )
+    said = Transcript()
+    said.add(request.prompt_ids, completion)
+    made = said.trajectory(logprob_temperature(request.temperature))
+    assert made is not None
+    return made

@@ -37,8 +37,8 @@ class MessageTokenizer:
         head = self.message("system", system) if system else ()
         return (*head, *self.message("user", user), self.role_id("assistant"))
 
-    def chat(self) -> FencedRenderer:
-        """Plain fenced tool calls."""
+    def chat(self, *, tools: bool = True) -> FencedRenderer:
+        """Plain fenced tool calls; chats without tools grow in the same way."""
         return FencedRenderer(self)
 
     def encode(self, text: str) -> tuple[int, ...]:

@@ -60,9 +60,10 @@ class HFTokenizer:
 
         return cls(AutoTokenizer.from_pretrained(str(directory)))
 
-    def chat(self) -> TemplateRenderer:
-        """The same template for chats of several turns with tools."""
-        return TemplateRenderer(self._tokenizer, encoder=self._encoder)
+    def chat(self, *, tools: bool = True) -> TemplateRenderer:
+        """The same template for chats of several turns, with tools or of texts alone."""
+        end = None if tools else str(self._tokenizer.convert_ids_to_tokens(self.end_of_turn_id))
+        return TemplateRenderer(self._tokenizer, end, encoder=self._encoder, with_tools=tools)
 
     def render(self, system: str, user: str) -> tuple[int, ...]:
         """Ids of the conversation up to where the answer begins."""

@@ -56,8 +56,8 @@ class ByteTokenizer:
         head = (self._system, *self.encode(system), self.end_of_turn_id) if system else ()
         return (*head, self._user, *self.encode(user), self.end_of_turn_id, self._answer)
 
-    def chat(self) -> FencedRenderer:
-        """Plain fenced tool calls."""
+    def chat(self, *, tools: bool = True) -> FencedRenderer:
+        """Plain fenced tool calls; chats without tools grow in the same way."""
         return FencedRenderer(self)
 
     def encode(self, text: str) -> tuple[int, ...]:
@@ -79,6 +79,12 @@ class ByteTokenizer:
         ends = [prompt_ids.index(self.end_of_turn_id, start) for start in starts]
         return [self.decode(prompt_ids[i:j]) for i, j in zip(starts, ends, strict=True)]
 
+    def answers(self, prompt_ids: Sequence[int]) -> list[str]:
+        """Every answer in a chat that has ended."""
+        starts = [i for i, token in enumerate(prompt_ids[:-1]) if token == self._answer]
+        ends = [prompt_ids.index(self.end_of_turn_id, start) for start in starts]
+        return [self.decode(prompt_ids[i:j]) for i, j in zip(starts, ends, strict=True)]
+
 
 class ScriptedPolicy:
     """Answers by rule; log-probabilities are 0 (certainty). `version` counts pretended steps."""
@@ -93,7 +99,9 @@ class ScriptedPolicy:
 
     def _answers(self, request: SampleRequest) -> list[Completion]:
         text = self.tokenizer.user_text(request.prompt_ids)
+        tried = set(self.tokenizer.answers(request.prompt_ids))
         candidates = candidate_answers(text)
+        candidates = [c for c in candidates if c not in tried] or candidates
         start = derive_seed(request.seed, text) if text.rstrip().endswith("Fix the bug") else 0
         start = start or request.seed
         return [

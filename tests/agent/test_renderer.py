@@ -332,6 +332,35 @@ def test_habits_of_templates(habit: str) -> None:
     )
 
 
+@pytest.mark.parametrize("habit", ["plain", "qwen", "llama"])
+def test_chats_of_texts_alone_are_what_the_template_writes_at_once(habit: str) -> None:
+    """No tools are shown, and replies are the user's, whatever calls the model knows."""
+    from selfplay.policy.transformers import HFTokenizer
+
+    template, tokens = {"qwen": (QWEN, None), "llama": (LLAMA, LLAMA_TOKENS)}.get(
+        habit, (None, None)
+    )
+    tokenizer = load(template, tokens)
+    texts = HFTokenizer(tokenizer)
+    renderer = texts.chat(tools=False)
+    assert renderer.end_of_turn_id == texts.end_of_turn_id
+    prompt = renderer.render("Be terse.", "Mend it.", ())
+    assert prompt == texts.render("Be terse.", "Mend it.")
+    messages = [
+        {"role": "system", "content": "Be terse."},
+        {"role": "user", "content": "Mend it."},
+    ]
+    for answer, reply in (("1| a", "Still wrong."), ("2-", "That changes nothing.")):
+        completion = (*plain_ids(tokenizer, answer), renderer.end_of_turn_id)
+        prompt = renderer.bridge(prompt, completion, reply)
+        messages += [
+            {"role": "assistant", "content": answer},
+            {"role": "user", "content": reply},
+        ]
+    whole = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    assert tokenizer.decode(prompt) == whole
+
+
 def test_calls_that_cannot_be_read_back_are_fenced() -> None:
     odd = QWEN.replace("<tool_call>\n{{ call.function | tojson }}", "[CALL]")
     renderer = TemplateRenderer(load(odd))

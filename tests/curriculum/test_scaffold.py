@@ -11,7 +11,7 @@ import pytest
 
 import selfplay
 from selfplay.commands.compose import SCAFFOLDS, scaffold_class
-from selfplay.config import PolicyConfig, ScaffoldConfig
+from selfplay.config import FeedbackConfig, PolicyConfig, ScaffoldConfig
 from selfplay.curriculum.compact import CompactScaffold, one_turn, trajectory
 from selfplay.curriculum.injecting import inject, injector_episode, judge_injection
 from selfplay.curriculum.scaffold import (
@@ -255,7 +255,9 @@ def test_scaffolds_are_known_by_their_names() -> None:
         assert found.scripted().tokenizer is not None
         assert found.longest(config, policy) > 0
     assert SCAFFOLDS["compact"].longest(ScaffoldConfig(max_prompt_tokens=640), policy) == 720
-    with pytest.raises(UserError, match="must be compact or agentic"):
+    tries = ScaffoldConfig(feedback=FeedbackConfig(max_tries=3, max_feedback_tokens=100))
+    assert SCAFFOLDS["feedback"].longest(tries, policy) == 640 + 3 * 80 + 2 * 100
+    with pytest.raises(UserError, match="must be one of compact, feedback, agentic"):
         scaffold_class(ScaffoldConfig(kind="odd"))
 
 

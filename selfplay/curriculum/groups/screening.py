@@ -23,7 +23,7 @@ from selfplay.curriculum.scaffold import Answer, RolloutContext
 from selfplay.sampling import ScoreRequest, ScoringPolicy
 from selfplay.types import BugArtifact, InjectionTask, SolveTask
 
-PER_FUNCTION = 2
+PER_FUNCTION = 3
 """Edits of one function that one step validates, at most."""
 
 

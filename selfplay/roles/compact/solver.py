@@ -60,13 +60,18 @@ class SolverView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SolverPrompt:
-    """One task as the model sees it, with what is needed to read the answer."""
+    """One task as the model sees it, with what is needed to read the answer.
+
+    sealed    the state that is edited; restored: the same with the shown oracle tests in it
+    """
 
     task: SolveTask
     prompt_ids: tuple[int, ...]
     text: str
     listing: Listing
+    view: SolverView
     sealed: Layer
+    restored: Layer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,18 +113,6 @@ class CompactSolver:
 
     def prompt(self, task: SolveTask) -> SolverPrompt:
         """The prompt of one task."""
-        view, sealed = self.view(task)
-        text, listing = self.show(view)
-        return SolverPrompt(
-            task=task,
-            prompt_ids=self.tokenizer.render(render("system"), text),
-            text=text,
-            listing=listing,
-            sealed=sealed,
-        )
-
-    def view(self, task: SolveTask) -> tuple[SolverView, Layer]:
-        """What a solver may know of a task, and the sealed tree that it works on."""
         tree = self.prepared.environment.tree
         sealed = seal(self.prepared.environment, task.artifact).layer
         shown = public_tests(task, self.scaffold.public_share)
@@ -143,20 +136,29 @@ class CompactSolver:
             problem_statement=task.problem_statement,
             partial=len(shown) < len(task.fail_to_pass),
         )
-        return view, sealed
+        text, listing = self.show(view)
+        return SolverPrompt(
+            task=task,
+            prompt_ids=self.tokenizer.render(render("system"), text),
+            text=text,
+            listing=listing,
+            view=view,
+            sealed=sealed,
+            restored=restored,
+        )
 
     def show(self, view: SolverView) -> tuple[str, Listing]:
         """(text, listing) of a prompt, from what a solver may know."""
         failures = failures_of(view)
         bodies = relevant_tests(view, failures, self.reached)
-        tests, shown = test_text(bodies, failures)
-        complaints = complaints_of(failures, shown)
+        tests, shown = shown_tests(bodies, failures)
+        told = complaints(failures, shown)
         issue = view.problem_statement.strip()[:MAX_ISSUE_CHARACTERS]
         suspects = self.suspects(view, failures, tests)
         system = render("system")
 
         def text_of(listing: Listing) -> str:
-            messages = [message + where(failure, listing) for failure, message in complaints]
+            messages = [message + where(failure, listing) for failure, message in told]
             return render(
                 "solver", listing=listing.render(), issue=issue, tests=tests, messages=messages
             )
@@ -266,7 +268,7 @@ def relevant_tests(
     )
 
 
-def test_text(
+def shown_tests(
     bodies: Sequence[TestBody], failures: Sequence[Failure], max_lines: int = MAX_TEST_LINES
 ) -> tuple[str, list[str]]:
     """(code of one or two tests within `max_lines`, their names)."""
@@ -283,10 +285,7 @@ def test_text(
     return "\n".join(lines), names
 
 
-test_text.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest thinks
-
-
-def complaints_of(failures: Sequence[Failure], names: Sequence[str]) -> list[tuple[Failure, str]]:
+def complaints(failures: Sequence[Failure], names: Sequence[str]) -> list[tuple[Failure, str]]:
     """What the shown tests complained of; any failure's when none of them is recorded."""
     matching = [f for name in names for f in failures if f.name == name] or list(failures[:1])
     first = {failure.name: failure for failure in reversed(matching)}

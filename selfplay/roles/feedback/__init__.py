@@ -1,0 +1,1 @@
+"""The solver with several tries: the oracle tests that it may see are run after each."""
