@@ -3,7 +3,9 @@
 A chat only ever grows: the prompt of turn t+1 is the prompt of turn t, the sampled completion, and
 the ids of the observation. Nothing that was sampled is tokenised again (mechanics: token in, token
 out). `render` opens a chat, `bridge` extends it, `parse` reads the tool call of a completion.
-A `Transcript` keeps what was sampled as the aligned lists of one trajectory.
+A `Transcript` keeps what was sampled as the aligned lists of one trajectory. Where a template
+rewrites what stands before, `rewritten` gives the next prompt, and the transcript begins a new
+piece, which is a sample of its own.
 """
 
 from __future__ import annotations
@@ -43,9 +45,13 @@ class BadCall:
 
 
 class ChatRenderer(Protocol):
-    """One model's chat template and tool-call format. Stateless and thread-safe."""
+    """One model's chat template and tool-call format. Stateless and thread-safe.
+
+    `rewrites`: earlier turns are written in another way when the chat goes on; `bridge` is refused.
+    """
 
     end_of_turn_id: int
+    rewrites: bool
 
     def render(self, system: str, user: str, tools: Sequence[ToolSpec]) -> tuple[int, ...]:
         """Ids of the first prompt, up to where the model answers."""
@@ -57,6 +63,16 @@ class ChatRenderer(Protocol):
         """The next prompt: begins with `prompt_ids + completion_ids`, closes the turn when the
         completion did not (cut by length), adds the observation as the tool's (or user's) message
         and opens the model's next turn. The end-of-turn token stands exactly once a turn."""
+        ...
+
+    def rewritten(
+        self,
+        system: str,
+        user: str,
+        tools: Sequence[ToolSpec],
+        turns: Sequence[tuple[Sequence[int], str]],
+    ) -> tuple[int, ...]:
+        """The prompt after some (completion, observation), as the template writes it at once."""
         ...
 
     def parse(self, completion_ids: Sequence[int]) -> ToolCall | BadCall:
@@ -76,10 +92,22 @@ class Transcript:
     mask: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
+    earlier: list[Transcript] = field(default_factory=list)
 
-    def add(self, prompt_ids: tuple[int, ...], completion: Completion) -> None:
-        """Append an answer and what is new in its prompt, which begins with all that was before."""
+    def add(
+        self, prompt_ids: tuple[int, ...], completion: Completion, *, rewrites: bool = False
+    ) -> None:
+        """Append an answer and what is new in its prompt, which begins with all that was before.
+
+        With `rewrites`, a prompt that does not begins anew, and what was before is a piece of its
+        own.
+        """
         assert len(completion.token_ids) == len(completion.logprobs)
+        if rewrites and prompt_ids[: len(self.ids)] != self.ids:
+            self.earlier.append(
+                Transcript(ids=self.ids, mask=self.mask, logprobs=self.logprobs, turns=self.turns)
+            )
+            self.ids, self.mask, self.logprobs, self.turns = (), [], [], []
         num_new = len(prompt_ids) - len(self.ids)
         assert num_new > 0 and prompt_ids[: len(self.ids)] == self.ids
         start = len(prompt_ids)
@@ -101,4 +129,5 @@ class Transcript:
             policy_version=min(turn.policy_version for turn in self.turns),
             turns=tuple(self.turns),
             temperature=temperature,
+            earlier=tuple(t for piece in self.earlier if (t := piece.trajectory(temperature))),
         )

@@ -201,6 +201,9 @@ class Trajectory:
     oldest of theirs; the log-probabilities are of the distribution at `temperature`. Example: a
     prompt of 2 tokens, an answer of 1, an observation of 3 and an answer of 2 have the mask
     (0, 0, 1, 0, 0, 0, 1, 1) and the turns 2-3 and 6-8.
+
+    `earlier`: where the model's chat template rewrote earlier turns, the tokens up to there, as
+    they were when they were sampled; each is a sample of its own with the same advantage.
     """
 
     token_ids: tuple[int, ...]
@@ -209,9 +212,21 @@ class Trajectory:
     policy_version: int
     turns: tuple[Turn, ...] = ()
     temperature: float = 1.0
+    earlier: tuple[Trajectory, ...] = ()
+
+    @property
+    def pieces(self) -> tuple[Trajectory, ...]:
+        """All of the episode's tokens, in the order in which they were sampled."""
+        return (*self.earlier, self)
+
+    @property
+    def num_sampled(self) -> int:
+        """Sampled tokens of all pieces."""
+        return sum(sum(piece.loss_mask) for piece in self.pieces)
 
     def __post_init__(self) -> None:
         assert len(self.token_ids) == len(self.loss_mask) == len(self.logprobs)
+        assert not any(piece.earlier for piece in self.earlier)
         if self.turns:  # lines of older runs have none
             cuts = [0, *(cut for turn in self.turns for cut in (turn.start, turn.end))]
             assert cuts == sorted(cuts)

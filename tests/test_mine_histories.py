@@ -35,15 +35,17 @@ BUCKET += "    return counts\n\n\ndef empty(k):\n    return [0] * k\n"
 DOUBLE = "def double(x):\n    return x {} 2\n\n\ndef half(x):\n    return x / 2\n"
 TWO = "    assert clamp(9, 0, 3) == 3\n    assert clamp(-9, 0, 3) == 0\n"
 LOCK = "".join(f"package {number} {{0}}\n" for number in range(900))
+CRLF = "programs/double.py eol=crlf\n"
 NOISE: tuple[Files, Files] = (
     {
-        "CHANGES": "1.0\n", "uv.lock": LOCK.format("a"), ".gitattributes": "*.x text\n",
+        "CHANGES": "1.0\n", "uv.lock": LOCK.format("a"), ".gitattributes": f"*.x text\n{CRLF}",
         ".github/workflows/ci.yml": "on: push\n", "docs/conf.py": "a = 1\n",
         "pyproject.toml": '[project]\nname = "programs"\nversion = "1.0"\n', "mkdocs.yml": "a: 1\n",
     },
     {
         "CHANGES": f"1.1\n- {SECRET}\n1.0\n", "changelog.d/2.bugfix": f"{SECRET}\n",
-        "uv.lock": LOCK.format("b"), ".gitattributes": "*.y text\n", "docs/conf.py": "a = 2\n",
+        "uv.lock": LOCK.format("b"), ".gitattributes": f"*.y text\n{CRLF}",
+        "docs/conf.py": "a = 2\n",
         ".github/workflows/ci.yml": f"on: [push]  # {SECRET}\n",
         "mkdocs.yml": f"a: 2  # {SECRET}\n", "programs/version.py": f"# {SECRET}\nVERSION = 2\n",
         "pyproject.toml": '[project]\nname = "programs"\nversion = "1.1"\n',
@@ -259,6 +261,9 @@ def test_the_sealed_trees_are_as_before(tasks: dict[str, SuiteTask], work: Work)
             ):
                 continue
             content = read_file(tree, layer, path)
+            if path == "programs/double.py":
+                assert content and content.count(b"\r\n") == content.count(b"\n")
+                content = content.replace(b"\r", b"")
             before = subprocess.run(
                 ["git", "show", f"{suite_task.base_commit}:{path}"],
                 cwd=work.folder, capture_output=True,

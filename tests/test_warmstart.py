@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
-from selfplay.commands.warmstart import TRIES, make_examples
+from selfplay.commands import warmstart
+from selfplay.commands.warmstart import TRIES, make_bare_examples, make_examples
 from selfplay.config import WarmstartConfig, load_config
 from selfplay.scripted.compact import ScriptedPolicy
+from selfplay.warmstart.bare_examples import code_source
+from selfplay.warmstart.lessons import lesson_line
 from selfplay.warmstart.tries import Tries
 
 
@@ -50,3 +53,63 @@ def test_killed_it_ends_as_if_it_had_never_been(
     assert tried(killed) == tried(whole)
     assert tried(killed)[: len(before)] == before  # none of them a second time
     assert len(set(tried(killed))) == len(tried(killed))
+
+
+FUNCTIONS = "def f{0}(a, b):\n    if a < b + {0}:\n        return a + 1\n    return b - {0}\n\n\n"
+
+
+def test_bare_repairs_go_on_where_they_were_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    for number in range(20):
+        text = FUNCTIONS.format(number) + FUNCTIONS.format(number + 10)
+        (code / f"m{number}.py").write_text(text if number != 2 else "x = 1\n")
+    words = [f"sources=[{code}]", "num_bare=9", f"out={tmp_path}", "repos.train=[sample-ledger]"]
+    config = load_config(WarmstartConfig, "warmstart", words)
+    sources, tokenizer = [code_source(str(code))], ScriptedPolicy().tokenizer
+    whole, killed = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
+    make_bare_examples(config, sources, tokenizer, whole)
+    expected = whole.read_text().splitlines()
+    assert len(expected) == 9
+    drawn: list[str] = []
+
+    def dies(line: Any, name: str) -> dict[str, Any]:
+        drawn.append(name)
+        if len(drawn) == 6:
+            raise KeyboardInterrupt
+        return lesson_line(line, name)
+
+    monkeypatch.setattr(warmstart, "lesson_line", dies)
+    with pytest.raises(KeyboardInterrupt):
+        make_bare_examples(config, sources, tokenizer, killed)
+    with killed.open("a") as stream:
+        stream.write('{"torn')
+    make_bare_examples(config, sources, tokenizer, killed)
+    assert killed.read_text().splitlines() == expected
+    assert len(drawn) < 6 + 9  # not all of it again
+    other = load_config(WarmstartConfig, "warmstart", [*words, "seed=1"])
+    make_bare_examples(other, sources, tokenizer, killed)
+    assert killed.read_text().splitlines() != expected
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_no_minutes_are_no_steps(tmp_path: Path) -> None:
+    """An adapter that was not trained, and a record that says so."""
+    (tmp_path / "examples.done").touch()
+    code = tmp_path / "code"
+    code.mkdir()
+    for number in range(3):
+        (code / f"m{number}.py").write_text(FUNCTIONS.format(number))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "examples.done").touch()
+    (tmp_path / "out" / "examples.jsonl").touch()
+    words = [f"out={tmp_path / 'out'}", "repos.train=[sample-ledger]", "max_minutes=0", "rank=2"]
+    words += [f"sources=[{code}]", "num_bare=3", "json=true"]
+    assert warmstart.run(load_config(WarmstartConfig, "warmstart", words)) == 0
+    record = json.loads((tmp_path / "out" / "record.json").read_text())
+    assert (record["num_steps"], record["loss_first"], record["loss_last"]) == (0, None, None)
+    assert (tmp_path / "out" / "adapter").is_dir()
+    assert not (tmp_path / "out" / "training").exists()

@@ -42,6 +42,8 @@ class FencedRenderer:
     """A `ChatRenderer` over any tokenizer whose template ends each message with the end-of-turn
     token (ChatML, Llama 3); observations are messages of the user. `UserError` for others."""
 
+    rewrites = False
+
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self.end_of_turn_id = tokenizer.end_of_turn_id
@@ -68,6 +70,19 @@ class FencedRenderer:
         following = whole[whole.index(end) + 1 :]
         assert following.count(end) == 1
         return (*prompt_ids, *completion_ids, *closing, *following)
+
+    def rewritten(
+        self,
+        system: str,
+        user: str,
+        tools: Sequence[ToolSpec],
+        turns: Sequence[tuple[Sequence[int], str]],
+    ) -> tuple[int, ...]:
+        """See `ChatRenderer.rewritten`: nothing is."""
+        prompt = self.render(system, user, tools)
+        for completion, observation in turns:
+            prompt = self.bridge(prompt, tuple(completion), observation)
+        return prompt
 
     def parse(self, completion_ids: Sequence[int]) -> ToolCall | BadCall:
         """The one block of a completion that names a tool."""

@@ -1,8 +1,9 @@
 """One agentic episode, turn by turn: prompt, completion, tool call, observation, next prompt.
 
 Token ids in, token ids out: the chat only ever grows, and what was sampled is never tokenised
-again. `AgentEpisode` is a state machine, so that a driver may sample many episodes in one batch and
-perform their calls in parallel (`agent/driver.py`).
+again. Where the model's template rewrites earlier turns, the tokens so far are a sample that ends
+there, and the next prompt begins another one. `AgentEpisode` is a state machine, so that a driver
+may sample many episodes in one batch and perform their calls in parallel (`agent/driver.py`).
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ class AgentEpisode:
     _session: Session | None = None
     _said: Transcript = field(default_factory=Transcript)
     _prompt: tuple[int, ...] = ()
+    _told: list[tuple[tuple[int, ...], str]] = field(default_factory=list)
     _num_bad: int = 0
     _began: float = field(default_factory=time.monotonic)
 
@@ -179,7 +181,7 @@ class AgentEpisode:
     def _record(self, completion: Completion) -> None:
         """Append prompt and completion to the aligned lists."""
         assert self.renderer.end_of_turn_id not in completion.token_ids[:-1]
-        self._said.add(self._prompt, completion)
+        self._said.add(self._prompt, completion, rewrites=self.renderer.rewrites)
 
     def _perform(self, completion: Completion) -> None:
         """The call's observation, or the ending that it brings."""
@@ -246,8 +248,10 @@ class AgentEpisode:
         """The next prompt. An observation that does not fit is cut; then the tokens are gone."""
         observation = self.turns[-1].observation
         while True:
-            self._prompt = self._bridged(completion, observation)
+            text = f"{observation}\n{self._budget(len(observation))}"
+            self._prompt = self._grown(completion, text)
             if self.limits.max_tokens - len(self._prompt) >= MIN_ANSWER:
+                self._told.append((completion.token_ids, text))
                 return
             if len(observation) <= MIN_OBSERVATION:
                 break
@@ -256,10 +260,12 @@ class AgentEpisode:
         self._prompt = self._said.ids
         self.ending = "tokens"
 
-    def _bridged(self, completion: Completion, observation: str) -> tuple[int, ...]:
+    def _grown(self, completion: Completion, text: str) -> tuple[int, ...]:
         """The prompt with one more observation, held to the invariants of the trajectory."""
+        if self.renderer.rewrites:
+            turns = [*self._told, (completion.token_ids, text)]
+            return self.renderer.rewritten(self.task.system, self.task.user, TOOLS, turns)
         before = self._said.ids[: len(self._said.ids) - len(completion.token_ids)]
-        text = f"{observation}\n{self._budget(len(observation))}"
         prompt = self.renderer.bridge(before, completion.token_ids, text)
         done, end = len(self._said.ids), self.renderer.end_of_turn_id
         assert prompt[:done] == self._said.ids and len(prompt) > done

@@ -9,7 +9,9 @@ so the next prompt is prompt + completion (+ end of turn) + bridge. That is soun
 before the answer does not change when the chat goes on, and the bridge is the same later; both are
 checked when a template is opened. What the template would write of the answer itself makes no
 difference: thinking that it adds to the last answer, or takes out of earlier ones, stays as it was
-sampled. Where a prefix does change, `bridge` raises `PolicyError`.
+sampled. Where a prefix does change, `bridge` raises `PolicyError` and `rewritten` has the template
+write the whole chat anew, in plain messages with fenced calls; thinking that an answer holds is the
+template's to keep or to leave out.
 
 Ways in which tools are shown are tried in turn: by the template, with replies of a tool; then in
 the system message, with fenced calls and replies of the user, which any template can.
@@ -18,7 +20,7 @@ the system message, with fenced calls and replies of the user, which any templat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from selfplay import thinking
@@ -40,13 +42,15 @@ _TOOL = ToolSpec(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Way:
-    """One way to hold a chat with tools; `problem`: why it cannot grow ("": it can)."""
+    """One way to hold a chat with tools; `problem`: why it cannot grow ("": it can); `rewrites`:
+    it can, but only by being written anew."""
 
     calls: CallFormat
     tools: tuple[ToolSpec, ...]
     answer: Message
     end_of_turn: str
     problem: str
+    rewrites: bool
 
     def reply(self, content: str) -> Message:
         """The observation that follows the probe answer."""
@@ -80,6 +84,7 @@ class TemplateRenderer:
         once = [*self._chat, self._way.answer, self._way.reply(REPLY)]
         written = _behind(self._template.text(once, self._way.tools), self._way.end_of_turn)
         self._names_tool = TOOL in written.partition(REPLY)[0]
+        self.rewrites = self._way.rewrites
         self._thinks = thinking.is_open(self._opens)
         self.end_of_turn_id: int = self._template.id_of(self._way.end_of_turn)
 
@@ -98,8 +103,9 @@ class TemplateRenderer:
         self, prompt_ids: tuple[int, ...], completion_ids: tuple[int, ...], observation: str
     ) -> tuple[int, ...]:
         """The next prompt. Raises `PolicyError` where it cannot be proven to extend this one."""
-        if self._way.problem:
-            raise PolicyError(f"{self._name}: {self._way.problem}")
+        self._check_way()
+        if self.rewrites:
+            raise PolicyError(f"{self._name}: its chat template rewrites earlier turns")
         opens = self._template.encoder.markup(self._opens)
         if prompt_ids[len(prompt_ids) - len(opens) :] != opens:
             raise PolicyError("the prompt does not open an answer of this chat template")
@@ -117,15 +123,50 @@ class TemplateRenderer:
             behind = behind.replace(TOOL, call.name if isinstance(call, ToolCall) else "bash", 1)
         return prompt_ids + completion_ids + closing + self._template.ids(behind, marks)
 
+    def rewritten(
+        self,
+        system: str,
+        user: str,
+        tools: Sequence[ToolSpec],
+        turns: Sequence[tuple[Sequence[int], str]],
+    ) -> tuple[int, ...]:
+        """See `ChatRenderer.rewritten`. Raises `PolicyError` where the template leaves out what was
+        told last, or opens no answer."""
+        self._check_way()
+        marks: dict[str, str] = {}
+        system = "\n\n".join(filter(None, (system, self.calls.instructions(tools))))
+        chat = self._template.chat(
+            self._template.mark(system, marks), self._template.mark(user, marks)
+        )
+        for completion, observation in turns:
+            said = self._template.mark(self._text(completion), marks, thinking.MARKS)
+            told = self._template.mark(observation, marks)
+            chat += [message_of("assistant", said), message_of("user", told)]
+        text = self._template.text(chat)
+        if turns and told.strip() not in text:
+            raise PolicyError(f"{self._name}: its chat template leaves out what was said")
+        if not text.endswith(self._opens):
+            raise PolicyError(f"{self._name}: its chat template opens no answer")
+        return self._template.ids(text, marks)
+
     def parse(self, completion_ids: Sequence[int]) -> ToolCall | BadCall:
         """The tool call of a completion, in the model's native format."""
+        return self.calls.parse(self._text(completion_ids), opened=self._thinks)
+
+    def _text(self, completion_ids: Sequence[int]) -> str:
+        """A completion without its end of turn."""
         ids = list(completion_ids)
         if ids and ids[-1] == self.end_of_turn_id:
             ids.pop()
         text = self._template.tokenizer.decode(
             ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
-        return self.calls.parse(text, opened=self._thinks)
+        assert isinstance(text, str)
+        return text
+
+    def _check_way(self) -> None:
+        if self._way.problem:
+            raise PolicyError(f"{self._name}: {self._way.problem}")
 
     def _find_way(self, end_of_turn: str | None, own: CallFormat | None) -> _Way:
         """The first way in which chats can grow, else the last that was tried; `own`: calls in the
@@ -136,7 +177,9 @@ class TemplateRenderer:
             ways.insert(0, (own, (_TOOL,), call_message(TOOL)))
         found: list[_Way] = []
         for calls, tools, answer in ways:
-            way = _Way(calls=calls, tools=tools, answer=answer, end_of_turn="", problem="")
+            way = _Way(
+                calls=calls, tools=tools, answer=answer, end_of_turn="", problem="", rewrites=False
+            )
             try:
                 token = end_of_turn or self._template.end_of_turn(
                     self._chat, answer, way.reply(REPLY), tools
@@ -145,16 +188,15 @@ class TemplateRenderer:
                     raise UserError(
                         f"{self._name}: its chat template ends no turn with a special token"
                     )
-                problem = self._problem(way, token)
+                way = replace(way, end_of_turn=token)
+                way = replace(way, problem=self._problem(way), rewrites=self._rewrites(way))
             except UserError:
                 if answer is ways[-1][2] and not found:
                     raise
                 continue
-            found.append(
-                _Way(calls=calls, tools=tools, answer=answer, end_of_turn=token, problem=problem)
-            )
-            if not problem:
-                return found[-1]
+            found.append(way)
+            if not way.problem and not way.rewrites:
+                return way
         return found[-1]
 
     def _own_calls(self) -> CallFormat | None:
@@ -180,20 +222,24 @@ class TemplateRenderer:
             return None
         return OwnCalls(thinking.split(behind)[1].strip())
 
-    def _problem(self, way: _Way, end_of_turn: str) -> str:
-        """Why chats cannot be extended ("": they can)."""
+    def _problem(self, way: _Way) -> str:
+        """Why chats cannot go on ("": they can)."""
+        once = [*self._chat, way.answer, way.reply(REPLY)]
+        whole = self._template.text(once, way.tools)
+        if PROBE not in whole or REPLY not in whole.rpartition(PROBE)[2]:
+            return "its chat template leaves out what was said; chats cannot grow"
+        return ""
+
+    def _rewrites(self, way: _Way) -> bool:
+        """Whether what stands before an answer, or between two, changes as the chat goes on."""
         once = [*self._chat, way.answer, way.reply(REPLY)]
         first = self._template.before(self._chat, way.tools).rstrip()
         whole = self._template.text(once, way.tools)
         twice = self._template.text([*once, way.answer, way.reply(REPLY)], way.tools)
-        behind = _behind(whole, end_of_turn)
-        if PROBE not in whole or REPLY not in behind:
-            return "its chat template leaves out what was said; chats cannot grow"
         if not whole.startswith(first) or not twice.startswith(first):
-            return "its chat template rewrites earlier turns; chats cannot grow"
-        if _behind(twice, end_of_turn) != behind:
-            return "its chat template writes later turns in another way; chats cannot grow"
-        return ""
+            return True
+        behind = _behind(whole, way.end_of_turn)
+        return REPLY not in behind or _behind(twice, way.end_of_turn) != behind
 
 
 def _behind(text: str, end_of_turn: str) -> str:

@@ -105,10 +105,13 @@ class ChatTemplate:
         assert isinstance(number, int)
         return number
 
-    def mark(self, content: str, marks: dict[str, str]) -> str:
-        """Put a mark, noted in `marks`, in the place of each spelling of a special token."""
+    def mark(self, content: str, marks: dict[str, str], kept: frozenset[str] = frozenset()) -> str:
+        """Put a mark, noted in `marks`, in the place of each spelling of a special token but those
+        that are `kept`."""
 
         def replace(match: re.Match[str]) -> str:
+            if match.group() in kept:
+                return match.group()
             number = len(marks)
             while f"@special-{number}@" in content or f"@special-{number}@" in marks:
                 number += 1000

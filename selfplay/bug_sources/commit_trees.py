@@ -12,7 +12,6 @@ import hashlib
 import os
 import re
 import shutil
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +21,13 @@ from selfplay.bugs.leaks import added_lines, list_files
 from selfplay.repo.dependencies.project import add_generated
 from selfplay.repo.prepare import PreparedRepo, environment_for, prepare_tree
 from selfplay.repo.sources.archives import drop_outward_links
-from selfplay.repo.sources.git import git
+from selfplay.repo.sources.git import check_out
 from selfplay.sandbox.base import Environment, Sandbox
 from selfplay.sandbox.host import make_readable
 from selfplay.types import BugArtifact
 
 _NAME = re.compile(r"(?P<repo>.+)@(?P<commit>[0-9a-f]{7,40})")
-TREE_VERSION = 2
+TREE_VERSION = 3
 """Raised when the same commit gives another tree."""
 
 
@@ -108,13 +107,7 @@ def _write_tree(
     shutil.rmtree(partial, ignore_errors=True)
     tree = partial / "tree"
     tree.mkdir(parents=True)
-    history = history_of(prepared)
-    _keep_bytes(history)
-    where = (f"--git-dir={history}", f"--work-tree={tree}")
-    variables = {"GIT_INDEX_FILE": str(partial / "index")}
-    git(*where, "read-tree", commit.sha, variables=variables)
-    git(*where, "checkout-index", "-a", "-q", variables=variables)
-    (partial / "index").unlink()
+    check_out(history_of(prepared), commit.sha, tree, partial / "index")
     for path in reverted:
         change = commit.before.get(path)
         if change is None or (tree / path).is_dir():
@@ -131,17 +124,6 @@ def _write_tree(
         partial.rename(folder)
     except OSError:  # another process was faster
         shutil.rmtree(partial)
-
-
-def _keep_bytes(history: Path) -> None:
-    """Check out what was committed, whatever the attributes say of line ends and keywords: patches
-    are made from the very blobs."""
-    attributes = history / "info" / "attributes"
-    if not attributes.is_file():
-        attributes.parent.mkdir(exist_ok=True)
-        scratch = attributes.with_name(f"attributes.{os.getpid()}-{threading.get_ident()}.tmp")
-        scratch.write_text("* -text -eol -ident -filter -working-tree-encoding\n")
-        scratch.replace(attributes)
 
 
 def _folder(prepared: PreparedRepo, commit: Commit, reverted: Iterable[str]) -> Path:

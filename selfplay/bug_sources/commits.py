@@ -14,7 +14,13 @@ from selfplay.bug_sources.commit_files import Kind, kinds_of
 from selfplay.errors import RepoError, UserError
 from selfplay.repo.discovery.test_names import USUAL_NAMES, TestNames, test_names
 from selfplay.repo.prepare import PreparedRepo
-from selfplay.repo.sources.git import git, git_bytes, open_repository
+from selfplay.repo.sources.git import (
+    alters_files,
+    checked_out,
+    git,
+    git_bytes,
+    open_repository,
+)
 from selfplay.types import FileChange
 
 _PLAIN = ("100644", "100755", "100664")
@@ -43,7 +49,8 @@ class Commit:
     """What lies between two commits, or between a commit and its (first) parent.
 
     before    path -> content in the base, None where there was no such file; of a file that was
-              renamed, its old content under its new name
+              renamed, its old content under its new name. Contents are those of a checkout, under
+              the attributes of the commit
     after     path -> content in the commit, None where it deleted the file
     kinds     path -> what the file is to a bug
     odd       paths that are links, submodules or the like: as they are after the commit
@@ -128,7 +135,7 @@ def read_commit(prepared: PreparedRepo, sha: str, base: str = "") -> Commit:
     after: dict[str, FileChange] = {}
     odd: list[str] = []
     records = _records(raw)
-    blobs = _blobs(history, [blob for record in records for blob in record.blobs])
+    contents = _contents(history, full, records)
     for record in records:
         if any(mode not in (*_PLAIN, "000000") for mode in record.modes):
             odd.append(record.path)
@@ -136,8 +143,8 @@ def read_commit(prepared: PreparedRepo, sha: str, base: str = "") -> Commit:
         before[record.path], after[record.path] = (
             FileChange(content=None)
             if mode == "000000"
-            else FileChange(content=blobs[blob], executable=mode == _PLAIN[1])
-            for mode, blob in zip(record.modes, record.blobs, strict=True)
+            else FileChange(content=content, executable=mode == _PLAIN[1])
+            for mode, content in zip(record.modes, contents[record.path], strict=True)
         )
     names = test_names(prepared.environment.tree)
     changed = [path for path in after if before[path] != after[path]]
@@ -192,6 +199,34 @@ def _records(raw: bytes) -> list[_Record]:
             )
         )
     return found
+
+
+def _contents(
+    history: Path, commit: str, records: Sequence[_Record]
+) -> dict[str, tuple[bytes, bytes]]:
+    """{path: content before and after}; b"" where there is none.
+
+    Where attributes matter, both states are checked out under those of the commit: a commit that
+    changes attributes alone changes no file.
+    """
+    blobs = _blobs(history, [blob for record in records for blob in record.blobs])
+    alters = alters_files(history)
+
+    def side(number: int) -> dict[str, bytes]:
+        known = {record.path: record.blobs[number] for record in records}
+        plain = [r.path for r in records if r.modes[number] in _PLAIN and not _is_git(r.path)]
+        found = {path: blobs.get(blob, b"") for path, blob in known.items()}
+        altered = alters and plain
+        return found | (
+            checked_out(history, commit, {p: known[p] for p in plain}) if altered else {}
+        )
+
+    before, after = side(0), side(1)
+    return {path: (before[path], after[path]) for path in before}
+
+
+def _is_git(path: str) -> bool:
+    return path.rpartition("/")[2] == ".gitattributes"
 
 
 def _blobs(history: Path, ids: Sequence[str]) -> dict[str, bytes]:

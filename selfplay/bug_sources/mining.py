@@ -192,7 +192,7 @@ class _Trial:
         beside = tuple(commit.of_kind("beside"))
         oracle = self._oracle(reverted=beside)
         needed: tuple[str, ...] = ()
-        if beside and (oracle.deselected or not oracle.passing):
+        if beside and (oracle.deselected or oracle.keywords or not oracle.passing):
             other = self._oracle(reverted=())
             if len(other.passing) > len(oracle.passing):
                 oracle, beside, needed = other, (), beside

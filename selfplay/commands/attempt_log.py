@@ -117,7 +117,7 @@ class AttemptLog:
             info=rollout.info,
         )
         line: Mapping[str, Any] = episode_to_dict(episode) | {
-            "num_tokens": sum(trajectory.loss_mask) if trajectory else 0,
+            "num_tokens": trajectory.num_sampled if trajectory else 0,
             "num_prompt_tokens": trajectory.loss_mask.count(0) if trajectory else 0,
             "sample": judged.sample,
             "resolved": judged.resolved,

@@ -21,7 +21,7 @@ from selfplay.corpus.corpus import Corpus
 from selfplay.curriculum.compact import CompactRoles
 from selfplay.curriculum.scaffold import Sampling
 from selfplay.errors import UserError
-from selfplay.export.sources import keep_sources
+from selfplay.export.sources import keep_prepared
 
 MAX_SHOWN = 50
 """Tries of a table; more are counted by repository."""
@@ -59,7 +59,7 @@ def run(config: InjectConfig) -> int:
         raise UserError(f"out={out}: cannot be written ({error.strerror})") from None
     with sandbox_pool(config.sandbox) as pool, Corpus(out / "corpus.sqlite") as corpus:
         repos = prepare_repos(names, config.repos, pool)
-        keep_sources(out, (prepared.spec for prepared in repos.values()))
+        keep_prepared(out, repos.values())
         policy = open_policy(policy_config, config.scaffold)
         context = make_rollout_context(policy, repos, pool, config.scaffold, sampling, show_turn)
         keep_originals(context.repo_contexts.values(), corpus)

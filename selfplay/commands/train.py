@@ -35,7 +35,7 @@ from selfplay.corpus.suite import SuiteTask, read_suite
 from selfplay.curriculum.evaluation import evaluate
 from selfplay.curriculum.scaffold import RolloutContext, Sampling
 from selfplay.errors import UserError
-from selfplay.export.sources import keep_sources
+from selfplay.export.sources import keep_prepared
 from selfplay.learning import Learner
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.repo.spec import projects_of
@@ -100,7 +100,7 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Learner]) -> int
         check_apart(config, suite, repos)
         trained = tuple(repos)
         repos |= prepare_suite(suite, config.repos, pool)
-        keep_sources(run_dir.path, (repos[name].spec for name in trained))
+        keep_prepared(run_dir.path, (repos[name] for name in trained))
         opened = open_run(config, run_dir, repos, trained, pool, open_learner)
         say("self-check: one generation; in each repository a command, and a bug graded both ways")
         self_check(opened.context, trained, config.scaffold)

@@ -8,8 +8,9 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -20,18 +21,20 @@ from selfplay.commands.compose import (
     prepare_repos,
     sandbox_pool,
 )
+from selfplay.commands.kept_training import KeptTraining, training_key
 from selfplay.commands.output import print_json, say
-from selfplay.config import LearnerConfig, WarmstartConfig
+from selfplay.config import LearnerConfig, SupervisedConfig, WarmstartConfig
 from selfplay.corpus.corpus import Corpus
 from selfplay.curriculum.compact import CompactRoles
 from selfplay.errors import UserError
-from selfplay.files import append_json_lines, write_atomic
+from selfplay.files import write_atomic
 from selfplay.roles.compact.injector import CompactInjector
 from selfplay.sampling import Tokenizer
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.seeds import derive_rng
 from selfplay.types import Target
 from selfplay.warmstart.bare_examples import CodeSource, bare_examples, code_source
+from selfplay.warmstart.bare_file import BareFile
 from selfplay.warmstart.examples import (
     SupervisedExample,
     history_example,
@@ -53,10 +56,11 @@ keys: out=DIR (examples.jsonl, bare.jsonl, corpus.sqlite, adapter/, record.json 
       (code that is broken and repaired as text, no tests run), epochs=, learning_rate=,
       max_minutes=, rank=, seed=, policy.model=..., sandbox=..., json=true
 Examples that out=DIR already holds are used again; delete *.done there to make new ones.
-Making them goes on where it was killed.
+Making them goes on where it was killed, and so does training, from its last full minute.
 Use the result with policy.adapter=DIR/adapter.
 """
 TRIES = "tries.jsonl"
+TRAINING = "training"
 HISTORY_SHARE = 0.2
 """Share of injector examples that are told as "undo this change" instead of by a hint."""
 
@@ -88,8 +92,10 @@ def run(config: WarmstartConfig) -> int:
     files = [file, bare] if config.num_bare else [file]
     train, held_out = split(read_lessons(files), config.held_out_fraction, config.seed)
     say(f"{len(train)} examples to learn from, {len(held_out)} held out (other functions)")
-    history = fit(config, learner.trainer, train, held_out)
+    kept = KeptTraining(learner.trainer, out / TRAINING, key_of(config, train))
+    history = fit(config, learner.trainer, train, held_out, kept)
     learner.save_adapter(out / "adapter")
+    losses = [step.loss for step in history]  # none where no time is given for a step
     record = {
         "command": "selfplay warmstart " + " ".join(task_words()),
         "repos": list(config.repos.train),
@@ -98,12 +104,13 @@ def run(config: WarmstartConfig) -> int:
             role: sum(x.role == role for x in train) for role in ("injector", "solver")
         },
         "num_steps": len(history),
-        "loss_first": history[0].loss,
-        "loss_last": sum(h.loss for h in history[-5:]) / len(history[-5:]),
+        "loss_first": losses[0] if losses else None,
+        "loss_last": sum(losses[-5:]) / len(losses[-5:]) if losses else None,
         "held_out_loss": mean_loss(learner.trainer, held_out),
         "wall_s": round(time.monotonic() - began, 1),
     }
     write_atomic(out / "record.json", json.dumps(record, indent=1).encode() + b"\n")
+    kept.end()
     if config.json:
         print_json(record)
     else:
@@ -159,17 +166,24 @@ def make_examples(
 def make_bare_examples(
     config: WarmstartConfig, sources: Sequence[CodeSource], tokenizer: Tokenizer, file: Path
 ) -> None:
-    """Repairs of code whose tests are not run, `num_bare` of them."""
-    file.unlink(missing_ok=True)
-    found = bare_examples(sources, tokenizer, config.seed)
-    lines: list[dict[str, Any]] = []
-    with tqdm(total=config.num_bare, unit="example", desc="bare repairs") as bar:
-        for name, example in itertools.islice(found, config.num_bare):
-            lines.append(lesson_line(example, name))
+    """Repairs of code whose tests are not run, `num_bare` of them, written file by file; what an
+    earlier command wrote of the same sources, which was killed, is kept."""
+    plan = [
+        config.seed,
+        config.policy.model,
+        [[s.name, str(s.directory), s.version] for s in sources],
+    ]
+    begun = BareFile(file, plan)
+    found = bare_examples(sources, tokenizer, config.seed, behind=begun.last_file)
+    with tqdm(
+        total=config.num_bare, initial=len(begun), unit="example", desc="bare repairs"
+    ) as bar:
+        for name, example in itertools.islice(found, config.num_bare - len(begun)):
+            begun.add(lesson_line(example, name))
             bar.update(1)
-    append_json_lines(file, lines)
-    if len(lines) < config.num_bare:
-        say(f"the sources gave only {len(lines)} of {config.num_bare} bare repairs")
+    begun.end()
+    if len(begun) < config.num_bare:
+        say(f"the sources gave only {len(begun)} of {config.num_bare} bare repairs")
 
 
 def teaches(
@@ -195,8 +209,18 @@ def bugs_of(
     )
 
 
+def key_of(config: WarmstartConfig, train: Sequence[Lesson]) -> str:
+    """What a training that was cut off must agree in."""
+    known = {item.name: getattr(config, item.name) for item in fields(SupervisedConfig)}
+    return training_key(train, [known, config.rank, config.policy.model, config.policy.adapter])
+
+
 def fit(
-    config: WarmstartConfig, trainer: Trainer, train: Sequence[Lesson], held_out: Sequence[Lesson]
+    config: WarmstartConfig,
+    trainer: Trainer,
+    train: Sequence[Lesson],
+    held_out: Sequence[Lesson],
+    kept: KeptTraining,
 ) -> list[SupervisedStep]:
     """Supervised steps with a progress bar."""
     from selfplay.learner.supervised import train_supervised
@@ -209,6 +233,6 @@ def fit(
         tail = "" if step.held_out_loss is None else f", held out {step.held_out_loss:.3f}"
         bar.set_postfix_str(f"loss {step.loss:.3f}, {step.tokens_per_s:.0f} tok/s{tail}")
 
-    history = train_supervised(trainer, train, config, held_out=held_out, progress=show)
+    history = train_supervised(trainer, train, config, held_out=held_out, progress=show, kept=kept)
     bar.close()
     return history

@@ -160,7 +160,7 @@ def to_rollout(episode: AgentEpisode, version: int) -> Rollout:
         trajectory=trajectory,
         answer=last.thought if last else "",
         status=episode.status,
-        policy_version=trajectory.policy_version if trajectory else version,
+        policy_version=min(p.policy_version for p in trajectory.pieces) if trajectory else version,
         info={
             "ending": episode.ending,
             "error": episode.error,

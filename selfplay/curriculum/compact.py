@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from selfplay.agent.loop import OnTurn
@@ -49,12 +49,14 @@ class CompactRoles:
 
 @dataclass(frozen=True, kw_only=True)
 class CompactScaffold:
-    """Both roles in one turn; `roles` by the repository's name."""
+    """Both roles in one turn; `roles` by the repository's name. `screened`: prompts of bugs whose
+    gold answer was asked for, until they are played."""
 
     roles: Mapping[str, CompactRoles]
     strategies: tuple[Strategy, ...] = ("direct", "removal", "history")
     targeted: bool = True
     num_open: int | None = None
+    screened: dict[str, SolverPrompt] = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -117,17 +119,26 @@ class CompactScaffold:
         self, context: RolloutContext, tasks: Sequence[SolveTask], num_samples: int, salt: object
     ) -> tuple[list[SolverPrompt], list[SampleRequest]]:
         """What each task's first answers are sampled from."""
-        prompts = context.pool.map(lambda task: self.roles[task.repo].solver.prompt(task), tasks)
+        prompts = context.pool.map(self._prompt, tasks)
+        self.screened.clear()
         requests = [
             context.sampling.request("solver", prompt.prompt_ids, num_samples, task.bug_id, salt)
             for task, prompt in zip(tasks, prompts, strict=True)
         ]
         return prompts, requests
 
+    def _prompt(self, task: SolveTask) -> SolverPrompt:
+        """The prompt of a task; a function of the task, whether it was made before or not."""
+        known = self.screened.get(task.bug_id)
+        if known is not None and known.task is task:
+            return known
+        return self.roles[task.repo].solver.prompt(task)
+
     def gold_answer(self, task: SolveTask) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
         """See `KnowsAnswers.gold_answer`."""
         solver = self.roles[task.repo].solver
-        found = gold_answer(solver, task)
+        prompt = self.screened[task.bug_id] = solver.prompt(task)
+        found = gold_answer(solver, prompt)
         if found is None:
             return None
         tokenizer = solver.tokenizer

@@ -179,7 +179,7 @@ def step_metrics(result: StepResult) -> dict[str, float]:
     num_overfit = sum(a.outcome.overfit for a in attempts)
     sampled = [e.trajectory for e in result.episodes if e.trajectory is not None]
     row: dict[str, float] = {
-        "play/num_tokens": sum(sum(trajectory.loss_mask) for trajectory in sampled),
+        "play/num_tokens": sum(trajectory.num_sampled for trajectory in sampled),
         "play/num_errored": sum(e.status == "errored" for e in result.episodes),
         "curriculum/num_new_bugs": result.num_new,
         "curriculum/num_higher_order": result.num_grown,

@@ -10,29 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from selfplay.bugs.artifact import write_artifact
-from selfplay.bugs.patches.diffs import reverse_patch
 from selfplay.bugs.test_runs.frameworks import FRAMEWORKS
 from selfplay.bugs.test_runs.scripts import script_runner
 from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import SuiteTask, write_suite
 from selfplay.errors import UserError
+from selfplay.export.eval_script import eval_script
 from selfplay.export.sources import environment_of, read_sources
 from selfplay.export.statement import problem_statement
 from selfplay.repo.spec import RepoSpec, load_spec, spec_from
 from selfplay.types import SolveTask
 
 log = logging.getLogger(__name__)
-EVAL_SCRIPT = """\
-#!/bin/bash
-set -uxo pipefail
-cd /testbed
-git apply --whitespace=nowarn - <<'END_OF_TEST_PATCH'
-{patch}END_OF_TEST_PATCH
-: '>>>>> Start Test Output'
-bash <<'END_OF_TEST_SCRIPT'
-{script}END_OF_TEST_SCRIPT
-: '>>>>> End Test Output'
-"""
 
 
 def export_swebench(run: Path, out: Path, repos_dir: Path, *, template: bool = False) -> int:
@@ -97,9 +86,7 @@ def harness_keys(task: SuiteTask) -> dict[str, str]:
         "version": str(fields.get("version", task.base_commit)),
         "environment_setup_commit": task.base_commit,
         "image": str(fields.get("image", "")),
-        "eval_script": EVAL_SCRIPT.format(
-            patch=reverse_patch(artifact.weakening_patch), script=artifact.test_script
-        ),
+        "eval_script": eval_script(artifact, task.environment.get("variables") or {}),
         "log_parser": FRAMEWORKS[kind].swebench_parser if kind else "",
         "eval_type": "pass_and_fail",
     }
@@ -109,6 +96,7 @@ def source_of(
     name: str, repos_dir: Path, kept: Mapping[str, Mapping[str, Any]]
 ) -> tuple[dict[str, Any], str]:
     """(environment, base commit) of a repository: as `repos_dir` or else as the run has it."""
+    variables: dict[str, str] = kept.get(name, {}).get("variables", {})
     if (repos_dir / f"{name}.yaml").is_file():
         spec = load_spec(name, repos_dir)
     elif name in kept:
@@ -118,7 +106,7 @@ def source_of(
     else:
         log.warning("%s: no specification in %s; the suite holds its name alone", name, repos_dir)
         return {"repo": name}, ""
-    return environment_of(spec), describe_source(spec)
+    return environment_of(spec, variables), describe_source(spec)
 
 
 def describe_source(spec: RepoSpec) -> str:

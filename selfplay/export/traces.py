@@ -22,13 +22,16 @@ def export_traces(run: Path, out: Path, tokenizer: Tokenizer | None = None) -> i
     """Write `out/traces.jsonl`: solved solver episodes, injector episodes with a valid bug.
 
     Each line: episode_id, role, repo, bug_id, reward, policy_version, messages (system, user,
-    assistant), and the aligned token_ids and loss_mask. The tokenizer is the run's own unless one
-    is given. Returns the number of lines.
+    assistant), and the aligned token_ids and loss_mask; an episode whose chat was rewritten has a
+    line for each `piece`. The tokenizer is the run's own unless one is given. Returns the number of
+    lines.
     """
     good = [episode for episode in read_episodes(run) if is_good(episode)]
     if good and tokenizer is None:
         tokenizer = tokenizer_of(run)
-    lines = [encode_json(trace(episode, tokenizer)) for episode in good if tokenizer]
+    lines = [
+        encode_json(line) for episode in good if tokenizer for line in traces(episode, tokenizer)
+    ]
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -46,24 +49,27 @@ def is_good(episode: Episode) -> bool:
     return episode.bug_id is not None and episode.reason == "valid"
 
 
-def trace(episode: Episode, tokenizer: Tokenizer) -> dict[str, Any]:
-    """The line of one episode."""
+def traces(episode: Episode, tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
+    """The lines of one episode."""
     assert episode.trajectory is not None
-    trajectory = episode.trajectory
-    return {
-        "episode_id": episode.episode_id,
-        "role": episode.role,
-        "repo": episode.repo,
-        "bug_id": episode.bug_id,
-        "reward": episode.reward,
-        "policy_version": episode.policy_version,
-        "messages": [
-            *prompt_messages(trajectory, tokenizer),
-            *answer_messages(episode, tokenizer),
-        ],
-        "token_ids": list(trajectory.token_ids),
-        "loss_mask": list(trajectory.loss_mask),
-    }
+    pieces = episode.trajectory.pieces
+    for number, piece in enumerate(pieces):
+        if len(piece.turns) > 1 or len(pieces) > 1:
+            answers = later_messages(piece, tokenizer)
+        else:
+            answers = [{"role": "assistant", "content": episode.answer}]
+        yield {
+            "episode_id": episode.episode_id,
+            **({"piece": number} if len(pieces) > 1 else {}),
+            "role": episode.role,
+            "repo": episode.repo,
+            "bug_id": episode.bug_id,
+            "reward": episode.reward,
+            "policy_version": episode.policy_version,
+            "messages": [*prompt_messages(piece, tokenizer), *answers],
+            "token_ids": list(piece.token_ids),
+            "loss_mask": list(piece.loss_mask),
+        }
 
 
 def answer_messages(episode: Episode, tokenizer: Tokenizer) -> list[dict[str, str]]:

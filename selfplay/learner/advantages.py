@@ -125,15 +125,16 @@ def group_tokens(group: PeerGroup) -> int:
     of 1 and 3 counts 6."""
     prompts: set[tuple[int, ...]] = set()
     total = 0
-    for trajectory in group.trajectories:
-        start = trajectory.loss_mask.index(1) if 1 in trajectory.loss_mask else 0
-        prompts.add(trajectory.token_ids[:start])
-        total += len(trajectory.token_ids) - start
+    for piece in (piece for trajectory in group.trajectories for piece in trajectory.pieces):
+        start = piece.loss_mask.index(1) if 1 in piece.loss_mask else 0
+        prompts.add(piece.token_ids[:start])
+        total += len(piece.token_ids) - start
     return total + sum(map(len, prompts))
 
 
 def training_samples(groups: Sequence[PeerGroup], estimator: str = "mean") -> Batch:
-    """Samples of all groups with variance; the advantage stands at every trained token.
+    """Samples of all groups with variance; the advantage stands at every trained token, in every
+    piece of an episode whose chat was rewritten.
 
     `estimator` is one of `ESTIMATORS`, for the solver's groups. Metrics by role are of the
     unweighted advantages of the groups that carry signal: the mean size, and the largest.
@@ -153,16 +154,17 @@ def training_samples(groups: Sequence[PeerGroup], estimator: str = "mean") -> Ba
             if not advantage and estimate is positive_only:
                 continue  # it would lower the step's mean loss and say nothing
             weighted = advantage * group.weight
-            samples.append(
+            samples += [
                 TrainingSample(
-                    token_ids=trajectory.token_ids,
-                    loss_mask=trajectory.loss_mask,
-                    logprobs=trajectory.logprobs,
-                    advantages=tuple(weighted if mask else 0.0 for mask in trajectory.loss_mask),
-                    policy_version=trajectory.policy_version,
-                    temperature=trajectory.temperature,
+                    token_ids=piece.token_ids,
+                    loss_mask=piece.loss_mask,
+                    logprobs=piece.logprobs,
+                    advantages=tuple(weighted if mask else 0.0 for mask in piece.loss_mask),
+                    policy_version=piece.policy_version,
+                    temperature=piece.temperature,
                 )
-            )
+                for piece in trajectory.pieces
+            ]
     metrics = {
         "num_groups": float(len(groups)),
         "num_zero_variance_groups": float(flat),

@@ -88,9 +88,14 @@ def load(path: Path, trainer: Trainer) -> dict[str, Any]:
             no_dist=not world.is_sharded,
         )
     trainer.load_state_dict(state)
-    extra = json.loads((path / _EXTRA).read_text())
-    assert isinstance(extra, dict)
-    return extra
+    return extra(path)
+
+
+def extra(path: Path) -> dict[str, Any]:
+    """The extra data of a whole checkpoint."""
+    found = json.loads((path / _EXTRA).read_text())
+    assert isinstance(found, dict)
+    return found
 
 
 def latest(directory: Path) -> Path | None:

@@ -24,6 +24,18 @@ WARMUP_SHARE, FINAL_SHARE = 0.05, 0.1
 Progress = Callable[["SupervisedStep"], None]
 
 
+class Kept(Protocol):
+    """Training that goes on where it was killed."""
+
+    def restore(self) -> tuple[list[SupervisedStep], float]:
+        """Put the trainer back; the steps that it has made, and the seconds they took."""
+        ...
+
+    def keep(self, history: Sequence[SupervisedStep], seconds: float) -> None:
+        """Called after each step; stores what it likes."""
+        ...
+
+
 class Example(Protocol):
     """A token sequence and which of its tokens are to be learnt."""
 
@@ -53,19 +65,20 @@ def train_supervised(
     *,
     held_out: Sequence[Example] = (),
     progress: Progress | None = None,
+    kept: Kept | None = None,
 ) -> list[SupervisedStep]:
     """Minimise the mean negative log-likelihood of the trained tokens; the record of all steps.
 
     Examples with equal prompts stay together, so that their prompt is run once. With
     `max_minutes` the schedule is stretched or cut to the clock instead of the data.
     """
+    history, before_s = kept.restore() if kept is not None else ([], 0.0)
     max_s = None if config.max_minutes is None else config.max_minutes * 60
     if not examples:
         raise UserError("supervised training was given no examples")
     plan = _batches(examples, config)
-    begin = time.monotonic()
-    history: list[SupervisedStep] = []
-    for step, batch in enumerate(plan):
+    begin = time.monotonic() - before_s
+    for step, batch in list(enumerate(plan))[len(history) :]:
         elapsed = time.monotonic() - begin
         if max_s is not None and elapsed >= max_s:
             break
@@ -88,6 +101,8 @@ def train_supervised(
             held_out_loss=mean_loss(trainer, held_out) if measure else None,
         )
         history.append(record)
+        if kept is not None:
+            kept.keep(history, time.monotonic() - begin)
         if progress is not None:
             progress(record)
     return history

@@ -1,8 +1,9 @@
 """Episodes as JSON and back: one line of `episodes.jsonl` (docs/formats.md).
 
 Example of a trajectory: `{"token_ids": [5, 7], "loss_mask": [0, 1], "logprobs": [0.0, -1.5],
-"policy_version": 3, "turns": [[1, 2, 3]]}`, where a turn is start, end and policy version. A
-log-probability that is not finite is written as its name ("-inf").
+"policy_version": 3, "turns": [[1, 2, 3]]}`, where a turn is start, end and policy version;
+`earlier` lists more of the kind where the chat was rewritten. A log-probability that is not finite
+is written as its name ("-inf").
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def episode_to_dict(episode: Episode) -> dict[str, Any]:
     line: dict[str, Any] = to_plain(replace(episode, trajectory=None))
     info = line.pop("info")
     del line["trajectory"]
-    line["num_tokens"] = sum(trajectory.loss_mask) if trajectory else 0
+    line["num_tokens"] = trajectory.num_sampled if trajectory else 0
     return {**line, "trajectory": _trajectory_to_dict(trajectory), "info": info}
 
 
@@ -33,9 +34,8 @@ def episode_from_dict(data: Mapping[str, Any]) -> Episode:
     """The episode of a line. Raises `UserError` naming the field that is missing or wrong."""
     try:
         given = data.get("trajectory")
-        if isinstance(given, dict) and "turns" in given:
-            turns = [_turn(values) for values in given["turns"]]
-            data = {**data, "trajectory": {**given, "turns": turns}}
+        if isinstance(given, dict):
+            data = {**data, "trajectory": _with_turns(given)}
         return from_plain(Episode, data, numbers_as_text=True)
     except (TypeError, ValueError, AssertionError) as error:
         raise UserError(f"episode {data.get('episode_id')!r}: {error or 'lists differ'}") from None
@@ -73,7 +73,19 @@ def _trajectory_to_dict(trajectory: Trajectory | None) -> dict[str, Any] | None:
     line: dict[str, Any] = to_plain(trajectory)
     line["logprobs"] = [x if math.isfinite(x) else str(x) for x in trajectory.logprobs]
     line["turns"] = [[turn.start, turn.end, turn.policy_version] for turn in trajectory.turns]
-    return line
+    earlier = [_trajectory_to_dict(piece) for piece in trajectory.earlier]
+    del line["earlier"]
+    return {**line, "earlier": earlier} if earlier else line
+
+
+def _with_turns(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A trajectory's line with its turns as records."""
+    found = dict(given)
+    if "turns" in found:
+        found["turns"] = [_turn(values) for values in found["turns"]]
+    if "earlier" in found:
+        found["earlier"] = [_with_turns(piece) for piece in found["earlier"]]
+    return found
 
 
 def _turn(values: Any) -> dict[str, Any]:

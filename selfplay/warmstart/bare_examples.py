@@ -63,18 +63,28 @@ def code_source(name: str) -> CodeSource:
 
 
 def bare_examples(
-    sources: Sequence[CodeSource], tokenizer: Tokenizer, seed: int, *, max_prompt_tokens: int = 256
+    sources: Sequence[CodeSource],
+    tokenizer: Tokenizer,
+    seed: int,
+    *,
+    max_prompt_tokens: int = 256,
+    behind: str = "",
 ) -> Iterator[tuple[str, SupervisedExample]]:
     """("SOURCE/PATH::FUNCTION", example), the sources and their functions in random order.
 
     Operators are drawn evenly. Ends when every function had its turn. Nothing is run, no test
-    file is read.
+    file is read. What a file gives depends on its name and the seed alone; with `behind`, a
+    "SOURCE/PATH", those that come after it are read.
     """
     rng = derive_rng(seed, "bare", *[source.name for source in sources])
     files = [(source, path) for source in sources for path in _files(source.directory)]
     rng.shuffle(files)
     for source, path in files:
         name = path.relative_to(source.directory).as_posix()
+        if behind:
+            behind = "" if behind == f"{source.name}/{name}" else behind
+            continue
+        rng = derive_rng(seed, "bare", source.name, name)
         text = _text(path)
         functions = list_functions(text, name) if text else []
         rng.shuffle(functions)

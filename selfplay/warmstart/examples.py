@@ -70,7 +70,7 @@ def history_example(tokenizer: Tokenizer, found: ProceduralAnswer) -> Supervised
 
 def solver_example(solver: CompactSolver, task: SolveTask) -> SupervisedExample | None:
     """Repair a bug as its gold patch does; None when the prompt does not show the place."""
-    found = gold_answer(solver, task)
+    found = gold_answer(solver, solver.prompt(task))
     if found is None:
         return None
     return make_example("solver", solver.tokenizer, found.prompt_ids, found.text)

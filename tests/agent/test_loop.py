@@ -11,12 +11,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from selfplay.agent.driver import play
+from selfplay.agent.fenced import FencedRenderer
 from selfplay.agent.loop import AgentEpisode
+from selfplay.chat import ToolSpec
+from selfplay.curriculum.agentic import to_rollout
 from selfplay.errors import SandboxError
+from selfplay.export.traces import traces
+from selfplay.run_dir.episodes import episode_from_dict, episode_to_dict
 from selfplay.sandbox.base import Environment, Job, Quota, Sandbox
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.sandbox.session.session import Session
 from selfplay.scripted.compact import ByteTokenizer
+from selfplay.types import Episode, Trajectory
 
 from .conftest import MakeEpisode, Told
 
@@ -49,6 +55,67 @@ def check(episode: AgentEpisode) -> None:
             assert set(trajectory.loss_mask[turn.end : following.start]) == {0}
             assert set(trajectory.logprobs[turn.end : following.start]) == {0.0}
     assert all(lp < 0 for lp, m in zip(trajectory.logprobs, trajectory.loss_mask, strict=True) if m)
+
+
+class Rewriting(FencedRenderer):
+    """Marks the newest message of the user, as some templates do; every other time, if `rarely`."""
+
+    rewrites = True
+
+    def __init__(self, rarely: bool = False) -> None:
+        super().__init__(ByteTokenizer())
+        self._rarely = rarely
+
+    def rewritten(
+        self,
+        system: str,
+        user: str,
+        tools: Sequence[ToolSpec],
+        turns: Sequence[tuple[Sequence[int], str]],
+    ) -> tuple[int, ...]:
+        number = len(turns) // 2 if self._rarely else len(turns)
+        named = f"{system} {number}" if number else system
+        return super().rewritten(named, user, tools, turns)
+
+
+@pytest.mark.parametrize(("rarely", "sizes"), [(False, [1, 1, 1, 1]), (True, [2, 2])])
+def test_a_chat_that_is_rewritten_becomes_several_samples(
+    pool: SandboxPool, make_episode: MakeEpisode, rarely: bool, sizes: list[int]
+) -> None:
+    """A new one begins where the prefix really changes; each holds what was sampled, exactly."""
+    episode = make_episode()
+    episode.renderer = Rewriting(rarely)
+    policy = Told([LOOK, "Hm. " + LOOK, LOOK, SUBMIT], version=4)
+    play(policy, [episode], pool, 4)
+    assert episode.ending == "submitted" and len(policy.requests) == 4
+    trajectory = episode.trajectory
+    assert trajectory is not None and [len(piece.turns) for piece in trajectory.pieces] == sizes
+    turns = [(piece, turn) for piece in trajectory.pieces for turn in piece.turns]
+    for (piece, turn), request, said in zip(turns, policy.requests, policy.answers, strict=True):
+        assert piece.token_ids[: turn.start] == request.prompt_ids
+        sampled = piece.token_ids[turn.start : turn.end]
+        assert ByteTokenizer().decode(sampled).startswith(said)
+        assert all(lp < 0 for lp in piece.logprobs[turn.start : turn.end])
+    assert trajectory.num_sampled == sum(turn.end - turn.start for _, turn in turns)
+    rollout = to_rollout(episode, 9)
+    assert rollout.policy_version == 4  # the oldest of all pieces
+    stored = episode_of(rollout.trajectory)
+    assert episode_from_dict(episode_to_dict(stored)) == stored
+    lines = list(traces(stored, ByteTokenizer()))
+    assert [line["piece"] for line in lines] == list(range(len(sizes)))
+    assert [sum(line["loss_mask"]) for line in lines] == [
+        sum(piece.loss_mask) for piece in trajectory.pieces
+    ]
+    assert "shop.py" in lines[-1]["messages"][-2]["content"]
+
+
+def episode_of(trajectory: Trajectory | None) -> Episode:
+    assert trajectory is not None
+    return Episode(
+        episode_id="e", group_id="g", role="solver", repo="r", task_id="t", bug_id="b",
+        status="completed", reward=1.0, reason="", trajectory=trajectory, answer="",
+        policy_version=4,
+    )  # fmt: skip
 
 
 def test_a_whole_episode(pool: SandboxPool, make_episode: MakeEpisode) -> None:

@@ -210,10 +210,43 @@ def test_templates_that_forget_are_not_grown() -> None:
     grower = TemplateRenderer(load(forgets), end_of_turn="<|im_end|>")
     with pytest.raises(PolicyError, match="leaves out what was said"):
         grower.bridge(grower.render("s", "u", []), (900,), "x")
-    rewrites = QWEN.replace("{{ messages[0].content }}", "{{ messages | length }}")
-    grower = TemplateRenderer(load(rewrites))
+
+
+REWRITES = """{% set ns = namespace(last=-1) %}{% for message in messages %}
+{%- if message.role == "user" %}{% set ns.last = loop.index0 %}{% endif %}{% endfor %}
+{%- for message in messages %}<|im_start|>{{ message.role }}
+{%- if loop.index0 == ns.last %} (newest){% endif %}
+{{ message.content.split("</think>")[-1] | trim }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+def test_templates_that_rewrite_write_the_chat_anew() -> None:
+    """Thinking is the template's to leave out; what a message spells stays text."""
+    tokenizer = load(REWRITES, ["<think>", "</think>"])
+    writer = TemplateRenderer(tokenizer)
+    assert writer.rewrites and isinstance(writer.calls, FencedCalls)
+    first = writer.render("s", "u", TOOLS)
     with pytest.raises(PolicyError, match="rewrites earlier turns"):
-        grower.bridge(grower.render("s", "u", []), (900,), "x")
+        writer.bridge(first, (900,), "x")
+    call = call_text(writer, "ls <|im_end|>")
+    answer = (*plain_ids(tokenizer, f"<think>hm</think>{call}"), writer.end_of_turn_id)
+    answer = tuple(i for i in answer if i != writer.end_of_turn_id)  # the call spelled it: cut
+    grown = writer.rewritten("s", "u", TOOLS, [(answer, "out <|im_end|> in")])
+    assert grown[: len(first)] != first
+    assert grown.count(writer.end_of_turn_id) == 4  # system, user, answer, observation
+    text = tokenizer.decode(grown)
+    assert "hm" not in text and "I look." in text and "out <|im_end|> in" in text
+    assert text.endswith("<|im_start|>assistant\n") and text.count("(newest)") == 1
+    more = writer.rewritten("s", "u", TOOLS, [(answer, "one"), (answer, "two")])
+    assert tokenizer.decode(more).index("two") > tokenizer.decode(more).index("(newest)")
+
+
+def test_a_chat_that_is_rewritten_without_what_was_said_is_refused() -> None:
+    forgets = REWRITES.replace("| trim }}", "| trim | truncate(40, True, '') }}")
+    writer = TemplateRenderer(load(forgets))
+    with pytest.raises(PolicyError, match="leaves out what was said"):
+        writer.rewritten("s", "u", [], [((900,), "a long way " * 9 + "to the end")])
 
 
 @pytest.mark.parametrize(

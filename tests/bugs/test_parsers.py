@@ -15,7 +15,11 @@ from hypothesis import strategies as st
 from selfplay.bugs.test_runs import scripts
 from selfplay.bugs.test_runs.junit import junit_key, read_junit, unsupported_passes
 from selfplay.bugs.test_runs.parsers import pytest_verbose, unittest_verbose
-from selfplay.bugs.test_runs.pytest_framework import deselected_tests, pytest_script
+from selfplay.bugs.test_runs.pytest_framework import (
+    deselected_tests,
+    pytest_script,
+    script_keywords,
+)
 from selfplay.bugs.test_runs.runner import TestRun, TestRunner
 from selfplay.bugs.test_runs.scripts import (
     parser_runner,
@@ -296,12 +300,14 @@ def test_parsers_are_self_contained_programs(name: str, tmp_path: Path) -> None:
 WORDS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1)
 
 
-@given(WORDS, WORDS)
-def test_scripts_are_recognised_by_their_text(targets: list[str], left_out: list[str]) -> None:
+@given(WORDS, WORDS, st.sampled_from(["", "not (test_a and not test_ab)", "-k='x'"]))
+def test_scripts_are_recognised_by_their_text(
+    targets: list[str], left_out: list[str], keywords: str
+) -> None:
     targets = [target for target in targets if "\\\n" not in target] or ["a"]
     left_out = [test for test in left_out if "\\\n" not in test]
-    script = with_targets(pytest_script(targets, left_out), ["b"])
-    assert script_runner(script) == "pytest"
+    script = with_targets(pytest_script(targets, left_out, keywords), ["b"])
+    assert script_runner(script) == "pytest" and script_keywords(script) == keywords
     assert script_targets(script) == (*targets, "b")
     assert deselected_tests(script) == tuple(left_out)
     assert script_module(script, "x")[-len(targets) - 1 :] == (*targets, "b")

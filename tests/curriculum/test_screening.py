@@ -70,6 +70,7 @@ def test_the_gold_answer_is_what_the_solver_would_write(
         answer[0] == prompt.prompt_ids and answer[1][-1] == context.policy.tokenizer.end_of_turn_id
     )
     assert text.endswith("rest * 2 >= step:") or "rest * 2 >= step" in text
+    assert context.scaffold._prompt(task) is context.scaffold.screened[task.bug_id]  # type: ignore[attr-defined]
     assert gold_probabilities(context, [task]) == {}, "this policy cannot tell"
 
 

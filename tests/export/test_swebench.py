@@ -2,28 +2,66 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from selfplay.bugs.artifact import read_artifact
-from selfplay.bugs.sealing import seal
+from selfplay.bugs.patches.layers import make_patch
+from selfplay.bugs.sealing import seal, sealed_layer
+from selfplay.bugs.test_edits.weakening import weakening_layer
+from selfplay.bugs.test_runs import scripts
+from selfplay.bugs.test_runs.parsers import pytest_verbose
+from selfplay.bugs.test_runs.pytest_framework import pytest_script
 from selfplay.commands.suites import read_tasks
 from selfplay.corpus.corpus import Corpus
-from selfplay.corpus.suite import read_suite
+from selfplay.corpus.suite import SuiteTask, read_suite
 from selfplay.errors import UserError
-from selfplay.export.sources import keep_sources
-from selfplay.export.swebench import export_swebench
+from selfplay.export.sources import keep_prepared, keep_sources, read_sources, told_variables
+from selfplay.export.swebench import export_swebench, harness_keys, source_of
+from selfplay.repo.discovery.profile import RepoProfile
+from selfplay.repo.prepare import PreparedRepo
+from selfplay.repo.sources.git import git
 from selfplay.repo.spec import LocalSource, RepoSpec, spec_from
 from selfplay.sandbox.base import Environment
-from selfplay.types import SolveTask, Target
+from selfplay.types import BugArtifact, FileChange, SolveTask, Target
 
-from .conftest import MakeTask
+from .conftest import CODE, TEST_FILE, TESTS, MakeTask
+
+CONFTEST = """\
+import pytest
+
+
+def pytest_addoption(parser):
+    parser.addoption("--kind", default="")
+
+
+def pytest_report_teststatus(report, config):
+    if report.when == "call" and report.passed:
+        return "passed", "y", "YES"
+
+
+@pytest.fixture
+def kind(request):
+    return request.config.getoption("--kind")
+"""
+OPTION = """\
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def of_the_kind(kind):
+    assert kind == "a b"
+
+
+"""
 
 
 @pytest.fixture
@@ -132,3 +170,88 @@ def test_the_script_of_another_harness_runs(
     assert all(mark in done.stderr for mark in marks)
     assert f"FAILED {task.fail_to_pass[0]}" in done.stdout
     assert f"PASSED {task.pass_to_pass[0]}" in done.stdout
+
+
+def run_script(line: dict[str, Any], tree: Path) -> dict[str, str]:
+    """{test: status} of what another harness reads between the marks."""
+    script = line["eval_script"].replace("/testbed", str(tree))
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    done = subprocess.run(
+        ["bash"], input=script, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env={"PATH": path, "HOME": str(tree)},
+    )  # fmt: skip
+    begin, end = ">>>>> Start Test Output", ">>>>> End Test Output"
+    return pytest_verbose.parse(done.stdout.partition(begin)[2].partition(end)[0])
+
+
+@pytest.mark.parametrize("committed", ["buggy", "original", "nothing"])
+def test_an_export_is_graded_by_its_script_as_here(tmp_path: Path, committed: str) -> None:
+    """The project's tests need an option of its own and our plugin, and its code lies in a folder;
+    an answer that edits or deletes the oracle tests gains nothing."""
+    tree = tmp_path / "tree"
+    files = {
+        "lib/calc/__init__.py": "", "lib/calc/core.py": CODE, TEST_FILE: f"{OPTION}{TESTS}",
+        "conftest.py": CONFTEST,
+    }  # fmt: skip
+    for name, text in files.items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(text)
+    bug = {"lib/calc/core.py": FileChange(content=CODE.replace("x * 2", "x + 2").encode())}
+    artifact = BugArtifact(
+        test_script=pytest_script([TEST_FILE]), test_files=(TEST_FILE,),
+        test_parser=scripts.parser_source("pytest"), bug_patch=make_patch(tree, {}, bug),
+        weakening_patch=make_patch(
+            tree, bug, {**bug, **weakening_layer(tree, [f"{TEST_FILE}::test_double"])}
+        ),
+    )  # fmt: skip
+    variables = {"PYTEST_ADDOPTS": "--kind='a b'", "PYTEST_PLUGINS": "selfplay_guard"}
+    variables["PYTHONPATH"] = "/testbed/lib:/opt/selfplay/packages"
+    known = told_variables(variables)
+    assert known["PYTHONPATH"] == "/testbed/lib"
+    task = SolveTask(
+        bug_id="b", repo="calc", artifact=artifact, fail_to_pass=(f"{TEST_FILE}::test_double",),
+        pass_to_pass=(f"{TEST_FILE}::test_head",),
+    )  # fmt: skip
+    line = harness_keys(
+        SuiteTask(solve_task=task, base_commit="", environment={"variables": known})
+    )
+    seen = {name: change.content or b"" for name, change in sealed_layer(tree, artifact).items()}
+    if committed == "original":
+        commit_all(tree)
+    for name, content in seen.items():
+        (tree / name).write_bytes(content)
+    if committed == "buggy":
+        commit_all(tree)
+    broken, right = {f"{TEST_FILE}::test_double": "failed"}, {f"{TEST_FILE}::test_double": "passed"}
+    passing = {f"{TEST_FILE}::test_head": "passed"}
+    assert run_script(line, tree) == {**broken, **passing}
+    if committed != "nothing":
+        for text in ("def test_double(): pass\n", f"import os\n{OPTION}", ""):
+            (tree / TEST_FILE).write_text(text) if text else (tree / TEST_FILE).unlink()
+            assert run_script(line, tree) == {**broken, **passing}
+        (tree / TEST_FILE).write_text("def test_double(): assert False\n")
+    else:
+        (tree / TEST_FILE).write_text("def test_double(): pass\n")
+        assert run_script(line, tree) == {}
+        (tree / TEST_FILE).write_bytes(seen[TEST_FILE])
+    (tree / "lib/calc/core.py").write_text(CODE)
+    assert run_script(line, tree) == {**right, **passing}
+
+
+def commit_all(tree: Path) -> None:
+    git("init", "-q", cwd=tree)
+    git("add", "-A", cwd=tree)
+    git("commit", "-q", "-m", "all", cwd=tree)
+
+
+def test_what_runs_need_is_kept_with_a_run(tmp_path: Path, environment: Environment) -> None:
+    variables = {**environment.variables, "PYTEST_ADDOPTS": "-p mine"}
+    spec = RepoSpec(name="calc", source=LocalSource(path=str(tmp_path)))
+    profile = RepoProfile(runner="pytest", test_files={}, tests={})
+    prepared = PreparedRepo(
+        name="calc", spec=spec, history=None, profile=profile, functions=(),
+        environment=dataclasses.replace(environment, variables=variables),
+    )  # fmt: skip
+    keep_prepared(tmp_path, [prepared])
+    found, _ = source_of("calc", tmp_path, read_sources(tmp_path))
+    assert found["variables"] == {"PYTHONPATH": "/testbed", "PYTEST_ADDOPTS": "-p mine"}

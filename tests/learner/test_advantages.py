@@ -53,6 +53,25 @@ def trajectory(answer: int) -> Trajectory:
     )
 
 
+def test_a_rewritten_chat_is_several_samples_with_one_advantage() -> None:
+    """The baseline counts the episode once; each piece keeps its own mask and version."""
+    earlier = Trajectory(
+        token_ids=(5, 6, 7, 8), loss_mask=(0, 1, 0, 1), logprobs=(0.0, -1.0, 0.0, -2.0),
+        policy_version=2,
+    )  # fmt: skip
+    whole = replace(trajectory(1), earlier=(earlier,))
+    peers = (whole, trajectory(2), trajectory(3))
+    group = PeerGroup(group_id="g", trajectories=peers, rewards=(1.0, -1.0, -1.0), weight=3.0)
+    batch = training_samples([group])
+    assert [s.token_ids for s in batch.samples] == [(5, 6, 7, 8), (5, 1), (5, 2), (5, 3)]
+    assert [s.loss_mask for s in batch.samples[:2]] == [(0, 1, 0, 1), (0, 1)]
+    assert [s.policy_version for s in batch.samples] == [2, 3, 3, 3]
+    assert batch.samples[0].advantages == pytest.approx((0.0, 4.0, 0.0, 4.0))
+    assert batch.samples[1].advantages == pytest.approx((0.0, 4.0))
+    assert batch.samples[2].advantages == pytest.approx((0.0, -2.0))
+    assert batch.samples[0].logprobs == earlier.logprobs
+
+
 def test_training_samples_carry_the_weighted_advantage() -> None:
     groups = [
         PeerGroup(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import pytest
+import torch
+
+from selfplay.commands.kept_training import KeptTraining, training_key
 from selfplay.config import SupervisedConfig, TrainerConfig
 from selfplay.errors import UserError
 from selfplay.learner.supervised import SupervisedStep, mean_loss, scheduled_rate, train_supervised
@@ -58,3 +62,39 @@ def test_nothing_to_learn_is_the_users_mistake() -> None:
         train_supervised(trainer, [], SupervisedConfig())
     with pytest.raises(UserError, match="loss mask all 0"):
         train_supervised(trainer, [sample([1], [2], mask=[0])], SupervisedConfig())
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_killed_it_ends_as_if_it_had_never_been(rank: int, tmp_path: Path) -> None:
+    config = SupervisedConfig(learning_rate=0.01, epochs=4, batch_tokens=12, max_minutes=None)
+
+    def opened() -> Trainer:
+        torch.manual_seed(0)
+        return Trainer(tiny_model(), TrainerConfig(lora_rank=rank))
+
+    def kept(trainer: Trainer, key: str = "a") -> KeptTraining:
+        return KeptTraining(trainer, tmp_path / "training", key, every_s=0.0)
+
+    def dies(step: SupervisedStep) -> None:
+        if step.step == 6:
+            raise KeyboardInterrupt
+
+    whole, killed = opened(), opened()
+    expected = train_supervised(whole, EXAMPLES, config)
+    with pytest.raises(KeyboardInterrupt):
+        train_supervised(killed, EXAMPLES, config, progress=dies, kept=kept(killed))
+    again, told = opened(), list[SupervisedStep]()
+    history = train_supervised(again, EXAMPLES, config, progress=told.append, kept=kept(again))
+    assert [step.loss for step in history] == [step.loss for step in expected]
+    assert [step.step for step in told] == list(range(7, len(expected)))
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+    other = opened()
+    assert kept(other, "b").restore() == ([], 0.0)  # other examples: from the beginning
+    assert not (tmp_path / "training").exists()
+
+
+def test_what_a_training_belongs_to() -> None:
+    key = training_key(EXAMPLES, [1, "model"])
+    assert key == training_key(list(EXAMPLES), [1, "model"])
+    assert len({key, training_key(EXAMPLES[1:], [1, "model"]), training_key(EXAMPLES, [2])}) == 3

@@ -33,11 +33,18 @@ FILES = {
         "import os, random, shop\n\n"
         "def test_total():\n    assert shop.total(2) == 6\n\n"
         "def test_hash():\n    print('hash', hash('a string'), 'random', random.random())\n\n"
-        "def test_home(tmp_path, monkeypatch):\n    assert os.getcwd() == '/testbed'\n"
+        "def test_home(tmp_path, monkeypatch):\n    assert os.getcwd() == '/testbed'\n\n"
+        "def test_plugin():\n    import remembers\n"
+        "    assert remembers.FOUND == ('/testbed', os.environ['PYTHONHASHSEED'])\n"
     ),
     "pyproject.toml": "[tool.pytest.ini_options]\npythonpath = ['.']\n",
 }
 TESTS = ("tests/test_shop.py",)
+PLUGIN = {  # that loads itself, and keeps what it finds then
+    "remembers.py": "import os\nFOUND = os.getcwd(), os.environ.get('PYTHONHASHSEED')\n",
+    "remembers-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: remembers\nVersion: 1\n",
+    "remembers-1.dist-info/entry_points.txt": "[pytest11]\nremembers = remembers\n",
+}
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +58,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     site = Path(sysconfig.get_path("purelib"))
     for name in ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments"):
         shutil.copytree(site / name, packages / name)
+    for name, content in PLUGIN.items():
+        (packages / name).parent.mkdir(exist_ok=True)
+        (packages / name).write_text(content)
     (packages / "bin").mkdir()
     interpreter = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
     (packages / "bin" / "python").symlink_to(interpreter)
@@ -90,7 +100,7 @@ def job_of(shop: Environment, texts: Texts | None = None, **variables: str) -> J
             for path, text in (texts or {}).items()
         },
         inputs={"test_script.sh": script.encode()},
-        variables={"JUNIT_XML": "/out/junit.xml", **variables},
+        variables={"JUNIT_XML": "/out/junit.xml", "PYTHONHASHSEED": "0", **variables},
         quota=Quota(timeout_s=30.0),
     )
 

@@ -22,6 +22,7 @@ from selfplay.bugs.patches.diffs import (
     reverse_patch,
     touched_files,
 )
+from selfplay.bugs.patches.line_ends import as_in_files, has_crlf
 from selfplay.errors import InfrastructureError, PatchError
 from selfplay.types import FileChange, Layer
 
@@ -70,10 +71,22 @@ def normal_layer(tree: Path, layer: Layer) -> dict[str, FileChange]:
 def apply_patch(tree: Path, below: Layer, patch: str) -> Layer:
     """State `below` with `patch` applied: exact context, offsets allowed, no fuzz.
 
-    Raises `PatchError` when the patch is malformed, leaves the tree, or does not fit.
+    What does not fit is tried once more with the line ends of the files (`line_ends`). Raises
+    `PatchError` when the patch is malformed, leaves the tree, or does not fit.
     """
     if not patch.strip():
         return dict(below)
+    try:
+        return _applied(tree, below, patch)
+    except PatchError:
+        crlf = {p for p in touched_files(patch) if has_crlf(read_file(tree, below, p))}
+        ended = as_in_files(patch, crlf)
+        if ended == patch:
+            raise
+        return _applied(tree, below, ended)
+
+
+def _applied(tree: Path, below: Layer, patch: str) -> Layer:
     files = parse_patch(patch)
     paths = list(dict.fromkeys(path for file in files for path in file.paths))
     _refuse_clashes(tree, below, [f.new for f in files if f.new is not None])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 _HEAD = """\
 #!/bin/sh
@@ -20,29 +21,38 @@ _HEADS = (_HEAD, _NO_CACHE, _NO_CACHE.replace("--rootdir=. ", ""))
 _JUNIT = "${JUNIT_XML:+--junitxml=$JUNIT_XML}"
 
 
-def pytest_script(targets: Iterable[str], deselected: Iterable[str] = ()) -> str:
+def pytest_script(
+    targets: Iterable[str], deselected: Iterable[str] = (), keywords: str = ""
+) -> str:
     """Script that runs test files (or node ids) under pytest.
 
     deselected    ids that are left out, with all that begin like them (pytest's `--deselect`)
+    keywords      an expression of names (pytest's `-k`); tests that it is false of are left out
     """
-    return _script(_with_options(_HEAD, deselected), targets)
+    return _script(_with_options(_HEAD, deselected, keywords), targets)
 
 
 def same_on(script: str, targets: Iterable[str]) -> str:
     """A script of ours on other targets; what it leaves out is left out again."""
-    return pytest_script(targets, deselected_tests(script))
+    return pytest_script(targets, deselected_tests(script), script_keywords(script))
 
 
 def pytest_targets(script: str) -> tuple[str, ...] | None:
     """What a script of ours runs, None for any other text."""
     words = _words(script)
-    return words[1] if words is not None else None
+    return words.targets if words is not None else None
 
 
 def deselected_tests(script: str) -> tuple[str, ...]:
     """What a script of ours leaves out of its files."""
     words = _words(script)
-    return words[0] if words is not None else ()
+    return words.deselected if words is not None else ()
+
+
+def script_keywords(script: str) -> str:
+    """The expression of names that a script of ours runs, "" for all names."""
+    words = _words(script)
+    return words.keywords if words is not None else ""
 
 
 def pytest_module(script: str, junit_xml: str) -> tuple[str, ...]:
@@ -70,13 +80,24 @@ def _script(head: str, targets: Iterable[str]) -> str:
     return " \\\n  ".join([head, *(shlex.quote(target) for target in targets)]) + "\n"
 
 
-def _with_options(head: str, deselected: Iterable[str]) -> str:
+def _with_options(head: str, deselected: Iterable[str], keywords: str) -> str:
     options = "".join(f"{shlex.quote(f'--deselect={test}')} \\\n  " for test in deselected)
+    if keywords:
+        options += f"{shlex.quote(f'-k={keywords}')} \\\n  "
     return f"{head.removesuffix('--')}{options}--"
 
 
-def _words(script: str) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    """(deselected ids, targets) of a script of ours, None for any other text."""
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """What a script of ours says beyond its head."""
+
+    deselected: tuple[str, ...]
+    keywords: str
+    targets: tuple[str, ...]
+
+
+def _words(script: str) -> _Words | None:
+    """None for any other text."""
     for head in _HEADS:
         begin = head.removesuffix("--")
         if not script.startswith(begin):
@@ -86,8 +107,10 @@ def _words(script: str) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
         except ValueError:
             return None
         end = words.index("--") if "--" in words else len(words)
-        deselected = tuple(word.removeprefix("--deselect=") for word in words[:end])
-        targets = tuple(words[end + 1 :])
-        same = _script(_with_options(head, deselected), targets) == script
-        return (deselected, targets) if targets and same else None
+        options, targets = words[:end], tuple(words[end + 1 :])
+        last = options[-1] if options else ""
+        keywords = options.pop().removeprefix("-k=") if last.startswith("-k=") else ""
+        deselected = tuple(word.removeprefix("--deselect=") for word in options)
+        same = _script(_with_options(head, deselected, keywords), targets) == script
+        return _Words(deselected, keywords, targets) if targets and same else None
     return None

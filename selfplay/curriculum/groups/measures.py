@@ -77,7 +77,8 @@ def sampled_entropy(trajectories: Iterable[Trajectory]) -> float | None:
     values = [
         -logprob
         for trajectory in trajectories
-        for mask, logprob in zip(trajectory.loss_mask, trajectory.logprobs, strict=True)
+        for piece in trajectory.pieces
+        for mask, logprob in zip(piece.loss_mask, piece.logprobs, strict=True)
         if mask and math.isfinite(logprob)
     ]
     return math.fsum(values) / len(values) if values else None

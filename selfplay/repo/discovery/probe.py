@@ -95,11 +95,12 @@ def pytest_runtest_logreport(report: Any) -> None:
 
 
 def pytest_collectreport(report: Any) -> None:
-    if report.failed:
+    """A file that cannot be read, or that skips itself as a whole."""
+    if not report.passed:
         results[report.nodeid] = {
             "file": report.nodeid.split("::")[0],
             "seconds": 0.0,
-            "outcomes": [["collect", "failed", False]],
+            "outcomes": [["collect", report.outcome, False]],
             "why": str(report.longrepr)[-300:],
         }
 

@@ -33,7 +33,8 @@ def has_python(tree: Path) -> bool:
 def discover_pytest(
     environment: Environment, sandbox: Sandbox, byte_code: Path, last: bool
 ) -> RepoProfile | None:
-    """Run the suite twice, once with coverage and once plainly under another hash seed.
+    """Run the suite twice, once with coverage and once plainly under another hash seed, each file
+    named, as later runs name theirs: what needs more than that is not kept.
 
     Where the repository's own settings lead to no passing test, other `pytest_settings` are tried.
     The second run's byte code of the standard library and the installed packages is unpacked into
@@ -50,6 +51,7 @@ def discover_pytest(
             "PYTHONPYCACHEPREFIX": "/tmp/pyc",
         },
         ("sh", "-c", SAVE_BYTE_CODE, "sh"),
+        _files_of(first, environment.tree),
     )
     unpack(plain.files.get("pyc.tar", b""), byte_code)
     return replace(
@@ -119,6 +121,14 @@ def _run_guarded(suite: Suite, settings: PytestSettings) -> tuple[dict[str, Any]
     return found, settings
 
 
+def _files_of(document: Mapping[str, Any], tree: Path) -> list[str]:
+    """Files of the tree that hold usable tests, in the order in which a profile lists them."""
+    names = test_names(tree)
+    entries = document["results"].items()
+    files = {e["file"] for test, e in entries if not _unusable(test, e, names)}
+    return sorted(file for file in files if not file.startswith("/") and (tree / file).is_file())
+
+
 def num_passed(document: Mapping[str, Any]) -> int:
     """How many tests of a probe's document passed."""
     return sum(_outcome(entry) == "passed" for entry in document["results"].values())
@@ -143,7 +153,7 @@ def profile_of(
         if other:
             seconds[file] = seconds.get(file, 0.0) + other["seconds"]
         odd = _unusable(test, entry, names)
-        if mine == theirs == "passed" and odd:
+        if mine == "passed" and theirs in ("passed", "missing") and odd:
             excluded[test] = odd
         elif mine == theirs == "passed":
             tests[test] = TestInfo(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,11 +51,15 @@ class Suite:
         return self.settings.variables(self.given)
 
     def run(
-        self, variables: Mapping[str, str], wrapper: tuple[str, ...] = ()
+        self,
+        variables: Mapping[str, str],
+        wrapper: tuple[str, ...] = (),
+        files: Sequence[str] = (),
     ) -> tuple[dict[str, Any], RunResult]:
-        """The probe's document and the run. Raises `RepoError` when no run comes to its end."""
+        """The probe's document and the run, of everything or of these files. Raises `RepoError`
+        when no run comes to its end."""
         while True:
-            result = self._run(variables, wrapper)
+            result = self._run(variables, wrapper, files)
             document, running = _read(result)
             if document is not None and document["exit"] in ENDED:
                 return document, result
@@ -70,7 +74,9 @@ class Suite:
             )
             log.warning("%s %s", what, self.left_out[what])
 
-    def _run(self, variables: Mapping[str, str], wrapper: tuple[str, ...]) -> RunResult:
+    def _run(
+        self, variables: Mapping[str, str], wrapper: tuple[str, ...], named: Sequence[str]
+    ) -> RunResult:
         here = Path(__file__).parent
         inputs = {
             "selfplay_probe.py": (here / "probe.py").read_bytes(),
@@ -78,9 +84,11 @@ class Suite:
             "left_out.json": json.dumps(list(self.left_out)).encode(),
         }
         files = [f"--ignore={name}" for name in self.left_out if "::" not in name]
+        without = tuple(f"{name}/" for name in self.left_out)
+        named = [f for f in named if f not in self.left_out and not f.startswith(without)]
         job = Job(
             environment=self.environment,
-            argv=(*wrapper, *PYTEST, *OPTIONS, *self.settings.options, *files),
+            argv=(*wrapper, *PYTEST, *OPTIONS, *self.settings.options, *files, "--", *named),
             inputs=inputs,
             variables={
                 "SELFPLAY_TEST_TIMEOUT_S": str(TEST_TIMEOUT_S),

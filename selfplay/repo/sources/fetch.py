@@ -10,7 +10,7 @@ from pathlib import Path
 
 from selfplay.errors import RepoError, UserError
 from selfplay.repo.sources.archives import drop_outward_links, extract
-from selfplay.repo.sources.git import git, write_config
+from selfplay.repo.sources.git import check_out, git, write_config
 from selfplay.repo.sources.pypi import download_sdist
 from selfplay.repo.spec import GitSource, LocalSource, PypiSource, RepoSpec
 
@@ -102,8 +102,7 @@ def _fetch_pypi(source: PypiSource, folder: Path) -> Fetched:
 
 
 def _fetch_git(url: str, commit: str, folder: Path) -> Fetched:
-    """Clone with the full history. Files are checked out, not archived: `git archive` would leave
-    out what the repository's attributes keep from releases, its tests most of all."""
+    """Clone with the full history."""
     history, tree = folder / "history.git", folder / "tree"
     config = write_config(folder / "gitconfig")
     git("clone", "-q", "--bare", "--no-hardlinks", "--", url, str(history), config=config)
@@ -112,11 +111,7 @@ def _fetch_git(url: str, commit: str, folder: Path) -> Fetched:
     except RepoError:
         raise RepoError(f"{url}: has no commit {commit} on any branch or tag") from None
     tree.mkdir()
-    where = (f"--git-dir={history}", f"--work-tree={tree}")
-    variables = {"GIT_INDEX_FILE": str(folder / "index")}
-    git(*where, "read-tree", "HEAD", variables=variables)
-    git(*where, "checkout-index", "-a", "-q", variables=variables)
-    (folder / "index").unlink()
+    check_out(history, "HEAD", tree, folder / "index")
     config.unlink()
     drop_outward_links(tree)
     return Fetched(tree=tree, history=history)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import git as gitpython
@@ -24,6 +27,11 @@ CONFIG = {
     "protocol.ext.allow": "never",
 }
 PERSON = {"NAME": "selfplay", "EMAIL": "selfplay@localhost", "DATE": "2000-01-01T00:00:00Z"}
+ATTRIBUTES = "* -ident -filter\n"
+"""Trees hold what a checkout on Linux would (line ends, encodings), but for keywords: the expansion
+of `$Id$` is the hash of the original file, no two states have the same, and git itself takes it
+back before it applies a patch. Filters are programs of the user's machine."""
+_ALTERING = re.compile(rb"eol\s*=\s*crlf|working-tree-encoding\s*=")
 KEPT = ("GIT_SSH", "GIT_SSH_COMMAND", "GIT_ASKPASS", "GIT_SSL_CAINFO", "GIT_SSL_NO_VERIFY")
 
 
@@ -79,6 +87,61 @@ def git_bytes(
     if done.returncode:
         raise RepoError(f"git {argv[0]} failed: {_reason(done.stderr.decode(errors='replace'))}")
     return done.stdout
+
+
+def check_out(history: Path, commit: str, tree: Path, index: Path) -> None:
+    """A commit's files into the empty folder `tree`; `index` is a scratch file. Checked out, not
+    archived: `git archive` would leave out what attributes keep from releases, tests most of all.
+    """
+    keep_attributes(history)
+    where = (f"--git-dir={history}", f"--work-tree={tree}")
+    variables = {"GIT_INDEX_FILE": str(index)}
+    git(*where, "read-tree", commit, variables=variables)
+    git(*where, "checkout-index", "-a", "-q", variables=variables)
+    index.unlink()
+
+
+def keep_attributes(history: Path) -> None:
+    """Make a bare repository check files out as `ATTRIBUTES` says."""
+    attributes = history / "info" / "attributes"
+    if not attributes.is_file() or attributes.read_text("utf-8", "replace") != ATTRIBUTES:
+        attributes.parent.mkdir(exist_ok=True)
+        scratch = attributes.with_name(f"attributes.{os.getpid()}-{threading.get_ident()}.tmp")
+        scratch.write_text(ATTRIBUTES)
+        scratch.replace(attributes)
+
+
+@lru_cache
+def alters_files(history: Path) -> bool:
+    """Whether attributes of any commit make a checkout hold other bytes than were committed."""
+    where = ("--", ":(glob)**/.gitattributes")
+    listed = git("rev-list", "--objects", "HEAD", *where, cwd=history).splitlines()
+    blobs = [line.split(" ")[0] for line in listed if line.endswith(".gitattributes")]
+    return any(
+        _ALTERING.search(git_bytes("cat-file", "blob", blob, cwd=history)) for blob in set(blobs)
+    )
+
+
+def checked_out(history: Path, commit: str, blobs: Mapping[str, str]) -> dict[str, bytes]:
+    """{path: what a checkout holds} of blobs at their paths, under the attributes of a commit.
+
+    A path that cannot lie beside another one is left out.
+    """
+    keep_attributes(history)
+    names = {os.fsencode(path): blob for path, blob in blobs.items()}
+    listed = b"".join(b"100644 %s\t%s\0" % (blob.encode(), name) for name, blob in names.items())
+    with tempfile.TemporaryDirectory(prefix="selfplay-checkout-") as folder:
+        tree = Path(folder) / "tree"
+        tree.mkdir()
+        where = (f"--git-dir={history}", f"--work-tree={tree}")
+        variables = {"GIT_INDEX_FILE": f"{folder}/index"}
+        git(*where, "read-tree", commit, variables=variables)
+        add = ("update-index", "--add", "--replace", "-z", "--index-info")
+        git_bytes(*where, *add, variables=variables, stdin=listed)
+        write = ("checkout-index", "-q", "-z", "--stdin")
+        git_bytes(*where, *write, variables=variables, stdin=b"\0".join(names))
+        files = {path: tree / path for path in blobs}
+        return {path: file.read_bytes() for path, file in files.items() if file.is_file()}
 
 
 @contextmanager

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 from selfplay.bugs.patches.layers import apply_patch, read_file, reverse_patch, touched_files
 from selfplay.compact.edits import render_edit
-from selfplay.roles.compact.solver import CompactSolver
-from selfplay.types import SolveTask
+from selfplay.roles.compact.solver import CompactSolver, SolverPrompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,11 +22,10 @@ class GoldAnswer:
     text: str
 
 
-def gold_answer(solver: CompactSolver, task: SolveTask) -> GoldAnswer | None:
+def gold_answer(solver: CompactSolver, prompt: SolverPrompt) -> GoldAnswer | None:
     """None where the prompt does not show the place, and no edit of it is the gold patch."""
-    prompt = solver.prompt(task)
     tree = solver.prepared.environment.tree
-    gold = reverse_patch(task.artifact.bug_patch)
+    gold = reverse_patch(prompt.task.artifact.bug_patch)
     fixed = apply_patch(tree, prompt.sealed, gold)
     sources = {}
     for path in touched_files(gold):

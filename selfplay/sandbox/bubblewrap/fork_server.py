@@ -79,8 +79,14 @@ def preload(module: str) -> None:
 
 def rehearse() -> None:
     """One tiny session of pytest, so that what it loads and compiles at first use is there. What
-    it changes for good is put back."""
+    it changes for good is put back.
+
+    Plugins are left out: they are strangers' code, and may keep what they find when they are
+    imported (the working directory, variables, the time), which is not that of a run.
+    """
     folder = tempfile.mkdtemp()
+    variables = {name: os.environ.pop(name) for name in [*os.environ] if name[:7] == "PYTEST_"}
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     kept = (sys.path, sys.meta_path, warnings.filters)
     before = [list(values) for values in kept]
     test = Path(folder, "test_rehearsal.py")
@@ -96,6 +102,8 @@ def rehearse() -> None:
     finally:
         sys.stdout = stdout
         os.chdir("/")
+        del os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"]
+        os.environ.update(variables)
         shutil.rmtree(folder)
         sys.modules.pop("test_rehearsal", None)
         for values, original in zip(kept, before, strict=True):

@@ -1,0 +1,63 @@
+"""The script by which another harness grades a bug as we do: the same options, environment and
+oracle tests, on the tree that a solver left at /testbed.
+
+What an answer did to test files is undone first where /testbed is a git repository, and nothing is
+run where the oracle tests cannot be put in place: no result is not a pass.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from selfplay.bugs.patches.diffs import reverse_patch, touched_files
+from selfplay.repo.dependencies import guard
+from selfplay.repo.dependencies.venv import GUARD
+from selfplay.types import BugArtifact
+
+_HEAD = """\
+#!/bin/bash
+set -uxo pipefail
+cd /testbed
+export PYTHONHASHSEED=0
+"""
+_GUARD = """\
+mkdir -p /tmp/selfplay-plugins
+cat > /tmp/selfplay-plugins/{name}.py <<'END_OF_PLUGIN'
+{text}END_OF_PLUGIN
+export PYTHONPATH=/tmp/selfplay-plugins${{PYTHONPATH:+:$PYTHONPATH}}
+"""
+_TESTS = """\
+if git rev-parse -q --verify HEAD; then
+  for file in {files}; do git checkout -q HEAD -- "$file" || rm -f "$file"; done
+fi
+cat > /tmp/selfplay-tests.patch <<'END_OF_TEST_PATCH'
+{patch}END_OF_TEST_PATCH
+git apply --whitespace=nowarn /tmp/selfplay-tests.patch \\
+  || git apply --whitespace=nowarn --reverse --check /tmp/selfplay-tests.patch || exit 1
+"""
+_RUN = """\
+: '>>>>> Start Test Output'
+bash <<'END_OF_TEST_SCRIPT'
+{script}END_OF_TEST_SCRIPT
+: '>>>>> End Test Output'
+"""
+
+
+def eval_script(artifact: BugArtifact, variables: Mapping[str, str]) -> str:
+    """The script for one bug; `variables` as `export/sources.py` tells them."""
+    parts = [_HEAD]
+    for name, value in variables.items():
+        rest = "${PYTHONPATH:+:$PYTHONPATH}" if name == "PYTHONPATH" else ""
+        parts.append(f"export {name}={shlex.quote(value)}{rest}\n")
+    if GUARD in variables.get("PYTEST_PLUGINS", "").split(","):
+        text = Path(guard.__file__).read_text(encoding="utf-8")
+        parts.append(_GUARD.format(name=GUARD, text=text))
+    if artifact.weakening_patch.strip():
+        touched = touched_files(artifact.weakening_patch)
+        files = dict.fromkeys([*artifact.test_files, *touched])
+        patch = reverse_patch(artifact.weakening_patch)
+        parts.append(_TESTS.format(files=shlex.join(files), patch=patch))
+    parts.append(_RUN.format(script=artifact.test_script))
+    return "".join(parts)
