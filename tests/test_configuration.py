@@ -88,6 +88,9 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert read_config(TrainConfig, file) == config
     file.write_text(to_yaml(config).replace("  clip_low: 0.2\n", "  save_every: 1\n"))
     assert read_config(TrainConfig, file) == config, "of an earlier version"
+    once = to_yaml(config).replace("injector:\n", "injector:\n  temperature: null\n")
+    file.write_text(once)
+    assert "  temperature: null\n" in once and read_config(TrainConfig, file) == config
     file.write_text(to_yaml(config).replace("  clip_low", "  clip_lo"))
     with pytest.raises(UserError, match="clip_lo"):
         read_config(TrainConfig, file)

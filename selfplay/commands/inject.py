@@ -47,7 +47,6 @@ def run(config: InjectConfig) -> int:
     policy_config = replace(config.policy, engine="scripted") if procedural else config.policy
     sampling = Sampling(
         temperature=config.policy.temperature,
-        injector_temperature=config.injector.temperature,
         top_p=config.policy.top_p,
         max_new_tokens=config.policy.max_new_tokens,
         seed=config.seed,

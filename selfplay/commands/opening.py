@@ -61,7 +61,6 @@ def open_run(
         say(f"resuming {run_dir.path} at step {first_step}")
     sampling = Sampling(
         temperature=config.policy.temperature,
-        injector_temperature=config.injector.temperature,
         top_p=config.policy.top_p,
         max_new_tokens=config.policy.max_new_tokens,
         seed=config.seed,

@@ -15,8 +15,6 @@ class InjectorConfig(Limits):
 
     strategies: dict[str, float] = field(default_factory=dict)
     """{strategy: weight} of direct, removal, history, and with tools feature_add and combine."""
-    temperature: float | None = None
-    """Of the injector's answers; null: `policy.temperature`."""
 
     def __post_init__(self) -> None:
         check_limits(self, "injector.")

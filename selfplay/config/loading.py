@@ -23,8 +23,9 @@ from selfplay.shipped import find_shipped
 
 T = TypeVar("T")
 
-GONE = ("learner.save_every",)
-"""Keys of earlier versions that decided nothing; stored configurations may hold them."""
+GONE = ("learner.save_every", "injector.temperature")
+"""Keys of earlier versions, which stored configurations may hold: the first decided nothing, the
+second was null unless set."""
 
 
 def load_config(schema: type[T], name: str, overrides: Sequence[str]) -> T:

@@ -100,7 +100,7 @@ class AgenticScaffold:
                     injections[-1],
                     name=f"{task.task_id}/injector/{number}",
                     seed=derive_seed(sampling.seed, task.task_id, number, "injector"),
-                    temperature=sampling.temperature_of("injector"),
+                    temperature=sampling.temperature,
                     top_p=sampling.top_p,
                 )
             )
@@ -126,7 +126,7 @@ class AgenticScaffold:
                     attempts[-1],
                     name=f"{task.bug_id}/solver/{number}",
                     seed=derive_seed(sampling.seed, task.bug_id, salt, number, "solver"),
-                    temperature=sampling.temperature_of("solver"),
+                    temperature=sampling.temperature,
                     top_p=sampling.top_p,
                 )
             )

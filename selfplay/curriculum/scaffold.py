@@ -44,18 +44,12 @@ class RepoContext:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How the policy is sampled; `seed` is the run's. `injector_temperature`: None for the same."""
+    """How the policy is sampled; `seed` is the run's."""
 
     temperature: float = 1.0
-    injector_temperature: float | None = None
     top_p: float = 1.0
     max_new_tokens: int = 80
     seed: int = 0
-
-    def temperature_of(self, role: Role) -> float:
-        """The temperature of a role's answers."""
-        own = self.injector_temperature if role == "injector" else None
-        return self.temperature if own is None else own
 
     def request(
         self, role: Role, prompt_ids: tuple[int, ...], num_samples: int, *key: object
@@ -65,7 +59,7 @@ class Sampling:
             prompt_ids=prompt_ids,
             num_samples=num_samples,
             max_new_tokens=self.max_new_tokens,
-            temperature=self.temperature_of(role),
+            temperature=self.temperature,
             top_p=self.top_p,
             seed=derive_seed(self.seed, *key, role),
         )

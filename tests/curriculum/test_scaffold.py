@@ -62,16 +62,15 @@ def test_prompt_and_answer_are_aligned_lists() -> None:
 
 
 def test_requests_are_named_by_seed_role_and_task() -> None:
-    sampling = Sampling(temperature=1.0, injector_temperature=0.7, top_p=0.9, seed=3)
+    sampling = Sampling(temperature=0.7, top_p=0.9, seed=3)
     solver = sampling.request("solver", (1, 2), 4, "bug-1", 0)
-    assert (solver.num_samples, solver.temperature, solver.top_p) == (4, 1.0, 0.9)
+    assert (solver.num_samples, solver.temperature, solver.top_p) == (4, 0.7, 0.9)
     injector = sampling.request("injector", (1, 2), 4, "bug-1", 0)
     assert injector.temperature == 0.7 and injector.seed != solver.seed
     assert sampling.request("solver", (9,), 1, "bug-1", 0).seed == solver.seed
     assert sampling.request("solver", (1, 2), 4, "bug-1", 1).seed != solver.seed
     other = replace(sampling, seed=4).request("solver", (1, 2), 4, "bug-1", 0)
     assert other.seed != solver.seed
-    assert Sampling(temperature=0.3).temperature_of("injector") == 0.3
 
 
 def test_equal_answers_to_one_task_are_judged_once(context: RolloutContext) -> None:

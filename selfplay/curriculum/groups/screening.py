@@ -56,7 +56,7 @@ def gold_probabilities(context: RolloutContext, tasks: Sequence[SolveTask]) -> d
         return {}
     answers = context.pool.map(scaffold.gold_answer, tasks)
     known = [(task.bug_id, answer) for task, answer in zip(tasks, answers, strict=True) if answer]
-    temperature = context.sampling.temperature_of("solver")
+    temperature = context.sampling.temperature
     scores = policy.score(
         [
             ScoreRequest(prompt_ids=prompt, answer_ids=ids, temperature=temperature)
@@ -98,7 +98,7 @@ def worth_validating(
             found.add(key)
         else:
             keys.setdefault(undo, []).append(key)
-    temperature = context.sampling.temperature_of("solver")
+    temperature = context.sampling.temperature
     scores = policy.score(
         [
             ScoreRequest(prompt_ids=prompt, answer_ids=ids, temperature=temperature)
