@@ -9,6 +9,7 @@ import pytest
 from selfplay.commands import doctor
 from selfplay.commands.output import plain, print_json, print_table
 from selfplay.commands.transcript import turn_text
+from selfplay.config import DoctorConfig
 
 WILD = ["test_a[red-1]", "selfplay[docker]", "[/bold]", "[link=x]y[/link]", ":smile:", "a\\[b"]
 
@@ -38,5 +39,5 @@ def test_doctor_names_the_extra_in_full(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.setitem(doctor.PACKAGES, "no-such-package", "pip install 'selfplay[docker]'")
-    doctor.run([])
+    doctor.run(DoctorConfig())
     assert "selfplay[docker]" in capsys.readouterr().out
