@@ -273,7 +273,7 @@ def test_injection_is_the_compact_scaffolds(
         task_id="step0/injector/r/direct/0/1",
         repo=REPO,
         strategy="direct",
-        seed=Target(path="ledger/money.py", function="round_to"),
+        target=Target(path="ledger/money.py", function="round_to"),
     )
     found = []
     for config in (configured(), SCAFFOLD):
@@ -315,7 +315,7 @@ def test_private_tests_are_never_told(play: Play, context: RolloutContext) -> No
         task_id="bugs/many",
         repo=REPO,
         strategy="direct",
-        seed=Target(path="ledger/money.py", function="format_cents"),
+        target=Target(path="ledger/money.py", function="format_cents"),
     )
     bug: Move = ("divmod(abs(cents), 100)", "divmod(abs(cents), 10)")
     (injection,) = inject(replace(context, policy=Book([bug])), [wanted], 1)
