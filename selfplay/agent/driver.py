@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 from selfplay.agent.loop import AgentEpisode
-from selfplay.sampling import Policy
+from selfplay.sampling import SampleRequest
 from selfplay.types import Completion
 
 T = TypeVar("T")
@@ -24,7 +24,13 @@ class Pool(Protocol):
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]: ...
 
 
-def play(policy: Policy, episodes: Sequence[AgentEpisode], pool: Pool, num_open: int) -> None:
+class Sampler(Protocol):
+    """Answers requests as `Policy.sample` does."""
+
+    def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]: ...
+
+
+def play(policy: Sampler, episodes: Sequence[AgentEpisode], pool: Pool, num_open: int) -> None:
     """Roll out every episode to its ending. Sandboxes are closed, whatever happens.
 
     Raises `PolicyError` when the engine fails: what it did not answer cannot be judged.

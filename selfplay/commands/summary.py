@@ -45,6 +45,7 @@ def summarise(
             "solver_groups_with_variance": _mean(rows, "solver/groups_with_variance"),
             "injector_groups_with_variance": _mean(rows, "injector/groups_with_variance"),
             "informative": informative_groups(rows),
+            "seconds": seconds(rows),
             "entropy_first": _mean(rows[:quarter], "solver/entropy"),
             "entropy_last": _mean(rows[-quarter:], "solver/entropy"),
             "distinct_answers_first": _mean(rows[:quarter], "solver/distinct_answers"),
@@ -73,6 +74,23 @@ def informative_groups(rows: list[dict[str, Any]]) -> dict[str, float]:
     for name in ("informative_groups", "informative_fresh_groups"):
         found[f"{name}_per_min"] = found[name] / minutes if minutes else 0.0
     return found
+
+
+def seconds(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Where the seconds of all steps went; rows of older versions do not say."""
+    names = {
+        "sampling": "play/sampling_s",
+        "sandboxes": "play/sandbox_s",
+        "learning": "learner/wall_s",
+        "other": "play/other_s",
+    }
+    return {name: round(sum(row.get(key, 0.0) for row in rows), 1) for name, key in names.items()}
+
+
+def _shares(seconds: dict[str, float]) -> str:
+    """Example: "50%, 25%, 20%, 5%"."""
+    whole = sum(seconds.values()) or 1.0
+    return ", ".join(f"{value / whole:.0%}" for value in seconds.values())
 
 
 def print_summary(summary: dict[str, Any], run_dir: RunDir) -> None:
@@ -105,6 +123,7 @@ def print_summary(summary: dict[str, Any], run_dir: RunDir) -> None:
         ("the same, bugs of the step itself", "", _informative(details["informative"], "fresh_")),
         ("steps / optimizer steps", "", f"{summary['steps']} / {details['optimizer_steps']}"),
         ("wall time, minutes", "", f"{summary['wall_s'] / 60:.1f}"),
+        ("of the steps: " + ", ".join(details["seconds"]), "", _shares(details["seconds"])),
         ("run directory", "", str(run_dir.path)),
     ]
     print_table(f"selfplay: {run_dir.path.name}", ("", "before", "after"), rows)

@@ -148,7 +148,7 @@ class AgenticScaffold:
             )
             for task in tasks
         ]
-        play(context.policy, episodes, context.pool, self.num_open)
+        play(context, episodes, context.pool, self.num_open)
         return [to_rollout(episode, context.policy.version) for episode in episodes]
 
 

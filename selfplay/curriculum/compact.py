@@ -93,7 +93,7 @@ class CompactScaffold:
             for task, prompt in zip(tasks, prompts, strict=True)
         ]
         readers = [self.roles[task.repo].injector.artifact for task in tasks]
-        groups = _sampled(context.policy, requests, prompts, readers)
+        groups = _sampled(context, requests, prompts, readers)
         return [
             [
                 replace(
@@ -113,7 +113,7 @@ class CompactScaffold:
         """See `Scaffold.solve`."""
         prompts, requests = self.ask_solver(context, tasks, num_samples, salt)
         readers = [self.roles[task.repo].solver.fix_patch for task in tasks]
-        return _sampled(context.policy, requests, prompts, readers)
+        return _sampled(context, requests, prompts, readers)
 
     def ask_solver(
         self, context: RolloutContext, tasks: Sequence[SolveTask], num_samples: int, salt: object
@@ -146,7 +146,7 @@ class CompactScaffold:
 
 
 def _sampled(
-    policy: Policy,
+    context: RolloutContext,
     requests: Sequence[SampleRequest],
     prompts: Sequence[Prompt],
     readers: Sequence[Callable[[Prompt, str], T]],
@@ -161,7 +161,7 @@ def _sampled(
             for completion in completions
         ]
         for request, prompt, reader, completions in zip(
-            requests, prompts, readers, policy.sample(requests), strict=True
+            requests, prompts, readers, context.sample(requests), strict=True
         )
     ]
 

@@ -90,6 +90,8 @@ class Controller:
     def step(self, step: int) -> dict[str, float]:
         """Roll out and learn one step; returns its metrics row after everything is on disk."""
         began = time.monotonic()
+        clock, pool = self._context.clock, self._context.pool
+        sampled_s, waited_s = clock.policy_s, pool.waited_s
 
         def report(phase: str) -> None:
             self._watcher.phase(step, phase)
@@ -97,14 +99,21 @@ class Controller:
         result = play_step(step, self._curriculum, self._context, self._rules, report)
         self._run_dir.append_episodes(result.episodes)
         played_s = time.monotonic() - began
+        shares = {
+            "play/sampling_s": clock.policy_s - sampled_s,
+            "play/sandbox_s": pool.waited_s - waited_s,
+        }
         report("learn")
+        learning = time.monotonic()
         learned = {"groups_trained": 0.0}
         if self._learner is not None:
             learned = self._learner.step(result.groups)
         step_s = time.monotonic() - began
         counts = step_metrics(result)
+        shares["learner/wall_s"] = time.monotonic() - learning
+        shares["play/other_s"] = max(0.0, step_s - sum(shares.values()))
         times = {"play/wall_s": played_s, "curriculum/step_s": step_s, **per_minute(counts, step_s)}
-        row = joined(counts, within("learner", learned), times)
+        row = joined(counts, within("learner", learned), times, shares)
         if self._learner is not None:
             report("save")
             self._learner.save(self._run_dir, step, row)

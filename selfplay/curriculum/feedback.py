@@ -160,7 +160,7 @@ class FeedbackScaffold(CompactScaffold):
             for task, prompt, request in zip(tasks, prompts, requests, strict=True)
         ]
         live = [episode for group in groups for episode in group]
-        answers = [answer for group in context.policy.sample(requests) for answer in group]
+        answers = [answer for group in context.sample(requests) for answer in group]
         for tries in range(1, self.limits.max_tries + 1):
             for episode, answer in zip(live, answers, strict=True):
                 episode.take(answer)
@@ -170,7 +170,7 @@ class FeedbackScaffold(CompactScaffold):
             self._reply(context, live)
             live = [episode for episode in live if episode.ending is None]
             again = [self._request(context, episode, salt, tries) for episode in live]
-            answers = [group[0] for group in context.policy.sample(again)] if again else []
+            answers = [group[0] for group in context.sample(again)] if again else []
         for episode in live:
             episode.ending = "tries"
         return [[self._answer(episode) for episode in group] for group in groups]

@@ -8,7 +8,9 @@ A new scaffold is a class of this protocol in a file of its own, and its name in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -21,6 +23,7 @@ from selfplay.sandbox.pool import SandboxPool
 from selfplay.seeds import derive_seed
 from selfplay.types import (
     BugArtifact,
+    Completion,
     EpisodeStatus,
     InjectionTask,
     Role,
@@ -65,13 +68,29 @@ class Sampling:
         )
 
 
+@dataclass(kw_only=True)
+class Clock:
+    """Seconds that were waited for the policy."""
+
+    policy_s: float = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count what is done meanwhile."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.policy_s += time.monotonic() - began
+
+
 @dataclass(frozen=True, kw_only=True)
 class RolloutContext:
     """What both phases of a step need: who plays, how, where, and on how many workers.
 
     `public_share`: part of the failing tests that a solver is shown (`bugs/grading`).
     `early_grading`: failures are decided early, but where a part is hidden: whether an attempt
-    fits the shown part alone takes a whole run.
+    fits the shown part alone takes a whole run. `clock` counts the seconds of the engine.
     """
 
     policy: Policy
@@ -81,6 +100,12 @@ class RolloutContext:
     sampling: Sampling
     public_share: float = 1.0
     early_grading: bool = True
+    clock: Clock = field(default_factory=Clock, compare=False)
+
+    def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        """The policy's answers (`Policy.sample`). Raises `PolicyError`."""
+        with self.clock.running():
+            return self.policy.sample(requests)
 
     def seconds_of(self, repo: str) -> Mapping[str, float] | None:
         """Measured durations of a repository's tests, for `grade`; None: no early verdicts."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -43,19 +44,23 @@ class RetryingSandbox:
 
 
 class SandboxPool:
-    """`map` runs a function over items in `num_workers` threads, results in order."""
+    """`map` runs a function over items in `num_workers` threads, results in order; `waited_s` are
+    the seconds that its callers spent in it."""
 
     def __init__(self, sandbox: Sandbox, num_workers: int | None = None) -> None:
         self.num_workers = num_workers or os.cpu_count() or 1
         self.sandbox: Sandbox = RetryingSandbox(sandbox)
+        self.waited_s = 0.0
         self._threads = ThreadPoolExecutor(self.num_workers, thread_name_prefix="sandbox")
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """Ordered results; the first exception is raised and what has not begun is dropped."""
+        began = time.monotonic()
         futures = [self._threads.submit(function, item) for item in items]
         try:
             return [future.result() for future in futures]
         finally:
+            self.waited_s += time.monotonic() - began
             for future in futures:
                 future.cancel()
 

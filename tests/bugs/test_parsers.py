@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfplay.bugs.test_runs import scripts
-from selfplay.bugs.test_runs.junit import junit_key, read_junit, unsupported_passes
+from selfplay.bugs.test_runs.junit import junit_key, read_junit, skipped_in_part, unsupported_passes
 from selfplay.bugs.test_runs.parsers import pytest_verbose, unittest_verbose
 from selfplay.bugs.test_runs.pytest_framework import (
     deselected_tests,
@@ -413,3 +413,14 @@ def test_unittest_lines_that_a_log_splits(runner: TestRunner) -> None:
         "test_sub": "failed",
         "test_unexpected": "failed",
     }
+
+
+def test_a_test_that_skips_a_part_of_itself_is_no_pass() -> None:
+    """The terminal says PASSED of it, the XML skipped."""
+    document = (
+        b'<testsuites><testsuite><testcase classname="test_s.S" name="test_a"><skipped/></testcase>'
+        b'<testcase classname="test_s.S" name="test_b"/></testsuite></testsuites>'
+    )
+    passed = ["test_s.py::S::test_a", "test_s.py::S::test_b", "test_s.py::S::test_c"]
+    assert skipped_in_part(passed, document) == passed[:1]
+    assert skipped_in_part(passed, None) == skipped_in_part(passed, b"<testsuites>") == []

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from selfplay.bugs.code_signals import python_signals as tables
 from selfplay.bugs.code_signals.perl_signals import perl_signals
+from selfplay.bugs.code_signals.python_chance import python_chance
 from selfplay.bugs.code_signals.python_signals import python_signals
 from selfplay.bugs.code_signals.signals import new_signals
 
@@ -153,3 +154,17 @@ def test_perl_that_cannot_be_read_is_searched_whole() -> None:
     """An open quote must not hide what stands behind it."""
     assert ("runner", "exit") in perl_signals("my $x = 'open;\nexit 0;\n")
     assert ("runner", "exit") in perl_signals("my $x = 'open;\n# exit\n")
+
+
+def test_a_text_is_read_once_and_what_was_found_belongs_to_the_asker() -> None:
+    """A validation asks of the same few files many times; parsing them was most of its seconds."""
+    text = "import random\n\n\ndef draw():\n    return random.random(), exec('1')\n"
+    first = python_signals(text)
+    before = tables._signals.cache_info()
+    first["runner", "made up"] += 1
+    assert ("runner", "made up") not in python_signals(text)
+    found = python_chance(text)
+    found.clear()
+    assert [source.kind for source in python_chance(text)] == ["randomness"]
+    after = tables._signals.cache_info()
+    assert (after.hits - before.hits, after.misses - before.misses) == (1, 0)

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from selfplay.commands.summary import seconds
 from selfplay.corpus import corpus as corpus_module
 from selfplay.corpus.corpus import Corpus
 from selfplay.curriculum.step import StepResult
 from selfplay.errors import UserError
 from selfplay.run_dir import RunDir
 from selfplay.run_dir.metrics import MetricsLog
+from selfplay.sampling import SampleRequest
 from selfplay.sandbox.pool import SandboxPool
+from selfplay.types import Completion
 
 from .conftest import MakeGame
-from .game import BUG_FORMAT, BUG_ROUND, FIX_ROUND, NOTHING, WORSE_FORMAT, Game, Tally
+from .game import BUG_FORMAT, BUG_ROUND, FIX_ROUND, NOTHING, WORSE_FORMAT, Book, Game, Tally
 
 TEACHES = {"solve": [FIX_ROUND, NOTHING], "group_size": 2, "min_solve_groups": 1}
 
@@ -240,3 +243,19 @@ def test_a_run_does_not_depend_on_the_number_of_workers(game: MakeGame, num_work
         assert told_of(two.play(step)) == told_of(other.play(step))
     assert two.bug_ids() == other.bug_ids()
     assert [b.parent for b in two.corpus.bugs()] == [b.parent for b in other.corpus.bugs()]
+
+
+def test_a_row_says_where_the_seconds_of_its_step_went(game: MakeGame) -> None:
+    class Slow(Book):
+        def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+            time.sleep(0.2)
+            return super().sample(requests)
+
+    played = game(**TEACHES, learner=True)
+    played.policy.__class__ = Slow
+    row = played.controller.step(0)
+    shares = [row[f"play/{name}_s"] for name in ("sampling", "sandbox", "other")]
+    assert sum(shares) + row["learner/wall_s"] == pytest.approx(row["curriculum/step_s"], abs=1e-6)
+    assert 0.4 <= row["play/sampling_s"] < row["curriculum/step_s"], "injections, then attempts"
+    assert row["play/sandbox_s"] > 0.0 and row["play/other_s"] > 0.0
+    assert seconds([row, row])["sampling"] == pytest.approx(2 * row["play/sampling_s"], abs=0.1)

@@ -46,7 +46,32 @@ def run_as_artifact(environment: Environment, sandbox: Sandbox, found: RepoProfi
     return {test for test, status in run.table.items() if status == "passed"}
 
 
+OPTION = "def pytest_configure(config):\n    config.option.{} = {}\n"
 HABITS: dict[str, tuple[dict[str, str], str]] = {
+    "a conftest wants colours": (
+        {
+            "calc.py": CALC.format("pass"),
+            "test_calc.py": TEST,
+            "conftest.py": OPTION.format("color", "'yes'"),
+        },
+        "test_calc.py::test_add",
+    ),
+    "a conftest wants no summary": (
+        {
+            "calc.py": CALC.format("pass"),
+            "test_calc.py": TEST,
+            "conftest.py": OPTION.format("no_summary", "True"),
+        },
+        "test_calc.py::test_add",
+    ),
+    "a conftest wants another summary": (
+        {
+            "calc.py": CALC.format("pass"),
+            "test_calc.py": TEST,
+            "conftest.py": OPTION.format("reportchars", "'N'"),
+        },
+        "test_calc.py::test_add",
+    ),
     "a conftest beside the tests asks for a plugin that is not there": (
         {
             "calc.py": CALC.format("pass"),

@@ -5,9 +5,11 @@ where a set is walked through in its order.
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
+from functools import lru_cache
 
 from selfplay.bugs.code_signals.findings import Source
-from selfplay.repo.languages.python_source import parse
+from selfplay.repo.languages.python_source import KEPT, parse
 
 MODULES: dict[str, str] = {
     **dict.fromkeys(("random", "secrets", "uuid", "numpy.random"), "randomness"),
@@ -102,17 +104,23 @@ _SET_METHODS = frozenset({"union", "intersection", "difference", "symmetric_diff
 
 def python_chance(source: str, raw: bool = False) -> list[Source]:
     """Sources of chance in one file; [] where it does not parse, whatever `raw` says."""
+    return list(_chance(source))
+
+
+@lru_cache(maxsize=KEPT)
+def _chance(source: str) -> tuple[Source, ...]:
     module = parse(source)
-    return module_chance(module) if module is not None else []
+    return tuple(module_chance(module)) if module is not None else ()
 
 
 def module_chance(module: ast.Module) -> list[Source]:
     """Sources of chance in a parsed file, in no order."""
-    imports, sets = imported_names(module), _set_names(module)
-    inner = {id(n.value) for n in ast.walk(module) if isinstance(n, ast.Attribute)}
-    called = {id(n.func) for n in ast.walk(module) if isinstance(n, ast.Call)}
+    nodes = list(ast.walk(module))
+    imports, sets = imported_names(nodes), _set_names(nodes)
+    inner = {id(n.value) for n in nodes if isinstance(n, ast.Attribute)}
+    called = {id(n.func) for n in nodes if isinstance(n, ast.Call)}
     found: list[Source] = []
-    for node in ast.walk(module):
+    for node in nodes:
         line = getattr(node, "lineno", 0)
         if isinstance(node, ast.Attribute) and id(node) not in inner:
             found += _of_chain(node, imports, line)
@@ -131,10 +139,10 @@ def module_chance(module: ast.Module) -> list[Source]:
     return found
 
 
-def imported_names(module: ast.Module) -> dict[str, str]:
+def imported_names(nodes: Iterable[ast.AST]) -> dict[str, str]:
     """{name in the file: what it stands for, dotted}, for imports of other packages."""
     names: dict[str, str] = {}
-    for node in ast.walk(module):
+    for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 whole = alias.asname is not None
@@ -191,10 +199,10 @@ def _dotted(node: ast.Attribute, imports: dict[str, str]) -> str:
     return ".".join([imports[value.id], *reversed(parts)])
 
 
-def _set_names(module: ast.Module) -> set[str]:
+def _set_names(nodes: Iterable[ast.AST]) -> set[str]:
     """Names and attributes of the file that are given a set somewhere."""
     names: set[str] = set()
-    for node in ast.walk(module):
+    for node in nodes:
         if isinstance(node, ast.Assign | ast.AnnAssign) and _is_set(node.value, names):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names |= {name for target in targets if (name := _last_name(target))}

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from selfplay.bugs.code_signals.python_chance import module_chance
-from selfplay.repo.languages.python_source import parse
+from selfplay.bugs.code_signals.python_chance import python_chance
+from selfplay.repo.languages.python_source import KEPT, parse
 
 ROUNDS = 2
 """How often a name is followed to the names that it is given to."""
@@ -28,25 +29,29 @@ def python_reach(tree: Path, path: str, source: str) -> Iterator[tuple[int, str]
     """(line, name) of every name in a file through which chance comes in."""
     module = parse(source)
     if module is not None:
-        everywhere = tainted_names(module) | _imported(tree, path, module) | _VAGUE
+        everywhere = tainted_names(source) | _imported(tree, path, module) | _VAGUE
         yield from ((line, word) for line, word in _words(module) if word in everywhere)
 
 
-def tainted_names(module: ast.Module) -> set[str]:
+@lru_cache(maxsize=KEPT)
+def tainted_names(source: str) -> frozenset[str]:
     """Names of modules and classes, attributes, defaults and functions through which chance comes
     in. Local variables are no part of it: their names mean something else in the next function.
     """
-    lines = {s.line for s in module_chance(module) if s.kind != "identity"}
-    names = {word for word, reached in _bindings(module) if reached[0] & lines}
+    module = parse(source)
+    if module is None:
+        return frozenset()
+    lines = {s.line for s in python_chance(source) if s.kind != "identity"}
+    bindings = list(_bindings(module))
+    names = {word for word, reached in bindings if reached[0] & lines}
     for _ in range(ROUNDS):
-        names |= {word for word, reached in _bindings(module, False) if reached[1] & names}
-    return names - {"__init__", "__new__", "__call__", "self", "cls"}
+        names |= {word for word, reached in bindings if reached[1] & names}
+    return frozenset(names - {"__init__", "__new__", "__call__", "self", "cls"})
 
 
-def _bindings(
-    module: ast.Module, functions: bool = True
-) -> Iterator[tuple[str, tuple[set[int], set[str]]]]:
-    """(name, what its value reaches: lines and names) of attributes, defaults, and functions."""
+def _bindings(module: ast.Module) -> Iterator[tuple[str, tuple[set[int], set[str]]]]:
+    """(name, what its value reaches: lines and names) of attributes and defaults; of functions the
+    lines alone."""
     for node in ast.walk(module):
         if isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
@@ -63,8 +68,7 @@ def _bindings(
             both = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
             pairs += [(argument, default) for argument, default in both if default]
             yield from ((argument.arg, _reached(default)) for argument, default in pairs)
-            if functions:
-                yield node.name, (set(range(node.lineno, (node.end_lineno or 0) + 1)), set())
+            yield node.name, (set(range(node.lineno, (node.end_lineno or 0) + 1)), set())
 
 
 def _reached(node: ast.AST) -> tuple[set[int], set[str]]:
@@ -90,9 +94,8 @@ def _imported(tree: Path, path: str, module: ast.Module) -> set[str]:
         if not isinstance(node, ast.ImportFrom):
             continue
         file = _module_file(tree, path, node)
-        other = parse(file.read_bytes().decode("utf-8", "replace")) if file else None
-        if other is not None:
-            tainted = tainted_names(other)
+        if file:
+            tainted = tainted_names(file.read_bytes().decode("utf-8", "replace"))
             names |= {alias.asname or alias.name for alias in node.names if alias.name in tainted}
     return names
 

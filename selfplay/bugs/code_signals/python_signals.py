@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable
+from functools import lru_cache
 
 from selfplay.bugs.code_signals.findings import Signals
-from selfplay.repo.languages.python_source import parse
+from selfplay.repo.languages.python_source import KEPT, parse
 
 MODULES: dict[str, str] = {
     **dict.fromkeys(("random", "secrets", "uuid"), "randomness"),
@@ -92,13 +93,19 @@ _SECRET_NAMES = {name.partition(".")[2] for name, kind in ATTRIBUTES.items() if 
 
 def python_signals(source: str) -> Signals:
     """{(category, token): count} of one file; empty where it does not parse."""
+    return Signals(_signals(source))
+
+
+@lru_cache(maxsize=KEPT)
+def _signals(source: str) -> Signals:
     module = parse(source)
     found = Signals()
     if module is None:
         return found
-    aliases = _aliases(module)
-    documentation = _docstrings(module)
-    for node in ast.walk(module):
+    nodes = list(ast.walk(module))
+    aliases = _aliases(nodes)
+    documentation = _docstrings(nodes)
+    for node in nodes:
         for category, token in _node_signals(node, aliases):
             if id(node) not in documentation:
                 found[category, token] += 1
@@ -170,20 +177,20 @@ def _dotted(node: ast.Attribute, aliases: dict[str, str]) -> str:
     return ".".join(reversed(parts))
 
 
-def _aliases(module: ast.Module) -> dict[str, str]:
+def _aliases(nodes: Iterable[ast.AST]) -> dict[str, str]:
     return {
         alias.asname: alias.name
-        for node in ast.walk(module)
+        for node in nodes
         if isinstance(node, ast.Import | ast.ImportFrom)
         for alias in node.names
         if alias.asname
     }
 
 
-def _docstrings(module: ast.Module) -> set[int]:
+def _docstrings(nodes: Iterable[ast.AST]) -> set[int]:
     """Identities of strings that stand alone: documentation is no behaviour."""
     return {
         id(node.value)
-        for node in ast.walk(module)
+        for node in nodes
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     }

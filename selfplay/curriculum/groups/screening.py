@@ -57,12 +57,12 @@ def gold_probabilities(context: RolloutContext, tasks: Sequence[SolveTask]) -> d
     answers = context.pool.map(scaffold.gold_answer, tasks)
     known = [(task.bug_id, answer) for task, answer in zip(tasks, answers, strict=True) if answer]
     temperature = context.sampling.temperature
-    scores = policy.score(
-        [
-            ScoreRequest(prompt_ids=prompt, answer_ids=ids, temperature=temperature)
-            for _, (prompt, ids) in known
-        ]
-    )
+    requests = [
+        ScoreRequest(prompt_ids=prompt, answer_ids=ids, temperature=temperature)
+        for _, (prompt, ids) in known
+    ]
+    with context.clock.running():
+        scores = policy.score(requests)
     found = dict.fromkeys((task.bug_id for task in tasks), 0.0)
     found |= {bug_id: math.exp(score) for (bug_id, _), score in zip(known, scores, strict=True)}
     return found
@@ -99,12 +99,12 @@ def worth_validating(
         else:
             keys.setdefault(undo, []).append(key)
     temperature = context.sampling.temperature
-    scores = policy.score(
-        [
-            ScoreRequest(prompt_ids=prompt, answer_ids=ids, temperature=temperature)
-            for prompt, ids in keys
-        ]
-    )
+    requests = [
+        ScoreRequest(prompt_ids=prompt, answer_ids=ids, temperature=temperature)
+        for prompt, ids in keys
+    ]
+    with context.clock.running():
+        scores = policy.score(requests)
     places: Counter[tuple[str, str, str]] = Counter()
     ranked = sorted(zip(scores, keys, strict=True), key=lambda pair: (-pair[0], pair[1]))
     likely = [same for score, same in ranked if math.exp(score) <= rule.cap]

@@ -1,7 +1,7 @@
 """Runs INSIDE a sandbox, a pytest plugin: test files that call `unittest.main()` when they are
 imported (with no `if __name__ == "__main__"`) would run themselves, with pytest's arguments, and
 end it. Under pytest that call does nothing; pytest collects their classes. Results are told in
-pytest's own words, whatever a conftest would have them called."""
+pytest's own words, as the command line asks, whatever a conftest would have them called."""
 
 from __future__ import annotations
 
@@ -17,6 +17,20 @@ def run_nothing(*arguments: Any, **options: Any) -> None:
 
 
 unittest.main = run_nothing  # type: ignore[assignment]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: Any) -> None:
+    """Summary and colours as they were asked for, whatever a conftest has made of them."""
+    config = session.config
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    words = [str(word) for word in config.invocation_params.args]
+    shown = [w[2:] for w in words if w.startswith("-r") and w[2:].isalpha()]
+    config.option.no_summary = False
+    if shown and reporter is not None:
+        config.option.reportchars = reporter.reportchars = shown[-1]
+    if "--color=no" in words and reporter is not None:
+        reporter._tw.hasmarkup = False
 
 
 @pytest.hookimpl(hookwrapper=True)

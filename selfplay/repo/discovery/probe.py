@@ -125,7 +125,12 @@ def pytest_unconfigure(config: Any) -> None:
 
 
 def has_own_words(config: Any) -> bool:
-    """Whether the project calls "passed" and the like by other words in pytest's output."""
+    """Whether the project calls "passed" and the like by other words in pytest's output, or has
+    changed how results are told at all."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    coloured = reporter is not None and reporter._tw.hasmarkup
+    if coloured or config.option.no_summary or config.option.reportchars != "fE":
+        return True
     known = ("_pytest.", "pytest_subtests", "selfplay_")
     hooks = config.hook.pytest_report_teststatus.get_hookimpls()
     return not all(hook.function.__module__.startswith(known) for hook in hooks)

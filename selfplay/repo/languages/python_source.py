@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import lru_cache
 
 from selfplay.repo.languages.python_functions import parse_python
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _ODD_BYTE = re.compile("[\\udc80-\\udcff]")
+KEPT = 256
+"""Texts of which a reader of code keeps what it found: a validation asks of the same few files many
+times, and every bug of a repository asks of the same original."""
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -57,9 +61,16 @@ def same_code(left: str, right: str) -> bool:
 
     False when either is not valid Python.
     """
-    left_tree, right_tree = parse(left), parse(right)
-    if left_tree is None or right_tree is None:
+    codes = _code(left), _code(right)
+    if None in codes:
         return False
     if _ODD_BYTE.findall(left) != _ODD_BYTE.findall(right):
         return False  # the trees do not tell bytes that are not UTF-8 apart
-    return code_dump(left_tree) == code_dump(right_tree)
+    return codes[0] == codes[1]
+
+
+@lru_cache(maxsize=KEPT)
+def _code(source: str) -> str | None:
+    """What `same_code` compares; None for what is no Python."""
+    tree = parse(source)
+    return None if tree is None else code_dump(tree)
