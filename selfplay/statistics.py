@@ -39,15 +39,22 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def bootstrap_pass_at_k(
-    counts: Sequence[tuple[int, int]], k: int, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
+    counts: Sequence[tuple[int, int]],
+    k: int,
+    *,
+    clusters: Sequence[str] | None = None,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
 ) -> Interval:
-    """Mean pass@k over tasks, with an interval from resampling tasks.
+    """Mean pass@k over tasks, with an interval from resampling tasks, or `clusters` of them
+    (`bootstrap_clusters`).
 
     Without any task nothing is known: mean 0, interval 0 to 1.
     """
     if not counts:
         return Interval(mean=0.0, low=0.0, high=1.0)
-    return bootstrap_mean([pass_at_k(n, c, k) for n, c in counts], num_resamples, seed)
+    values = [pass_at_k(n, c, k) for n, c in counts]
+    return _resampled(values, clusters, num_resamples, seed)
 
 
 def paired_difference(
@@ -55,10 +62,11 @@ def paired_difference(
     after: Sequence[tuple[int, int]],
     *,
     k: int = 1,
+    clusters: Sequence[str] | None = None,
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """Mean change of pass@k on the same tasks; tasks are resampled in pairs.
+    """Mean change of pass@k on the same tasks; tasks are resampled in pairs, or `clusters` of them.
 
     Positive when `after` is better. Without any task: mean 0, interval -1 to 1. Raises `ValueError`
     when the lists differ in length.
@@ -70,7 +78,39 @@ def paired_difference(
     changes = [
         pass_at_k(*new, k) - pass_at_k(*old, k) for old, new in zip(before, after, strict=True)
     ]
-    return bootstrap_mean(changes, num_resamples, seed)
+    return _resampled(changes, clusters, num_resamples, seed)
+
+
+def _resampled(
+    values: Sequence[float], clusters: Sequence[str] | None, num_resamples: int, seed: int
+) -> Interval:
+    if clusters is None:
+        return bootstrap_mean(values, num_resamples, seed)
+    return bootstrap_clusters(values, clusters, num_resamples, seed)
+
+
+def bootstrap_clusters(
+    values: Sequence[float], clusters: Sequence[str], num_resamples: int, seed: int
+) -> Interval:
+    """Mean of `values` with an interval that knows which of them belong together.
+
+    Bugs of one repository are alike, so a figure for repositories that nobody has seen must
+    resample repositories: as many as there are, with replacement, and in each its bugs likewise
+    (Field and Welsh 2007, two stages). Each repository weighs as many bugs as it has. With two or
+    three repositories such an interval is rough: there are few ways to draw them.
+    """
+    assert len(values) == len(clusters) > 0 and num_resamples > 0
+    rng = random.Random(seed)
+    groups: dict[str, list[float]] = {}
+    for value, cluster in zip(values, clusters, strict=True):
+        groups.setdefault(cluster, []).append(value)
+    names = list(groups)
+    means = []
+    for _ in range(num_resamples):
+        drawn = [groups[name] for name in rng.choices(names, k=len(names))]
+        total = fsum(fsum(rng.choices(group, k=len(group))) for group in drawn)
+        means.append(total / sum(len(group) for group in drawn))
+    return _interval(fsum(values) / len(values), sorted(means))
 
 
 def bootstrap_mean(values: Sequence[float], num_resamples: int, seed: int) -> Interval:
@@ -79,7 +119,11 @@ def bootstrap_mean(values: Sequence[float], num_resamples: int, seed: int) -> In
     rng = random.Random(seed)
     number = len(values)
     means = sorted(fsum(rng.choices(values, k=number)) / number for _ in range(num_resamples))
-    mean = fsum(values) / number
+    return _interval(fsum(values) / number, means)
+
+
+def _interval(mean: float, means: Sequence[float]) -> Interval:
+    """The 2.5 % and 97.5 % points of sorted means around the mean itself."""
     return Interval(
         mean=mean,
         low=min(mean, percentile(means, 0.025)),

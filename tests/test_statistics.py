@@ -136,3 +136,29 @@ def test_interval_as_json() -> None:
         "high": 1.0,
     }
     assert bootstrap_mean([1.0], 10, 0).to_json()["low"] == 1.0
+
+
+def test_clusters_are_resampled_whole_and_so_widen_the_interval() -> None:
+    """Two repositories, one solved and one not: tasks alone would be far too sure of the mean."""
+    counts = [(1, 1)] * 50 + [(1, 0)] * 50
+    names = ["a"] * 50 + ["b"] * 50
+    alone = bootstrap_pass_at_k(counts, 1)
+    clustered = bootstrap_pass_at_k(counts, 1, clusters=names)
+    assert alone.mean == clustered.mean == 0.5
+    assert alone.low > 0.39 and alone.high < 0.61
+    assert (clustered.low, clustered.high) == (0.0, 1.0)  # a quarter of the draws each
+
+
+def test_clusters_of_one_task_are_tasks() -> None:
+    before, after = [(4, c % 3) for c in range(40)], [(4, c % 4) for c in range(40)]
+    names = [str(i) for i in range(40)]
+    paired = paired_difference(before, after)
+    clustered = paired_difference(before, after, clusters=names)
+    assert clustered.mean == paired.mean
+    assert abs(clustered.low - paired.low) < 0.05 and abs(clustered.high - paired.high) < 0.05
+
+
+def test_clusters_weigh_their_tasks() -> None:
+    """One drawn repository of 9 tasks and one of 1: the mean is over tasks."""
+    values = bootstrap_pass_at_k([(1, 1)] * 9 + [(1, 0)], 1, clusters=["a"] * 9 + ["b"])
+    assert values.mean == 0.9 and (values.low, values.high) == (0.0, 1.0)

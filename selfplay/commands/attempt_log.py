@@ -1,7 +1,8 @@
 """The attempts of an evaluation, a line each, written as they are judged and gone on from.
 
 A line is an episode (`episodes.py`, without its tokens) with the attempt's `sample`, `resolved`,
-`errored`, `patch`, and what it belongs to: `evaluation` and `task` are hashes. docs/formats.md
+`errored`, what was asked, said and wanted (`prompt`, `answer`, `patch`, `gold`), and what it
+belongs to: `evaluation` and `task` are hashes. docs/formats.md
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from selfplay.bugs.patches.diffs import reverse_patch
 from selfplay.commands.compose import SCAFFOLDS
 from selfplay.config import PolicyConfig, ScaffoldConfig
 from selfplay.curriculum.evaluation import Judged
@@ -26,7 +28,8 @@ from selfplay.files import (
     write_atomic,
 )
 from selfplay.run_dir.episodes import episode_to_dict
-from selfplay.types import Episode, SolveTask
+from selfplay.sampling import Tokenizer
+from selfplay.types import Episode, SolveTask, Trajectory
 
 
 def places(out: str) -> tuple[Path, Path]:
@@ -53,13 +56,17 @@ def begin(summary: Path, attempts: Path) -> None:
 
 
 class AttemptLog:
-    """The lines of one file. Those of another policy, scaffold or seed are refused."""
+    """The lines of one file. Those of another evaluation are refused: `key` says which one it is,
+    such as `key_of`."""
 
-    def __init__(
-        self, file: Path, policy: PolicyConfig, scaffold: ScaffoldConfig, seed: int
-    ) -> None:
+    def __init__(self, file: Path, key: Sequence[Any]) -> None:
         self._file = file
-        self._evaluation = _hash([seed, _settings(policy, scaffold)])
+        self._evaluation = _hash(list(key))
+
+    def is_ours(self) -> bool:
+        """Whether no line is of another evaluation."""
+        lines = read_json_lines(self._file)
+        return all(line.get("evaluation") == self._evaluation for _, line in lines)
 
     def read(self, tasks: Sequence[SolveTask]) -> list[Judged]:
         """Verdicts on these tasks; of one that was tried again, the last. Mends a torn line."""
@@ -86,7 +93,11 @@ class AttemptLog:
                 raise UserError(f"{self._file}:{number}: no attempt: {error} is missing") from None
         return list(found.values())
 
-    def append(self, judged: Judged, attempt: Attempt) -> None:
+    def writer(self, tokenizer: Tokenizer) -> Callable[[Judged, Attempt], None]:
+        """`append`, for `evaluate`; prompts are told in the text of this tokenizer."""
+        return lambda judged, attempt: self.append(judged, attempt, tokenizer)
+
+    def append(self, judged: Judged, attempt: Attempt, tokenizer: Tokenizer) -> None:
         """One attempt, on disk when this returns."""
         rollout, outcome = attempt.rollout, attempt.outcome
         trajectory = rollout.trajectory
@@ -111,14 +122,25 @@ class AttemptLog:
             "sample": judged.sample,
             "resolved": judged.resolved,
             "errored": judged.errored,
+            "prompt": _prompt(trajectory, tokenizer),
             "patch": outcome.patch,
+            "gold": reverse_patch(attempt.task.artifact.bug_patch),
             "evaluation": self._evaluation,
             "task": _task_hash(attempt.task),
         }
         append_json_lines(self._file, [line])
 
 
-def _settings(policy: PolicyConfig, scaffold: ScaffoldConfig) -> list[Any]:
+def _prompt(trajectory: Trajectory | None, tokenizer: Tokenizer) -> str:
+    """What stood before the first answer, as the model saw it but for its special tokens."""
+    if trajectory is None:
+        return ""
+    sampled = trajectory.loss_mask
+    start = sampled.index(1) if 1 in sampled else len(sampled)
+    return tokenizer.decode(trajectory.token_ids[:start])
+
+
+def key_of(policy: PolicyConfig, scaffold: ScaffoldConfig, seed: int) -> list[Any]:
     """What an attempt depends on; not where the server is, or how fast it is asked."""
     shown = dataclasses.asdict(scaffold)
     for name in SCAFFOLDS:  # another scaffold's part
@@ -130,7 +152,7 @@ def _settings(policy: PolicyConfig, scaffold: ScaffoldConfig) -> list[Any]:
     if policy.engine == "openai":
         keys = ["omit", "rename", "system_role", "body", "max_tokens_key"]
         found += [getattr(policy.openai, key) for key in keys]
-    return found
+    return [seed, found]
 
 
 def _task_hash(task: SolveTask) -> str:

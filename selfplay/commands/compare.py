@@ -16,7 +16,7 @@ from selfplay.statistics import Interval, paired_difference, pass_at_k
 CONFIG, SCHEMA = "compare", CompareConfig
 POSITIONAL = ("a", "b")
 HELP = """
-selfplay compare A B, or a=A b=B; json=true
+keys: a=A b=B (or by their places: selfplay compare A B), json=true
 A, B: what `evaluate out=FILE` wrote, or a run directory (its evaluation after training), or its
 eval_before.json and eval_after.json.
 Prints the mean change of pass@1 and pass@k from A to B on the tasks that both judged, with 95 %

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from selfplay.commands.attempt_log import AttemptLog, begin, places
+from selfplay.commands.attempt_log import AttemptLog, begin, key_of, places
 from selfplay.commands.compose import make_rollout_context, open_policy, sandbox_pool, usage_of
 from selfplay.commands.output import print_json, print_table, say
 from selfplay.commands.selfcheck import check_tasks
 from selfplay.commands.suites import prepare_suite, read_tasks
 from selfplay.config import EvaluateConfig, PolicyConfig
-from selfplay.curriculum.evaluation import Evaluation, evaluate
+from selfplay.curriculum.evaluation import Evaluation, evaluate, unnoted
 from selfplay.curriculum.scaffold import Sampling
 from selfplay.errors import UserError
 from selfplay.files import finite, write_atomic
@@ -47,8 +47,8 @@ def run(config: EvaluateConfig) -> int:
     )
     solve_tasks = [task.solve_task for task in tasks]
     summary, attempts = places(config.out) if config.out else (None, None)
-    key = (policy_config, config.scaffold, config.seed)
-    attempt_log = AttemptLog(attempts, *key) if attempts else None
+    key = key_of(policy_config, config.scaffold, config.seed)
+    attempt_log = AttemptLog(attempts, key) if attempts else None
     if summary and attempts:
         begin(summary, attempts)
     known = attempt_log.read(solve_tasks) if attempt_log else []
@@ -74,7 +74,7 @@ def run(config: EvaluateConfig) -> int:
                 config.num_samples,
                 progress,
                 known=known,
-                on_attempt=attempt_log.append if attempt_log else lambda judged, attempt: None,
+                on_attempt=attempt_log.writer(policy.tokenizer) if attempt_log else unnoted,
                 lost=problems,
             )
     usage = usage_of(policy)

@@ -119,11 +119,21 @@ def _base(
     name: str, document: Mapping[str, Any], mined: bool, config: ReposConfig, pool: SandboxPool
 ) -> PreparedRepo:
     """A suite's repository by name: from `repos/`, else as the suite says."""
-    folder = repos_dir(config)
-    known = (folder / f"{name}.yaml").is_file() or not document.get("source")
-    spec = load_spec(name, folder) if known else spec_from(name, document)
+    spec = _spec(name, document, config)
     say(f"preparing {name}")
     return prepare(spec if mined else _as_it_was(spec, document.get("commit")), pool.sandbox)
+
+
+def suite_spec(task: SuiteTask, config: ReposConfig) -> RepoSpec:
+    """Where the repository of a task comes from, whatever the commit."""
+    name, _ = split_name(task.solve_task.repo)
+    return _spec(name, task.environment, config)
+
+
+def _spec(name: str, document: Mapping[str, Any], config: ReposConfig) -> RepoSpec:
+    folder = repos_dir(config)
+    known = (folder / f"{name}.yaml").is_file() or not document.get("source")
+    return load_spec(name, folder) if known else spec_from(name, document)
 
 
 def _as_it_was(spec: RepoSpec, commit: object) -> RepoSpec:

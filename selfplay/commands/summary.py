@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from selfplay.bug_sources.commit_trees import split_name
 from selfplay.commands.output import print_table
 from selfplay.config import TrainConfig
 from selfplay.corpus.corpus import Corpus
@@ -52,6 +53,7 @@ def summarise(
             "reasons": {role: _reasons(rows, f"{role}/reason/") for role in ("injector", "solver")},
             "errored_episodes": sum(row.get("play/num_errored", 0) for row in rows),
             "pass@1_change": _change(before, after),
+            "pass@1_change_by_repo": _change(before, after, by_repo=True),
             "new_bug_solve_rate_first": _rate(rows[:quarter], *FIRST),
             "new_bug_solve_rate_last": _rate(rows[-quarter:], *FIRST),
             "seed": config.seed,
@@ -159,13 +161,21 @@ def _head(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
     return {k: v for k, v in evaluation.items() if k not in ("tasks", "reasons")}
 
 
-def _change(before: dict[str, Any] | None, after: dict[str, Any] | None) -> dict[str, Any] | None:
+def _change(
+    before: dict[str, Any] | None, after: dict[str, Any] | None, *, by_repo: bool = False
+) -> dict[str, Any] | None:
+    """Paired change of pass@1, tasks or whole repositories resampled."""
     if before is None or after is None:
         return None
     old = {t["instance_id"]: (t["n"], t["resolved"]) for t in before["tasks"]}
     new = {t["instance_id"]: (t["n"], t["resolved"]) for t in after["tasks"]}
     shared = [name for name in old if name in new and old[name][0] and new[name][0]]
-    interval = paired_difference([old[n] for n in shared], [new[n] for n in shared])
+    repos = {t["instance_id"]: split_name(t["repo"])[0] for t in before["tasks"]}
+    interval = paired_difference(
+        [old[n] for n in shared],
+        [new[n] for n in shared],
+        clusters=[repos[n] for n in shared] if by_repo else None,
+    )
     return interval.to_json()
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from selfplay.commands.application import in_output_dir, keep_hydra_files
+from selfplay.commands.attempt_log import AttemptLog, key_of
 from selfplay.commands.compose import (
     keep_originals,
     open_trained,
@@ -24,16 +26,19 @@ from selfplay.commands.placing import placed
 from selfplay.commands.plan import dry_run
 from selfplay.commands.report import report_of_run
 from selfplay.commands.selfcheck import check_tasks, self_check
+from selfplay.commands.suites import prepare_suite, suite_spec
 from selfplay.commands.summary import print_summary, summarise
 from selfplay.commands.watch import RunWatcher
 from selfplay.config import TrainConfig, to_yaml
 from selfplay.corpus.corpus import Corpus
-from selfplay.corpus.suite import read_suite
+from selfplay.corpus.suite import SuiteTask, read_suite
 from selfplay.curriculum.evaluation import evaluate
 from selfplay.curriculum.scaffold import RolloutContext, Sampling
 from selfplay.errors import UserError
 from selfplay.export.sources import keep_prepared
 from selfplay.learning import Learner
+from selfplay.repo.prepare import PreparedRepo
+from selfplay.repo.spec import projects_of
 from selfplay.run_dir import RunDir
 from selfplay.run_dir.metrics import check_metrics
 from selfplay.seeds import derive_rng
@@ -89,16 +94,12 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Learner]) -> int
         keep_hydra_files(run_dir.path)
         watcher = stack.enter_context(RunWatcher(config.name, config.steps))
         pool = stack.enter_context(sandbox_pool(config.sandbox))
-        tasks, held_out = load_tasks(config)
+        suite = load_suite(config)
+        tasks = [task.solve_task for task in suite]
         repos = prepare_repos(config.repos.train, config.repos, pool)
-        overlap = sorted(set(held_out) & set(repos))
-        if overlap:
-            raise UserError(
-                f"evaluation.suite={config.evaluation.suite}: holds bugs of {', '.join(overlap)}, "
-                "which repos.train names too; evaluate on repositories that the run never trains on"
-            )
+        check_apart(config, suite, repos)
         trained = tuple(repos)
-        repos |= prepare_repos(held_out, config.repos, pool) if held_out else {}
+        repos |= prepare_suite(suite, config.repos, pool)
         keep_prepared(run_dir.path, (repos[name] for name in trained))
         opened = open_run(config, run_dir, repos, trained, pool, open_learner)
         say("self-check: one generation; in each repository a command, and a bug graded both ways")
@@ -134,13 +135,25 @@ def step_deadline(config: TrainConfig, began: float, evaluation_s: float) -> flo
     return began + 60.0 * config.max_minutes - evaluation_s
 
 
-def load_tasks(config: TrainConfig) -> tuple[list[SolveTask], list[str]]:
-    """Held-out tasks, and the names of their repositories."""
+def load_suite(config: TrainConfig) -> list[SuiteTask]:
+    """Held-out tasks."""
     if config.evaluation.suite is None:
-        return [], []
-    suite = read_suite(Path(config.evaluation.suite))
-    tasks = [task.solve_task for task in suite][: config.evaluation.num_tasks]
-    return tasks, list(dict.fromkeys(task.repo for task in tasks))
+        return []
+    return read_suite(Path(config.evaluation.suite))[: config.evaluation.num_tasks]
+
+
+def check_apart(
+    config: TrainConfig, suite: Sequence[SuiteTask], trained: Mapping[str, PreparedRepo]
+) -> None:
+    """No project is both trained on and evaluated on, at whatever commit or release."""
+    known = {name for prepared in trained.values() for name in projects_of(prepared.spec)}
+    specs = {task.solve_task.repo: suite_spec(task, config.repos) for task in suite}
+    shared = sorted({spec.name for spec in specs.values() if projects_of(spec) & known})
+    if shared:
+        raise UserError(
+            f"evaluation.suite={config.evaluation.suite}: holds bugs of {', '.join(shared)}, "
+            "which repos.train names too; evaluate on repositories that the run never trains on"
+        )
 
 
 def evaluated(
@@ -168,14 +181,30 @@ def evaluated(
         seed=derive_rng(config.seed, "evaluation").getrandbits(32),
     )
     held_out = replace(context, sampling=sampling)
+    attempts = attempts_of(config, run_dir, moment)
     result = evaluate(
         held_out,
         tasks,
         config.evaluation.num_samples,
         lambda done, total: watcher.evaluating(when, done, total),
+        known=attempts.read(tasks),
+        on_attempt=attempts.writer(context.policy.tokenizer),
     )
     if result.stopped is not None:
         raise result.stopped
     spent = time.monotonic() - began
     run_dir.write_json(f"eval_{when}.json", {"step": step, **result.to_json(), "seconds": spent})
     return spent
+
+
+def attempts_of(config: TrainConfig, run_dir: RunDir, moment: tuple[str, int]) -> AttemptLog:
+    """The attempts of an evaluation, to be gone on from after a kill; those of the same moment of
+    a shorter run are set aside."""
+    when, step = moment
+    file = run_dir.path / f"eval_{when}.attempts.jsonl"
+    sampled = dataclasses.asdict(config.evaluation)
+    key = [when, step, sampled, key_of(config.policy, config.scaffold, config.seed)]
+    log = AttemptLog(file, key)
+    if not log.is_ours():
+        file.replace(run_dir.logs / f"{file.name}.old")
+    return log

@@ -21,15 +21,22 @@ def show_turn(name: str, number: int, turn: TurnRecord) -> None:
 
 
 def episode_text(episode: Mapping[str, Any], max_lines: int = MAX_LINES) -> str:
-    """A stored line of `episodes.jsonl`, turn by turn."""
+    """A stored line of `episodes.jsonl`, turn by turn; of an attempt the patches too."""
     info = episode["info"]
     head = (
         f"{episode['episode_id']}  {episode['role']} on {episode['repo']}  {episode['status']}"
         f"  reward {episode['reward']}  {episode['reason']}"
     )
     parts = [head, *(f"{key}: {info[key]}" for key in ("ending", "error") if info.get(key))]
+    patches = [
+        f"{name}:\n{clipped(str(episode[name]), max_lines)}\n"
+        for name in ("patch", "gold")
+        if episode.get(name)
+    ]
     if "turns" not in info:
-        return "\n".join([*parts, "", f"answer: {plain(episode['answer'])}"])
+        if episode.get("prompt"):
+            parts += ["", f"prompt:\n{clipped(str(episode['prompt']), max_lines)}"]
+        return "\n".join([*parts, "", f"answer: {plain(episode['answer'])}", *patches])
     parts += ["", "task:", clipped(str(info["user"]), max_lines), ""]
     for number, turn in enumerate(info["turns"], 1):
         parts.append(
@@ -42,7 +49,7 @@ def episode_text(episode: Mapping[str, Any], max_lines: int = MAX_LINES) -> str:
                 max_lines,
             )
         )
-    return "\n".join(parts)
+    return "\n".join([*parts, *patches])
 
 
 def turn_text(

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from selfplay.bug_sources.commit_trees import split_name
 from selfplay.curriculum.scaffold import RolloutContext
 from selfplay.curriculum.solving import Attempt, solve
 from selfplay.errors import InfrastructureError, PolicyError, SelfplayError, UserError
@@ -52,13 +53,15 @@ class TaskScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Scores of a suite with pass@1 and pass@n, 95 % bootstrap intervals over tasks. `stopped`: why
-    attempts are missing."""
+    """Scores of a suite with pass@1 and pass@n, 95 % bootstrap intervals over tasks. `by_repo`:
+    pass@1 with an interval over repositories and their tasks. `stopped`: why attempts are
+    missing."""
 
     scores: tuple[TaskScore, ...]
     num_samples: int
     pass_at_1: Interval
     pass_at_n: Interval
+    by_repo: Interval
     reasons: dict[str, int]
     stopped: SelfplayError | None = None
 
@@ -69,6 +72,7 @@ class Evaluation:
             "num_samples": self.num_samples,
             "pass@1": self.pass_at_1.to_json(),
             f"pass@{self.num_samples}": self.pass_at_n.to_json(),
+            "pass@1_by_repo": self.by_repo.to_json(),
             "num_errored": sum(s.num_errored for s in self.scores),
             "reasons": self.reasons,
             "tasks": [
@@ -84,6 +88,10 @@ class Evaluation:
         }
 
 
+def unnoted(judged: Judged, attempt: Attempt) -> None:
+    """Keeps nothing of an attempt."""
+
+
 def evaluate(
     context: RolloutContext,
     tasks: Sequence[SolveTask],
@@ -91,7 +99,7 @@ def evaluate(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     *,
     known: Sequence[Judged] = (),
-    on_attempt: Callable[[Judged, Attempt], None] = lambda judged, attempt: None,
+    on_attempt: Callable[[Judged, Attempt], None] = unnoted,
     lost: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Attempt each task `num_samples` times, those that are `known` counted in.
@@ -265,7 +273,8 @@ def _summary(
         )
         for task in tasks
     )
-    counts = [(s.num_judged, s.num_resolved) for s in scores if s.num_judged]
+    judged_ones = [s for s in scores if s.num_judged]
+    counts = [(s.num_judged, s.num_resolved) for s in judged_ones]
     reasons: dict[str, int] = {}
     for judged in (j for task in tasks for j in group(task)):
         reason = "resolved" if judged.resolved else judged.reason.split(":")[0]
@@ -276,6 +285,9 @@ def _summary(
         num_samples=num_samples,
         pass_at_1=bootstrap_pass_at_k(counts, k=1),
         pass_at_n=bootstrap_pass_at_k(counts, k=min(num_samples, smallest)),
+        by_repo=bootstrap_pass_at_k(
+            counts, k=1, clusters=[split_name(s.repo)[0] for s in judged_ones]
+        ),
         reasons=dict(sorted(reasons.items(), key=lambda item: -item[1])),
         stopped=stopped,
     )

@@ -174,13 +174,17 @@ def installed(environment: Environment) -> list[str]:
     return sorted(f"{d.name}=={d.version}" for d in distributions(path=folders))
 
 
+IMAGES = {"tap": ("debian:bookworm-slim", PERL)}
+"""{test framework: (image, what is installed in it)}; any other has a Python's."""
+
+
 def dockerfile(environment: Environment, task: SolveTask) -> str:
     """The image of what a solver sees: of the repository's own where it has one."""
     kind = script_runner(task.artifact.test_script)
-    perl, image = kind == "tap", environment.image
     python = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
-    base = image or ("debian:bookworm-slim" if perl else python)
-    setup = "" if image else PERL if perl else PYTHON.format(packages=PACKAGES)
+    usual = (python, PYTHON.format(packages=PACKAGES))
+    image = environment.image
+    base, setup = (image, "") if image else IMAGES.get(kind or "", usual)
     variables = {k: v for k, v in environment.variables.items() if k != "PYTHONPYCACHEPREFIX"}
     lines = "".join(f"ENV {k}={json.dumps(v)}\n" for k, v in sorted(variables.items()))
     return DOCKERFILE.format(base=base, setup=setup, variables=lines)

@@ -123,6 +123,18 @@ def spec_from(name: str, document: Mapping[str, Any]) -> RepoSpec:
     )
 
 
+def projects_of(spec: RepoSpec) -> frozenset[str]:
+    """Names by which one project may be known, whatever its release or commit: the
+    specification's, and that of the package or of the clone."""
+    source, names = spec.source, {spec.name}
+    if isinstance(source, PypiSource):
+        names.add(source.project)
+    elif isinstance(source, GitSource):
+        names.add(source.url.rstrip("/").rsplit("/", 1)[-1].removesuffix(".git"))
+    plain = (re.sub(r"[._-]+", "-", name).lower() for name in names)
+    return frozenset(name.removeprefix("python-") for name in plain)
+
+
 def _plain(name: str) -> str:
     """A directory's name as one that may stand in file names."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "repository"

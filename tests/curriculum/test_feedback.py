@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from selfplay.bugs.patches.diffs import parse_patch
-from selfplay.commands.attempt_log import _settings
+from selfplay.commands.attempt_log import key_of
 from selfplay.commands.compose import make_rollout_context, open_policy
 from selfplay.config import FeedbackConfig, PolicyConfig, ScaffoldConfig
 from selfplay.curriculum.feedback import FeedbackScaffold
@@ -355,7 +355,7 @@ def test_evaluations_of_other_scaffolds_go_on_whatever_its_bounds() -> None:
     fewer = FeedbackConfig(max_tries=2)
     for kind, same in (("compact", True), ("agentic", True), ("feedback", False)):
         one, other = ScaffoldConfig(kind=kind), ScaffoldConfig(kind=kind, feedback=fewer)
-        assert (_settings(policy, one) == _settings(policy, other)) == same
+        assert (key_of(policy, one, 0) == key_of(policy, other, 0)) == same
 
 
 @pytest.mark.model

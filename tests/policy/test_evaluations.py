@@ -146,3 +146,65 @@ def test_agentic_episodes_are_kept_too(suite: Path, tmp_path: Path) -> None:
         assert {a["info"]["ending"] for a in attempts(out)} == {"submitted", "no_answer"}
         assert selfplay(*evaluation(suite, server.url, out, *words))["tasks"] == result["tasks"]
         assert len(server.seen) == 2
+
+
+def test_an_attempt_is_kept_whole_and_can_be_looked_at(suite: Path, tmp_path: Path) -> None:
+    out = tmp_path / "e.json"
+    with serving() as server:
+        server.script = [OK] * 4
+        selfplay(*evaluation(suite, server.url, out))
+    kept = attempts(out)
+    tasks = {line["instance_id"]: line for _, line in read_json_lines(suite)}
+    assert len(kept) == 4
+    for line in kept:
+        assert "Failing tests:" in line["prompt"] and "Fix the bug" in line["prompt"]
+        assert line["gold"] == tasks[line["bug_id"]]["patch"]
+        assert {"answer", "patch", "resolved", "reason"} <= line.keys()
+    words = ["episode", "show", f"run={places(str(out))[1]}", "max_lines=200"]
+    shown = subprocess.run(
+        [sys.executable, "-m", "selfplay", *words],
+        cwd=ROOT,
+        env=ENV,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert shown.count("prompt:\n") == 4
+    for line in kept:
+        assert line["prompt"].strip() in shown and line["gold"].strip() in shown
+
+
+def test_a_run_keeps_the_attempts_of_its_evaluations_and_goes_on_from_them(
+    suite: Path, tmp_path: Path
+) -> None:
+    words = [
+        "train", "experiment=samples", "name=r", f"runs_dir={tmp_path}", "sandbox=bubblewrap",
+        f"evaluation.suite={suite}", "evaluation.num_samples=2",
+    ]  # fmt: skip
+
+    def train(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(*words, *more), cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=300
+        )
+
+    refused = train("repos.train=[sample-ledger]", "steps=0")
+    assert refused.returncode == 2 and "holds bugs of sample-ledger" in refused.stderr
+    assert train("repos.train=[sample-textkit]", "steps=0").returncode == 0
+    run = tmp_path / "r"
+    file = run / "eval_before.attempts.jsonl"
+    whole = file.read_text().splitlines()
+    lines = [json.loads(line) for line in whole]
+    assert len({(line["bug_id"], line["sample"]) for line in lines}) == len(lines) == 4
+    assert all(line["prompt"] and line["gold"] and "patch" in line for line in lines)
+    before = json.loads((run / "eval_before.json").read_text())
+    (run / "eval_before.json").unlink()  # as a kill leaves it
+    file.write_text("".join(f"{line}\n" for line in whole[:1]))
+    assert train("repos.train=[sample-textkit]", "steps=0").returncode == 0
+    assert file.read_text().splitlines()[0] == whole[0] and len(file.read_text().splitlines()) == 4
+    again = json.loads((run / "eval_before.json").read_text())
+    assert again["tasks"] == before["tasks"]
+    assert (
+        train("repos.train=[sample-textkit]", "steps=1").returncode == 0
+    )  # the evaluation after it is another one
+    assert json.loads((run / "eval_after.json").read_text())["step"] == 1
+    assert len((run / "eval_after.attempts.jsonl").read_text().splitlines()) == 4
+    assert (run / "logs" / "eval_after.attempts.jsonl.old").is_file()  # those after no step

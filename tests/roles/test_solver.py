@@ -24,7 +24,7 @@ def make_task(
     injector: CompactInjector, prepared: PreparedRepo, function: str, answer: str
 ) -> SolveTask:
     seed = Target(path="pkg/core.py", function=function)
-    task = InjectionTask(task_id="t", repo="project", strategy="direct", seed=seed)
+    task = InjectionTask(task_id="t", repo="project", strategy="direct", target=seed)
     artifact = injector.artifact(injector.prompt(task), answer)
     report = validate(artifact, prepared.environment, injector.runner, task.limits)
     assert report.verdict == "valid", report

@@ -74,6 +74,24 @@ class SolverPrompt:
     restored: Layer
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspects:
+    """Functions that may be to blame, most suspicious first, and what excerpts of them need.
+
+    rows    {"path::qualname": 0-based row} of those on a traceback, its innermost line
+    """
+
+    functions: tuple[FunctionInfo, ...]
+    sources: Mapping[str, str]
+    rows: Mapping[str, int]
+
+    def maker(self, function: FunctionInfo) -> Callable[[int], Excerpt]:
+        """An excerpt of a function, of at most so many lines."""
+        source = self.sources[function.path]
+        focus = self.rows.get(f"{function.path}::{function.qualname}")
+        return lambda size: excerpt(source, function, max_lines=size, focus=focus)
+
+
 class CompactSolver:
     """Solver prompts and fix patches of one repository. Thread-safe."""
 
@@ -131,17 +149,12 @@ class CompactSolver:
 
     def show(self, view: SolverView) -> tuple[str, Listing]:
         """(text, listing) of a prompt, from what a solver may know."""
-        named = {test_name(test) for test in view.fail_to_pass}
-        failures = [
-            failure
-            for failure in read_failures(view.failure_output)
-            if failure.name in named or not view.partial
-        ]
+        failures = failures_of(view)
         bodies = relevant_tests(view, failures, self.reached)
         tests, shown = shown_tests(bodies, failures)
         told = complaints(failures, shown)
         issue = view.problem_statement.strip()[:MAX_ISSUE_CHARACTERS]
-        candidates, sources = self._candidates(view, failures, tests)
+        suspects = self.suspects(view, failures, tests)
         system = render("system")
 
         def text_of(listing: Listing) -> str:
@@ -150,12 +163,12 @@ class CompactSolver:
                 "solver", listing=listing.render(), issue=issue, tests=tests, messages=messages
             )
 
-        if not candidates:  # the files that the failing tests reach are gone altogether
+        if not suspects.functions:  # the files that the failing tests reach are gone altogether
             listing = Listing((), {})
             return text_of(listing), listing
         listing = fit_listing(
-            candidates,
-            sources.__getitem__,
+            [suspects.maker(function) for function in suspects.functions[:MAX_CANDIDATES]],
+            suspects.sources.__getitem__,
             lambda shown: len(self.tokenizer.render(system, text_of(shown))),
             max_tokens=self.scaffold.max_prompt_tokens,
             max_functions=self.scaffold.max_functions,
@@ -163,10 +176,8 @@ class CompactSolver:
         )
         return text_of(listing), listing
 
-    def _candidates(
-        self, view: SolverView, failures: Sequence[Failure], tests: str
-    ) -> tuple[list[Callable[[int], Excerpt]], dict[str, str]]:
-        """Excerpt makers, most suspicious function first, and the sources they cut from."""
+    def suspects(self, view: SolverView, failures: Sequence[Failure], tests: str) -> Suspects:
+        """The functions that the failing tests reach, ranked; `tests`: what is shown of these."""
         scores = ochiai(view.fail_to_pass, view.pass_to_pass, self.reached)
         paths = {name.split("::", 1)[0] for name in scores}
         sources = {path: text for path in sorted(paths) if (text := view.read(path)) is not None}
@@ -188,19 +199,22 @@ class CompactSolver:
 
         if not scores:  # what the tests reached is gone: show where it may have been
             order = list(functions)
-
-        def maker(name: str) -> Callable[[int], Excerpt]:
-            function = functions[name]
-            source, focus = sources[function.path], rows.get(name)
-            return lambda size: excerpt(source, function, max_lines=size, focus=focus)
-
-        return [maker(name) for name in order[:MAX_CANDIDATES]], sources
+        return Suspects(
+            functions=tuple(functions[name] for name in order), sources=sources, rows=rows
+        )
 
     def fix_patch(self, prompt: SolverPrompt, answer: str) -> str:
         """The patch from the sealed tree to the edited one. Raises `Rejected`."""
         tree, sealed = self.prepared.environment.tree, prompt.sealed
         edited = edited_layer(self.prepared.environment, answer, prompt.listing, sealed)
         return make_patch(tree, sealed, {**sealed, **edited})
+
+
+def failures_of(view: SolverView) -> list[Failure]:
+    """What the failing tests printed, as far as it may be shown."""
+    named = {test_name(test) for test in view.fail_to_pass}
+    failures = read_failures(view.failure_output)
+    return [failure for failure in failures if failure.name in named or not view.partial]
 
 
 def traceback_rows(
