@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 MAX_SEARCHED = 2 << 20
+COPIED = 3
+"""Lines of the answer in one file of a stranger from which on it is a copy under another name."""
 _FOLDERS = frozenset(
     {
         *(".git", ".hg", ".svn", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache"),
@@ -46,6 +48,7 @@ def search(request: dict[str, Any]) -> list[tuple[str, str]]:
     lines       {line, base64: the file that holds it}; changed: names of changed source files
     """
     lines = {base64.b64decode(line): name for line, name in request["lines"].items()}
+    rest = frozenset(line for line, name in lines.items() if name in request["changed"])
     found: list[tuple[str, str]] = []
     for path in _files(".", request["skipped"]):
         shown = Path(path).as_posix()
@@ -59,7 +62,7 @@ def search(request: dict[str, Any]) -> list[tuple[str, str]]:
         for path in _files(root, [tree, *request["skipped"]]):
             if path.endswith(".pyc") and _byte_code_of(path, request["changed"]):
                 found.append((path, "byte code of the original"))
-            found += _told(path, path, request["contents"], lines)
+            found += _told(path, path, request["contents"], lines, chance=rest)
     return list(dict.fromkeys(found))
 
 
@@ -73,8 +76,15 @@ def _files(root: str, skipped: list[str]) -> list[str]:
 
 
 def _told(
-    path: str, shown: str, contents: dict[str, str], lines: dict[bytes, str]
+    path: str,
+    shown: str,
+    contents: dict[str, str],
+    lines: dict[bytes, str],
+    chance: frozenset[bytes] = frozenset(),
 ) -> list[tuple[str, str]]:
+    """What one file tells. `chance`: lines of code that strangers may have written as well (the
+    interpreter's library holds `return list(self.items())`, too): they count in a file of the same
+    name as theirs, and where a file holds `COPIED` of them."""
     file = Path(path)
     try:
         if file.is_symlink() or not file.is_file() or file.stat().st_size > MAX_SEARCHED:
@@ -85,9 +95,11 @@ def _told(
     original = contents.get(hashlib.sha256(content).hexdigest())
     if original is not None:
         return [(shown, f"holds the original of {original}")]
-    for line, name in lines.items():
-        at = content.find(line)
-        if at >= 0:
+    places = {line: at for line in lines if (at := content.find(line)) >= 0}
+    copied = sum(line in chance for line in places) >= COPIED
+    for line, at in places.items():
+        name = lines[line]
+        if copied or line not in chance or file.name == Path(name).name:
             number = content.count(b"\n", 0, at) + 1
             text = line.decode("utf-8", "replace")[:60]
             return [(f"{shown}:{number}", f"holds a line of the answer in {name}: {text}")]

@@ -69,7 +69,7 @@ def test_a_run_with_tools(tmp_path: Path) -> None:
 def test_wrong_words_are_refused(tmp_path: Path) -> None:
     words = ("inject", "policy=scripted", "repo=sample-ledger", f"out={tmp_path}")
     odd = selfplay(*words, "scaffold.kind=odd", "sandbox=bubblewrap", code=2)
-    assert "must be compact or agentic" in odd.stderr
+    assert "must be one of compact, feedback, agentic" in odd.stderr
     none = selfplay(*words, "scaffold=agentic", "scaffold.agent.max_turns=0", code=2)
     assert "scaffold.agent.max_turns=0" in none.stderr
     empty = selfplay("episode", "show", f"run={tmp_path}/none", code=2)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from selfplay.bug_sources.commit_trees import told_lines
+from selfplay.bugs.leak_search import search
 from selfplay.bugs.leaks import Secret, added_lines, find_leaks
 from selfplay.bugs.sealing import seal, sealed_layer
 from selfplay.commands.selfcheck import check_sealing
@@ -170,6 +174,44 @@ def test_audit_finds_a_single_removed_line(
     found = find_leaks(session, littered, Secret.of(littered.tree, artifact))
     session.close()
     assert found == [f"notes.md:2: holds a line of the answer in shop/prices.py: {original}"]
+
+
+def test_a_line_that_strangers_wrote_too_is_no_leak(
+    environment: Environment, make_artifact: MakeArtifact, sandbox: Sandbox
+) -> None:
+    """The interpreter's own library held a line of a shipped bug, and no run could start."""
+    line = "return cents + cents * rate // 100"
+    text = FILES["shop/prices.py"].replace(line, "return cents * rate // 100")
+    artifact = make_artifact({"shop/prices.py": text}, ("tests/test_prices.py::test_with_tax",))
+    packages = environment.tree.parent / "site-packages"
+    packages.mkdir()
+    (packages / "money.py").write_text(f"def gross(cents, rate):\n    {line}\n")
+    make_readable(packages)
+    mounts = {**environment.mounts, str(packages): "/opt/site-packages"}
+    strange = dataclasses.replace(environment, mounts=mounts, digest=f"{environment.digest}-str")
+    copied = dataclasses.replace(environment, mounts=mounts, digest=f"{environment.digest}-copy")
+    assert audit_sandbox(sandbox, strange, artifact) == []
+    (packages / "money.py").rename(packages / "prices.py")
+    found = audit_sandbox(sandbox, copied, artifact)
+    shutil.rmtree(packages)
+    assert found == [
+        f"/opt/site-packages/prices.py:2: holds a line of the answer in shop/prices.py: {line}"
+    ]
+
+
+def test_a_renamed_copy_is_told_by_several_lines() -> None:
+    lines = {f"total_{n} = price_{n} * 100".encode(): "shop/prices.py" for n in range(4)}
+    request = {
+        "skipped": [], "roots": [], "contents": {}, "changed": ["shop/prices.py"],
+        "lines": {base64.b64encode(line).decode(): name for line, name in lines.items()},
+    }  # fmt: skip
+    with TemporaryDirectory() as root, TemporaryDirectory() as empty:
+        stranger = Path(root, "other.py")
+        with contextlib.chdir(empty):
+            stranger.write_bytes(b"\n".join(list(lines)[:2]))
+            assert search({**request, "roots": [root]}) == []
+            stranger.write_bytes(b"\n".join(list(lines)[:3]))
+            assert len(search({**request, "roots": [root]})) == 1
 
 
 def test_a_moved_line_is_no_leak(

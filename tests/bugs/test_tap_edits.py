@@ -78,7 +78,7 @@ def written(folder: str, text: str) -> Path:
     return Path(folder)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=40)
 @given(TESTS, st.booleans(), st.data())
 def test_what_is_left_of_a_weakened_file_runs_and_passes(
     tests: list[tuple[str, str]], planned: bool, data: st.DataObject
@@ -96,7 +96,7 @@ def test_what_is_left_of_a_weakened_file_runs_and_passes(
         assert left is not None, "what can be told for certain is taken out by itself"
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=40)
 @given(TESTS, st.booleans(), st.data())
 def test_a_poisoned_statement_fails_and_no_other(
     tests: list[tuple[str, str]], planned: bool, data: st.DataObject
