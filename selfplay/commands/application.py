@@ -6,6 +6,7 @@ What it does differently here than in an application of its own, `conf/applicati
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import logging
@@ -71,6 +72,8 @@ class Job:
         if sweep:
             say(f"job {mode.job.num}: {' '.join(mode.overrides.task)}")
         code = guarded(lambda: module.run(typed(module.SCHEMA, module.CONFIG, composed)))
+        if code and module.CONFIG == "train":
+            _remove_if_empty(Path(mode.runtime.output_dir))
         if sweep and code:
             raise JobFailed(code)
         self.codes[-1] = code
@@ -208,6 +211,13 @@ def _command_line(words: Sequence[str]) -> Iterator[None]:
 def _folder(runs_dir: str, name: str, dry_run: bool) -> str:
     """Where a run is written; Hydra makes the folder, and a dry run writes nothing."""
     return tempfile.gettempdir() if dry_run else str(Path(runs_dir) / name)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Take back the folder that Hydra made for a run that was refused before it wrote anything."""
+    with contextlib.suppress(OSError):  # not empty, or of somebody else
+        folder.rmdir()
+        folder.parent.rmdir()
 
 
 def _sweep_name(name: str, words: str) -> str:

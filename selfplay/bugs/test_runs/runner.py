@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
+from selfplay.bugs.test_runs.frameworks import FRAMEWORKS
 from selfplay.bugs.test_runs.junit import skipped_in_part
 from selfplay.bugs.test_runs.scripts import PARSERS, parser_runner, script_module
 from selfplay.sandbox.base import Environment, Job, Quota, RunResult, Sandbox
@@ -199,7 +200,8 @@ class TestRunner:
         ok, answer = False, ""
         if not result.output_truncated:
             table, ok, answer = self.parse(parser, output)
-        if ok and parser_runner(parser) == "pytest":
+        framework = FRAMEWORKS.get(parser_runner(parser) or "")
+        if ok and framework is not None and framework.writes_junit:
             partly = skipped_in_part(passed_tests(table), result.files.get(JUNIT))
             table = {test: status for test, status in table.items() if test not in partly}
         return TestRun(

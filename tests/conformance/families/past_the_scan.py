@@ -159,7 +159,7 @@ FAMILY = Family(
         FixCase(
             name="prints results and ends the process",
             repo="textkit",
-            want="exit_status_disagrees",
+            want="fail_to_pass",
             fix={
                 TEXTKIT.source: bottom(
                     "import sys\n"
