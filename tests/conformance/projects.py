@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from selfplay.bugs.test_runs.frameworks import FRAMEWORKS
-from selfplay.bugs.test_runs.scripts import runner_script
+from selfplay.bugs.test_runs.scripts import runner_script, unittest_script
 
 from .case import Edit, Edits, swap
 
@@ -30,10 +30,10 @@ class Project:
 
     @property
     def script(self) -> str:
-        """The harness's own script of the runner; for unittest one as an agent writes it."""
+        """The harness's own script of the runner; for unittest one as people write it."""
         if self.runner in FRAMEWORKS:
             return runner_script(self.runner, self.test_files)
-        return f"exec python -m unittest -v -b {' '.join(self.test_files)}\n"
+        return unittest_script(self.test_files)
 
     @property
     def planted(self) -> Edits:

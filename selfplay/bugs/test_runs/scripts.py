@@ -7,13 +7,16 @@ equality, and only they are trusted (parsers may run in-process, scripts may be 
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
 from selfplay.bugs.test_runs.frameworks import FRAMEWORKS
 from selfplay.bugs.test_runs.parsers import unittest_verbose
+from selfplay.bugs.test_runs.pytest_framework import pytest_script
 
+__all__ = ["parser_source", "pytest_script", "runner_script", "unittest_script"]
 PARSERS: dict[str, Callable[[str], dict[str, str]]] = {
     **{name: framework.parse for name, framework in FRAMEWORKS.items()},
     "unittest": unittest_verbose.parse,  # for agents' own scripts: the harness runs pytest instead
@@ -73,6 +76,13 @@ def script_module(script: str, junit_xml: str) -> tuple[str, ...]:
 def runner_script(runner: str, targets: Iterable[str]) -> str:
     """Script that runs targets (test files; for pytest also single tests) under a framework."""
     return FRAMEWORKS[runner].script(targets)
+
+
+def unittest_script(targets: Iterable[str]) -> str:
+    """Script that runs files (or dotted names) under unittest, for artifacts that are written by
+    hand: no repository is run so, and as of any script that is not the harness's own, its results
+    are read once (docs/validation.md)."""
+    return f"#!/bin/sh\nexec python -m unittest -v -b {shlex.join(targets)}\n"
 
 
 @cache
