@@ -220,6 +220,11 @@ class Trajectory:
         return (*self.earlier, self)
 
     @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """What stands before the first sampled token of this piece; all of it where none was."""
+        return self.token_ids[: self.loss_mask.index(1)] if 1 in self.loss_mask else self.token_ids
+
+    @property
     def num_sampled(self) -> int:
         """Sampled tokens of all pieces."""
         return sum(sum(piece.loss_mask) for piece in self.pieces)

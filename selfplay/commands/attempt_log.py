@@ -133,11 +133,7 @@ class AttemptLog:
 
 def _prompt(trajectory: Trajectory | None, tokenizer: Tokenizer) -> str:
     """What stood before the first answer, as the model saw it but for its special tokens."""
-    if trajectory is None:
-        return ""
-    sampled = trajectory.loss_mask
-    start = sampled.index(1) if 1 in sampled else len(sampled)
-    return tokenizer.decode(trajectory.token_ids[:start])
+    return "" if trajectory is None else tokenizer.decode(trajectory.prompt_ids)
 
 
 def key_of(policy: PolicyConfig, scaffold: ScaffoldConfig, seed: int) -> list[Any]:

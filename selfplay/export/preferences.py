@@ -9,9 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from selfplay.errors import UserError
-from selfplay.export.traces import answer_messages, prompt_messages, tokenizer_of
-from selfplay.files import encode_json, write_atomic
+from selfplay.export.traces import answer_messages, prompt_messages, tokenizer_of, write_lines
 from selfplay.run_dir.episodes import read_episodes
 from selfplay.sampling import Tokenizer
 from selfplay.types import Episode
@@ -27,19 +25,12 @@ def export_preferences(run: Path, out: Path, tokenizer: Tokenizer | None = None)
     for episode in read_episodes(run):
         if episode.role == "solver" and episode.bug_id and _judged(episode):
             assert episode.trajectory is not None
-            mask, ids = episode.trajectory.loss_mask, episode.trajectory.token_ids
-            start = mask.index(1) if 1 in mask else len(mask)
-            groups[episode.bug_id, tuple(ids[:start])].append(episode)
+            groups[episode.bug_id, episode.trajectory.prompt_ids].append(episode)
     pairs = [pair for group in groups.values() for pair in _pairs(group)]
     if pairs and tokenizer is None:
         tokenizer = tokenizer_of(run)
-    lines = [encode_json(_line(*pair, tokenizer)) for pair in pairs if tokenizer]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"out={out}: cannot be written ({error.strerror})") from None
-    write_atomic(out / "preferences.jsonl", b"".join(line + b"\n" for line in lines))
-    return len(lines)
+    lines = [_line(*pair, tokenizer) for pair in pairs if tokenizer]
+    return write_lines(out, "preferences.jsonl", lines)
 
 
 def _judged(episode: Episode) -> bool:

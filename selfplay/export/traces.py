@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,17 @@ def export_traces(run: Path, out: Path, tokenizer: Tokenizer | None = None) -> i
     good = [episode for episode in read_episodes(run) if is_good(episode)]
     if good and tokenizer is None:
         tokenizer = tokenizer_of(run)
-    lines = [
-        encode_json(line) for episode in good if tokenizer for line in traces(episode, tokenizer)
-    ]
+    lines = [line for episode in good if tokenizer for line in traces(episode, tokenizer)]
+    return write_lines(out, "traces.jsonl", lines)
+
+
+def write_lines(out: Path, name: str, lines: Sequence[Mapping[str, Any]]) -> int:
+    """Write a file of JSON lines into the folder of an export; their number. Raises `UserError`."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"out={out}: cannot be written ({error.strerror})") from None
-    write_atomic(out / "traces.jsonl", b"".join(line + b"\n" for line in lines))
+    write_atomic(out / name, b"".join(encode_json(line) + b"\n" for line in lines))
     return len(lines)
 
 
@@ -86,7 +89,7 @@ def prompt_messages(trajectory: Trajectory, tokenizer: Tokenizer) -> list[dict[s
     Turns end with the end-of-turn token; a role's name at the head of a turn's text is a header of
     the chat template. Example of the texts: "system\\nBe brief.", "\\nuser\\nFix it".
     """
-    prompt = trajectory.token_ids[: _num_prompt(trajectory)]
+    prompt = trajectory.prompt_ids
     turns = _texts(prompt, tokenizer)
     default = ("user",) if len(turns) == 1 else ("system", "user")
     messages = []
@@ -135,11 +138,6 @@ def tokenizer_of(run: Path) -> Tokenizer:
     from selfplay.policy.transformers import HFTokenizer
 
     return HFTokenizer.load(resolve_model(model, cache_root()))
-
-
-def _num_prompt(trajectory: Trajectory) -> int:
-    mask = trajectory.loss_mask
-    return mask.index(1) if 1 in mask else len(mask)
 
 
 def _turns(token_ids: Sequence[int], end_of_turn: int) -> Iterator[list[int]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from selfplay.corpus.corpus import StoredBug
 from selfplay.report import charts
 from selfplay.report.runs import Line, RunRecord
 
+T = TypeVar("T")
 MAX_POINTS = 400
 """Points of a curve; of a longer run several steps are shown as their mean."""
 PIECE = 40
@@ -73,25 +74,22 @@ def _injection(run: RunRecord, line: Line) -> Line:
 
 
 def pieces_of(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
-    """Texts behind the lines of the index, the newest first: {"ids": [...], "texts": {id: ...}}."""
+    """Texts behind the lines of the index, the newest first, `PIECE` of them at a time by id."""
     for run in runs:
         attempts = run.attempts()
-        bugs = list(reversed(run.bugs))
-        for begin in range(0, len(bugs), PIECE):
-            some = bugs[begin : begin + PIECE]
-            texts = {
+        for bugs in _newest_first(run.bugs):
+            yield {
                 _key(run, bug.task.bug_id): _bug_text(bug, attempts.get(bug.task.bug_id, []))
-                for bug in some
+                for bug in bugs
             }
-            yield {"ids": list(texts), "texts": texts}
     for run in runs:
-        lines = list(reversed(run.injections()))
-        for begin in range(0, len(lines), PIECE):
-            texts = {
-                _key(run, line["episode_id"]): _episode_text(line)
-                for line in lines[begin : begin + PIECE]
-            }
-            yield {"ids": list(texts), "texts": texts}
+        for lines in _newest_first(run.injections()):
+            yield {_key(run, line["episode_id"]): _episode_text(line) for line in lines}
+
+
+def _newest_first(items: Sequence[T]) -> Iterator[list[T]]:
+    for end in range(len(items), 0, -PIECE):
+        yield list(reversed(items[max(0, end - PIECE) : end]))
 
 
 def _bug_text(bug: StoredBug, attempts: Sequence[Line]) -> dict[str, Any]:

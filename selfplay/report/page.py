@@ -31,15 +31,15 @@ def report_html(runs: Sequence[RunRecord], max_bytes: int) -> str:
     script = vl_convert.javascript_bundle(_SCRIPT).replace("</script", r"<\/script")
     index = _pack(index_of(runs))
     room = max_bytes - len(script) - len(index) - _REST
-    pieces: list[dict[str, Any]] = []
+    pieces: list[dict[str, str]] = []
     left_out = 0
     for piece in pieces_of(runs):
-        packed = _pack(piece["texts"])
+        packed = _pack(piece)
         if len(packed) > room:
-            left_out += len(piece["ids"])
+            left_out += len(piece)
             continue
         room -= len(packed)
-        pieces.append({"ids": " ".join(piece["ids"]), "packed": packed})
+        pieces.append({"ids": " ".join(piece), "packed": packed})
     shown = [{"name": run.name, "cards": cards_of(run)} for run in runs]
     return _template().render(
         runs=shown,

@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 PHONE = {"width": 390, "height": 800}
 
 
 @pytest.fixture(scope="module")
-def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page_file(played: Callable[[str, int], Path]) -> Path:
     """The page of a real run in which higher-order bugs grew."""
-    runs = tmp_path_factory.mktemp("runs")
-    words = ["experiment=samples", "sandbox=bubblewrap", "steps=3", "name=seen"]
-    subprocess.run(
-        [sys.executable, "-m", "selfplay", "train", *words, f"runs_dir={runs}"],
-        cwd=ROOT, check=True, capture_output=True,
-    )  # fmt: skip
-    return runs / "seen" / "report.html"
+    return played("seen", 3) / "report.html"
 
 
 @pytest.fixture(scope="module")

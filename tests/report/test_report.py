@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,9 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(played: Callable[[str, int], Path]) -> Path:
     """A real run of two steps, with its report."""
-    runs = tmp_path_factory.mktemp("runs")
-    words = ["experiment=samples", "sandbox=bubblewrap", "steps=2", "name=small"]
-    subprocess.run(
-        [sys.executable, "-m", "selfplay", "train", *words, f"runs_dir={runs}"],
-        cwd=ROOT, check=True, capture_output=True,
-    )  # fmt: skip
-    return runs / "small"
+    return played("small", 2)
 
 
 def unpack(text: str) -> Any:
