@@ -6,6 +6,7 @@ folders. What a field means is told by `foreign.py`.
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,7 +70,7 @@ def _json(path: Path) -> Rows:
 
 def _parquet(path: Path) -> Rows:
     try:
-        import pyarrow.parquet as parquet
+        parquet: Any = importlib.import_module("pyarrow.parquet")
     except ImportError:
         raise UserError(
             f"suite={path}: Parquet is read by pyarrow: pip install 'selfplay[export]'"
