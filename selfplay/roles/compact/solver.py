@@ -23,6 +23,7 @@ from selfplay.compact.excerpts import excerpt, fit_listing
 from selfplay.compact.failure_readers import read_failures, test_bodies, test_name
 from selfplay.compact.failures import Failure, TestBody
 from selfplay.compact.localization import ochiai, rank, reached_by_all, suspect_lines
+from selfplay.compact.places import innermost, suspicious_rows, traceback_rows, where
 from selfplay.config import ScaffoldConfig
 from selfplay.repo.discovery.test_names import test_names
 from selfplay.repo.languages.functions import FunctionInfo, list_functions
@@ -256,48 +257,6 @@ def failures_of(view: SolverView) -> list[Failure]:
     named = {test_name(test) for test in view.fail_to_pass}
     failures = read_failures(view.failure_output)
     return [failure for failure in failures if failure.name in named or not view.partial]
-
-
-def traceback_rows(
-    failures: Sequence[Failure], functions: Mapping[str, FunctionInfo]
-) -> dict[str, int]:
-    """{function: 0-based row} of the functions on the failures' tracebacks, innermost line."""
-    rows: dict[str, int] = {}
-    for failure in failures:
-        rows.update(_traced(failure, functions))
-    return rows
-
-
-def suspicious_rows(spectrum: Spectrum, functions: Mapping[str, FunctionInfo]) -> dict[str, int]:
-    """{function: 0-based row} of the first of its most suspicious lines."""
-    rows = {}
-    for name, f in functions.items():
-        highest = spectrum.highest(f.path, f.start_line, f.end_line)
-        if highest:
-            lines = sorted(n for n in spectrum.lines[f.path] if f.start_line < n <= f.end_line)
-            rows[name] = next(n for n in lines if spectrum.suspicion(f.path, n) == highest) - 1
-    return rows
-
-
-def innermost(failure: Failure, functions: Mapping[str, FunctionInfo]) -> str | None:
-    """The function in which a failure's traceback ends, tests and foreign code left aside."""
-    traced = _traced(failure, functions)
-    return traced[-1][0] if traced else None
-
-
-def _traced(failure: Failure, functions: Mapping[str, FunctionInfo]) -> list[tuple[str, int]]:
-    return [
-        (name, line - 1)
-        for path, line in failure.locations
-        for name, function in functions.items()
-        if function.path == path and function.start_line <= line <= function.end_line
-    ]
-
-
-def where(failure: Failure, listing: Listing) -> str:
-    """ " (line 3)" for the innermost line of the traceback that a listing shows, else ""."""
-    numbers = [listing.number(path, line - 1) for path, line in failure.locations]
-    return next((f" (line {number})" for number in reversed(numbers) if number), "")
 
 
 def relevant_tests(
