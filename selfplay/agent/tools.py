@@ -128,9 +128,7 @@ def check_arguments(call: ToolCall) -> dict[str, str]:
         names = ", ".join(tool.name for tool in TOOLS)
         raise BadArguments(f"There is no tool {call.name[:80]!r}. The tools are: {names}.")
     if any(_HALF.search(f"{name}{value}") for name, value in call.arguments.items()):
-        raise BadArguments(
-            f"{call.name}: an argument holds half a character (\\ud83d)."
-        )
+        raise BadArguments(f"{call.name}: an argument holds half a character (\\ud83d).")
     wanted: Mapping[str, Any] = spec.parameters["properties"]
     missing = [name for name in wanted if name not in call.arguments]
     unknown = [str(name)[:40] for name in call.arguments if name not in wanted]

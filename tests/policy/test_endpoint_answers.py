@@ -131,7 +131,7 @@ WRITTEN: dict[str, tuple[Any, str]] = {
         "name": "bash", "arguments": '{"command": "ls"}'}), CALL),
     "a mark before the document": ("\ufeff" + json.dumps(ANSWER), "four"),
     "half a character": (choice("four \ud83d"), "four \ufffd"),
-    "a whole one in two": ('{"choices": [{"message": {"content": "\\ud83d\\ude00"}}]}', chr(0x1F600)),
+    "one in two": ('{"choices": [{"message": {"content": "\\ud83d\\ude00"}}]}', chr(0x1F600)),
     "no end of tokens": ('{"choices": [{"message": {"content": "four"}}],'
                          ' "usage": {"completion_tokens": Infinity}}', "four"),
 }  # fmt: skip
