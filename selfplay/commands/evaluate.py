@@ -22,7 +22,8 @@ from selfplay.files import finite, write_atomic
 
 CONFIG, SCHEMA = "evaluate", EvaluateConfig
 HELP = """
-keys: suite=PATH (a suite file, or a run directory: its own corpus), policy=transformers|base|
+keys: suite=PATH (a suite file, a run directory: its own corpus, or what others wrote: lines of
+      SWE-bench or SWE-smith, Parquet, Harbor's tasks), policy=transformers|base|
       vllm|openai|scripted, checkpoint=PATH (a run directory or an exported weights directory),
       num_samples=8, num_tasks=N, out=FILE, seed=N, sandbox=..., json=true
 Prints resolved counts for each task, pass@1 and pass@n with 95 % bootstrap intervals.

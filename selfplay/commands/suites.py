@@ -19,12 +19,13 @@ from selfplay.bug_sources.commit_trees import (
     place_of,
     split_name,
 )
+from selfplay.bug_sources.repaired_trees import repaired_environment, repaired_repo
 from selfplay.commands.compose import repos_dir
 from selfplay.commands.output import say
 from selfplay.config import ReposConfig
 from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import SuiteTask, read_suite
-from selfplay.errors import InfrastructureError, UserError
+from selfplay.errors import InfrastructureError, PatchError, UserError
 from selfplay.export.sources import read_sources
 from selfplay.repo.prepare import PreparedRepo, prepare
 from selfplay.repo.sources.fetch import local_commit
@@ -37,14 +38,13 @@ Problems = dict[str, str]
 
 
 def read_tasks(path: Path) -> list[SuiteTask]:
-    """Tasks of a suite file, of an export's directory, or of the corpus of a run directory."""
-    if not path.is_dir():
-        return read_suite(path)
+    """Tasks of a suite file, of an export's directory, of the corpus of a run directory, or of what
+    others wrote (docs/formats.md, "Suites of others")."""
     if (path / "suite.jsonl").is_file():
         return read_suite(path / "suite.jsonl")
     file = path / "corpus.sqlite"
     if not file.is_file():
-        raise UserError(f"suite={path}: a directory without corpus.sqlite is no run directory")
+        return read_suite(path)
     sources = read_sources(path)
     with Corpus(file, read_only=True) as corpus:
         tasks = [bug.task for bug in corpus.bugs()]
@@ -63,10 +63,14 @@ def suite_environments(
     """{task.repo: environment} of a suite's tasks, for grading alone: nothing is discovered at the
     commits of mined bugs."""
 
-    def at_commit(prepared: PreparedRepo, place: Place | None) -> Environment:
+    def opened(prepared: PreparedRepo, task: SuiteTask) -> Environment:
+        artifact = task.solve_task.artifact
+        if is_buggy(task):
+            return repaired_environment(prepared, artifact)
+        place = _place(task)
         return place_environment(prepared, place) if place else prepared.environment
 
-    return _opened(tasks, config, pool, problems, at_commit)
+    return _opened(tasks, config, pool, problems, opened)
 
 
 def prepare_suite(
@@ -77,13 +81,27 @@ def prepare_suite(
 ) -> dict[str, PreparedRepo]:
     """{task.repo: repository} of a suite's tasks, with what solvers need to be shown."""
 
-    def at_commit(prepared: PreparedRepo, place: Place | None) -> PreparedRepo:
-        if place is None:
-            return prepared
-        say(f"preparing {prepared.name}@{place.sha}")
-        return at_place(prepared, place, pool.sandbox)
+    def opened(prepared: PreparedRepo, task: SuiteTask) -> PreparedRepo:
+        solve = task.solve_task
+        place = None if is_buggy(task) else _place(task)
+        if is_buggy(task) or place:
+            say(f"preparing {solve.repo}")
+        if is_buggy(task):
+            return repaired_repo(prepared, solve.artifact, solve.repo, pool.sandbox)
+        return at_place(prepared, place, pool.sandbox) if place else prepared
 
-    return _opened(tasks, config, pool, problems, at_commit)
+    return _opened(tasks, config, pool, problems, opened)
+
+
+def is_buggy(task: SuiteTask) -> bool:
+    """Whether its source holds the buggy tree: gold patch and oracle tests make the original."""
+    return task.environment.get("state") == "buggy"
+
+
+def _place(task: SuiteTask) -> Place | None:
+    """Of a mined bug."""
+    _, commit = split_name(task.solve_task.repo)
+    return place_of(task.solve_task.artifact, commit) if commit else None
 
 
 def _opened(
@@ -91,7 +109,7 @@ def _opened(
     config: ReposConfig,
     pool: SandboxPool,
     problems: Problems | None,
-    at_commit: Callable[[PreparedRepo, Place | None], T],
+    opened: Callable[[PreparedRepo, SuiteTask], T],
 ) -> dict[str, T]:
     bases: dict[str, PreparedRepo | InfrastructureError | UserError] = {}
     found: dict[str, T] = {}
@@ -104,8 +122,12 @@ def _opened(
             prepared = bases[key]
             if not isinstance(prepared, PreparedRepo):
                 raise prepared
-            place = place_of(task.solve_task.artifact, commit) if commit else None
-            found[name] = at_commit(prepared, place)
+            found[name] = opened(prepared, task)
+        except PatchError as error:
+            problem = UserError(f"{name}: patch: does not fit the source ({error})")
+            if problems is None:
+                raise problem from None
+            problems[name] = str(problem)
         except (InfrastructureError, UserError) as error:
             bases.setdefault(key, error)
             if problems is None:
@@ -132,8 +154,19 @@ def suite_spec(task: SuiteTask, config: ReposConfig) -> RepoSpec:
 
 def _spec(name: str, document: Mapping[str, Any], config: ReposConfig) -> RepoSpec:
     folder = repos_dir(config)
+    if document.get("state") == "buggy":
+        return with_mirror(spec_from(name, document), folder)
     known = (folder / f"{name}.yaml").is_file() or not document.get("source")
     return load_spec(name, folder) if known else spec_from(name, document)
+
+
+def with_mirror(spec: RepoSpec, folder: Path) -> RepoSpec:
+    """Cloned from where `repos/NAME.yaml` says, where that is a git source, too."""
+    if not isinstance(spec.source, GitSource) or not (folder / f"{spec.name}.yaml").is_file():
+        return spec
+    known = load_spec(spec.name, folder).source
+    url = known.url if isinstance(known, GitSource) else spec.source.url
+    return replace(spec, source=GitSource(url=url, commit=spec.source.commit))
 
 
 def _as_it_was(spec: RepoSpec, commit: object) -> RepoSpec:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from selfplay.bugs.patches.diffs import check_path, reverse_patch
+from selfplay.corpus.readers.foreign import completed
+from selfplay.corpus.readers.rows import rows_of
 from selfplay.errors import PatchError, UserError
 from selfplay.files import encode_json, write_atomic
 from selfplay.records import from_plain
 from selfplay.types import BugArtifact, Limits, SolveTask
 
-LISTS = ("FAIL_TO_PASS", "PASS_TO_PASS", "test_files")
 NEVER_EMPTY = ("instance_id", "repo", "patch", "test_script", "test_parser", "FAIL_TO_PASS",
                "test_files")  # fmt: skip
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
@@ -78,26 +77,19 @@ def write_suite(
 
 
 def read_suite(path: Path) -> list[SuiteTask]:
-    """Read and check a suite. Raises `UserError` that names file, line and field."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"suite={path}: cannot be read ({error})") from None
+    """Read and check a suite, of ours or of others (`corpus/readers/`).
+
+    Raises `UserError` that names file, line and field.
+    """
     tasks: dict[str, SuiteTask] = {}
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
+    for where, document in rows_of(path):
         try:
-            document = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path}:{number}: not a JSON object ({error})") from None
-        try:
-            task = from_line(document)
+            task = from_line(completed(document))
         except UserError as error:
-            raise UserError(f"{path}:{number}:{error}") from None
+            raise UserError(f"{where}:{error}") from None
         name = task.solve_task.bug_id
         if name in tasks:
-            raise UserError(f"{path}:{number}:instance_id: {name!r} was there before")
+            raise UserError(f"{where}:instance_id: {name!r} was there before")
         tasks[name] = task
     return list(tasks.values())
 
@@ -127,13 +119,12 @@ def to_line(suite_task: SuiteTask) -> dict[str, Any]:
 def from_line(document: Any) -> SuiteTask:
     """Inverse of `to_line`; keys that are not known are left alone.
 
-    Lists may be JSON text, as in SWE-bench's own files; `failure_output`, `limits` and `meta` may
-    be missing. Raises `UserError` that begins with the field.
+    `failure_output`, `limits` and `meta` may be missing. Raises `UserError` that begins with the
+    field.
     """
     if not isinstance(document, dict):
         raise UserError(" not a JSON object")
-    lists = {name: _list(document[name]) for name in LISTS if name in document}
-    line = from_plain(_Line, {**document, **lists})
+    line = from_plain(_Line, document)
     for name in NEVER_EMPTY:
         if not getattr(line, name):
             raise UserError(f"{name}: is empty")
@@ -167,14 +158,6 @@ def from_line(document: Any) -> SuiteTask:
         limits=line.limits,
     )
     return SuiteTask(solve_task=task, base_commit=line.base_commit, environment=line.environment)
-
-
-def _list(value: Any) -> Any:
-    """The value; JSON text of a list is read."""
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            return json.loads(value)
-    return value
 
 
 def _checked(name: str, check: Any, value: str) -> str:

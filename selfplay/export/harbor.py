@@ -25,7 +25,7 @@ from selfplay.bugs.patches.layers import read_file
 from selfplay.bugs.patches.paths import is_hook_path, is_test_path
 from selfplay.bugs.sealing import sealed_layer
 from selfplay.bugs.test_runs.scripts import script_runner
-from selfplay.corpus.suite import SuiteTask
+from selfplay.corpus.suite import SuiteTask, to_line
 from selfplay.repo.discovery.test_names import test_names
 from selfplay.sandbox.base import Environment
 from selfplay.types import SolveTask
@@ -101,7 +101,7 @@ def write_task(task: SuiteTask, environment: Environment, folder: Path) -> None:
     (partial / "environment" / "Dockerfile").write_text(dockerfile(environment, solve))
     (partial / "instruction.md").write_bytes(instruction(solve).encode("utf-8", "surrogateescape"))
     (partial / "task.toml").write_text(task_toml(task))
-    files = {**tests_of(environment, solve), **solution_of(environment.tree, solve)}
+    files = {**tests_of(environment, task), **solution_of(environment.tree, solve)}
     for name, content in files.items():
         (partial / name).parent.mkdir(parents=True, exist_ok=True)
         (partial / name).write_bytes(content)
@@ -122,9 +122,10 @@ def write_tree(tree: Path, task: SolveTask, target: Path) -> None:
             place.write_bytes(change.content)
 
 
-def tests_of(environment: Environment, task: SolveTask) -> dict[str, bytes]:
-    """{path in the folder: content} of what grades a fix."""
-    tree, artifact = environment.tree, task.artifact
+def tests_of(environment: Environment, suite_task: SuiteTask) -> dict[str, bytes]:
+    """{path in the folder: content} of what grades a fix, and the suite's line, to be read back."""
+    tree, task = environment.tree, suite_task.solve_task
+    artifact = task.artifact
     buggy = set(touched_files(artifact.bug_patch))
     ours = {*artifact.test_files, *touched_files(artifact.weakening_patch)}
     names = test_names(tree)
@@ -139,6 +140,7 @@ def tests_of(environment: Environment, task: SolveTask) -> dict[str, bytes]:
         "PASS_TO_PASS": list(task.pass_to_pass),
         "original": {p: c if c is None else base64.b64encode(c).decode() for p, c in kept.items()},
         "timeout_s": task.limits.script_timeout_s,
+        "line": to_line(suite_task),
     }
     texts = {"test_script.sh": artifact.test_script, "test_parser.py": artifact.test_parser}
     return {

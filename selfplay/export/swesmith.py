@@ -99,6 +99,8 @@ def to_instance(task: SuiteTask) -> dict[str, Any]:
         "strategy": str(solve.artifact.meta.get("strategy", "selfplay")),
         "test_script": solve.artifact.test_script,
         "license": str(task.environment.get("license", "")),
+        "weakening_patch": solve.artifact.weakening_patch,
+        "environment": dict(task.environment),
     }
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from selfplay.corpus.readers.foreign import completed
 from selfplay.corpus.suite import (
-    LISTS,
     SuiteTask,
     from_line,
     read_suite,
@@ -92,7 +92,8 @@ def test_a_line_has_swe_benchs_names(tmp_path: Path) -> None:
     assert set(line) == {
         *("instance_id", "repo", "base_commit", "patch", "test_patch", "problem_statement"),
         *("test_script", "test_parser", "failure_output"),
-        *(*LISTS, "environment", "limits", "meta"),
+        *("FAIL_TO_PASS", "PASS_TO_PASS", "test_files"),
+        *("environment", "limits", "meta"),
     }
     assert "+    return x + 1" in line["patch"]
     assert "+    assert pkg.f(1) == 2" in line["test_patch"]
@@ -105,7 +106,7 @@ def test_foreign_lines_are_read() -> None:
     line["FAIL_TO_PASS"] = json.dumps(line["FAIL_TO_PASS"])
     for name in ("failure_output", "limits", "meta"):
         del line[name]
-    task = from_line(line).solve_task
+    task = from_line(completed(line)).solve_task
     assert task.fail_to_pass == ("tests/test_a.py::test_f",)
     assert (task.failure_output, task.limits, task.artifact.meta) == ("", Limits(), {})
 
@@ -125,7 +126,7 @@ def test_foreign_lines_are_read() -> None:
         ({"PASS_TO_PASS": ["tests/test_a.py::test_f"]}, "PASS_TO_PASS: .* is in FAIL_TO_PASS too"),
         ({"test_files": ["/etc/passwd"]}, "test_files: path '/etc/passwd'"),
         ({"environment": "toolz"}, "environment: expected object, got str"),
-        ({"environment": ...}, "environment: is missing"),
+        ({"environment": ...}, "base_commit: .* add image .* or environment"),
         ({"instance_id": "../up"}, "instance_id: '../up' must be made of letters"),
         ({"limits": {"speed": 1}}, "limits: 'speed' is unknown"),
         (

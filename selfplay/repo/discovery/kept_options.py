@@ -14,7 +14,7 @@ _FLAGS = re.compile(
         "no-fold-skipped|fold-skipped|force-short-summary|fixtures|funcargs|markers|help|version",
         "no-?cov.*|cov|boxed|forked|looponfail|self-contained-html|clean-alluredir|json-report",
         "random-order|flake-finder|force-flaky|no-flaky-report|flake8|mypy|black|isort|pylint",
-        "ruff|ruff-format|pycodestyle|pydocstyle|codestyle|checkdocs|pyargs|strict|strict-config",
+        "force-sugar|old-summary|ruff|ruff-format|pycodestyle|pydocstyle|codestyle|checkdocs|pyargs|strict|strict-config",
         "snapshot-update|update-snapshots|force-regen|regen-all|instafail|codspeed|nbmake",
         "benchmark-(only|skip|enable|disable|disable-gc|json-compact|verbose|quiet|autosave)",
         "hypothesis-(show-statistics|explain)|keep-duplicates|testmon.*|picked",
