@@ -6,6 +6,7 @@ to a malformed call says how to do it right.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from selfplay.chat import ToolCall, ToolSpec
 from selfplay.sandbox.base import WORKDIR
 from selfplay.sandbox.session.session import FileProblem, Session, SessionResult
 
+_HALF = re.compile(r"[\ud800-\udfff]")
+"""JSON can write it, UTF-8 cannot: no file, no command and no tokenizer takes it."""
 MAX_PLACES = 8
 """Line numbers that an answer names at most."""
 
@@ -124,6 +127,8 @@ def check_arguments(call: ToolCall) -> dict[str, str]:
     if spec is None:
         names = ", ".join(tool.name for tool in TOOLS)
         raise BadArguments(f"There is no tool {call.name[:80]!r}. The tools are: {names}.")
+    if any(_HALF.search(f"{name}{value}") for name, value in call.arguments.items()):
+        raise BadArguments(f"{call.name}: an argument holds half a character (\\ud83d).")
     wanted: Mapping[str, Any] = spec.parameters["properties"]
     missing = [name for name in wanted if name not in call.arguments]
     unknown = [str(name)[:40] for name in call.arguments if name not in wanted]

@@ -8,6 +8,9 @@ from selfplay.config.checks import above, at_least, one_of, share
 from selfplay.errors import UserError
 from selfplay.types import Limits
 
+MAX_AGE = 8
+"""Policy versions between a sample and the weights that learn from it, at most."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class InjectorConfig(Limits):
@@ -59,8 +62,14 @@ class RewardConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CurriculumConfig:
-    """Shape of one step."""
+    """Shape of one round, and how many of them make a step."""
 
+    rounds_per_step: int = 1
+    """Rounds that one step learns from. With more than one, answers depend on which requests the
+    engine happens to get together."""
+    max_staleness: int = 0
+    """Steps that rounds may be ahead of the learner: (max_staleness + 1) x rounds_per_step rounds
+    are alive at once. 0: all that a step learns from is sampled from the weights before it."""
     num_groups: int = 2
     """Peer groups of the injector: repository x strategy."""
     seeds_per_group: int = 2
@@ -107,6 +116,11 @@ class CurriculumConfig:
         at_least(self, "curriculum.", 1, *names, "max_idle_steps", "first_attempts")
         at_least(self, "curriculum.", 0, "min_solve_groups", "higher_order", "max_fresh_groups")
         at_least(self, "curriculum.", 0, "max_replays", "max_validations", "entropy_alarm")
+        at_least(self, "curriculum.", 1, "rounds_per_step")
+        if not 0 <= self.max_staleness <= MAX_AGE:
+            raise UserError(
+                f"curriculum.max_staleness={self.max_staleness}: must be 0 to {MAX_AGE}"
+            )
         share(self, "curriculum.", "replay_low", "replay_high", "gold_floor", "gold_cap")
 
 

@@ -8,6 +8,7 @@ stop and keep what is there).
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,6 +35,11 @@ _MODERATED = re.compile(
     r"content.?(?:filter|management|policy)|moderat|flagged|safety|responsible ?ai", re.IGNORECASE
 )
 _NO_CREDIT = re.compile(r"insufficient.?(?:quota|balance|credit|funds)|billing", re.IGNORECASE)
+_LATER = re.compile(
+    r"(?:retry|try again) (?:in|after)|per.?(?:minute|second)|retry.?delay|\b[RT]PM\b",
+    re.IGNORECASE,
+)
+"""Of a 429 that names a quota of minutes and the billing plan in one breath, as Google's does."""
 _PARAMETER = re.compile(r"\b(max_tokens|max_completion_tokens|temperature|top_p|seed)\b")
 
 
@@ -72,7 +78,7 @@ def read_answer(document: Any, where: str) -> ChatAnswer:
     message = message if isinstance(message, dict) else {"content": choice.get("text")}
     reason = str(choice.get("finish_reason") or "stop").lower()
     text = content_text(message.get("content"))
-    calls = "".join(map(_written, message.get("tool_calls") or ()))
+    calls = "".join(map(_written, _calls(message)))
     if reason in _BROKEN:
         raise Unreachable(f"{where}: the answer ended with {reason!r}")
     if reason in _FILTERED:
@@ -84,7 +90,7 @@ def read_answer(document: Any, where: str) -> ChatAnswer:
     thought = message.get("reasoning_content") or message.get("reasoning")
     num_answer = _number(usage.get("completion_tokens"))
     return ChatAnswer(
-        text="\n".join(filter(None, (text, calls))),
+        text=_whole("\n".join(filter(None, (text, calls)))),
         finish="length" if reason in _LENGTH else "stop",
         num_prompt=_number(usage.get("prompt_tokens")),
         num_answer=num_answer,
@@ -112,11 +118,12 @@ def judge(error: PolicyError, key_variable: str) -> SelfplayError:
     """What an error means: `Unreachable` passes, `SampleRefused` is of one sample, else: stop."""
     if not isinstance(error, Refused):
         return error
-    text, status = f"{error.code} {error}", error.status
-    if status in (401, 402) or _NO_CREDIT.search(text):
-        remedy = (
-            "is there credit left" if status == 402 or _NO_CREDIT.search(text) else "is it right"
-        )
+    text, status = f"{error.code} {error.said}", error.status
+    no_credit = status == 402 or bool(_NO_CREDIT.search(text))
+    if status == 429 and _LATER.search(text):
+        no_credit = False
+    if status == 401 or no_credit:
+        remedy = "is there credit left" if no_credit else "is it right"
         return UserError(f"{error}; the key is in ${key_variable}: {remedy}?")
     if _TOO_LONG.search(text) and status not in _PASSES:
         return SampleRefused("context_length")
@@ -139,6 +146,11 @@ def judge(error: PolicyError, key_variable: str) -> SelfplayError:
     return SampleRefused(f"infrastructure: {error}", errored=True)
 
 
+def _whole(text: str) -> str:
+    """The text with half characters replaced: tokens of an emoji that JSON cuts in two."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def _status(fault: Any) -> int:
     """The HTTP status that an error inside an answer names; 502 where it names none."""
     code = fault.get("code") if isinstance(fault, Mapping) else None
@@ -146,6 +158,13 @@ def _status(fault: Any) -> int:
         return int(code) if 400 <= int(code) < 600 else 502  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return 502
+
+
+def _calls(message: Mapping[str, Any]) -> list[Any]:
+    """Native calls; a single one may stand where OpenAI had them first."""
+    found = message.get("tool_calls")
+    old = message.get("function_call")
+    return list(found) if isinstance(found, list) and found else [{"function": old}] if old else []
 
 
 def _written(call: Any) -> str:
@@ -160,4 +179,4 @@ def _written(call: Any) -> str:
 
 
 def _number(value: Any) -> int:
-    return int(value) if isinstance(value, int | float) and value == value else 0
+    return int(value) if isinstance(value, int | float) and math.isfinite(value) else 0

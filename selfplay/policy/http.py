@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -11,9 +12,14 @@ from typing import Any
 import urllib3
 
 from selfplay.errors import PolicyError
+from selfplay.policy.streams import joined_stream
 
 _CONNECT_S = 10.0
 _SHOWN = 400
+_ASKED = re.compile(
+    r"(?:retry|try again) (?:in|after):? (?=\d)(?:(\d+)m(?!s) ?)?(?:(\d+(?:\.\d+)?) ?(ms|s))?",
+    re.IGNORECASE,
+)
 
 
 class Unreachable(PolicyError):
@@ -25,14 +31,21 @@ class Garbled(Unreachable):
 
 
 class Refused(PolicyError):
-    """The server answered with an error; `status` is the HTTP status code, `code` its own."""
+    """The server answered with an error; `status` is the HTTP status code, `code` its own, `said`
+    all of its words, of which the message shows the first."""
 
     def __init__(
-        self, message: str, status: int, retry_after_s: float | None = None, code: str = ""
+        self,
+        message: str,
+        status: int,
+        retry_after_s: float | None = None,
+        code: str = "",
+        said: str = "",
     ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
+        self.said = said or message
         self.retry_after_s = retry_after_s
 
 
@@ -73,7 +86,7 @@ class JsonClient:
             answer = self._pool.request(method, url, json=body, timeout=timeout)
         except urllib3.exceptions.HTTPError as error:
             raise Unreachable(f"{url}: {type(error).__name__}: {error}") from error
-        text = answer.data.decode("utf-8", "replace")
+        text = answer.data.decode("utf-8-sig", "replace")
         if answer.status >= 300:
             raise refusal(
                 f"{url}: HTTP {answer.status}",
@@ -85,8 +98,11 @@ class JsonClient:
             return None
         try:
             return json.loads(text)
-        except ValueError as error:
-            raise Garbled(f"{url}: no JSON: {text[:_SHOWN]!r}") from error
+        except (ValueError, RecursionError) as error:
+            document = joined_stream(text)
+            if document is None:
+                raise Garbled(f"{url}: no JSON: {text[:_SHOWN]!r}") from error
+            return document
 
 
 def refusal(where: str, status: int, text: str, retry_after_s: float | None = None) -> Refused:
@@ -94,15 +110,29 @@ def refusal(where: str, status: int, text: str, retry_after_s: float | None = No
     message, code = text, ""
     try:
         document = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
+    if isinstance(document, list) and document:  # as Google's endpoint writes it
+        document = document[0]
     if isinstance(document, dict):
         for key in ("error", "message", "detail"):
             if isinstance(document, dict) and document.get(key):
                 code = str(document.get("code") or code)
                 document = document[key]
         message = str(document)
-    return Refused(f"{where}: {message[:_SHOWN]}", status, retry_after_s, code)
+    if retry_after_s is None:
+        retry_after_s = _told_seconds(message)
+    return Refused(f"{where}: {message[:_SHOWN]}", status, retry_after_s, code, message)
+
+
+def _told_seconds(message: str) -> float | None:
+    """Of "Please try again in 6m0.5s" and the like."""
+    found = _ASKED.search(message)
+    if found is None:
+        return None
+    minutes, number, unit = found.groups()
+    seconds = float(number or 0) / (1000 if unit == "ms" else 1)
+    return 60 * float(minutes or 0) + seconds
 
 
 def _seconds(header: str | None) -> float | None:

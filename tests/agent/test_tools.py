@@ -77,6 +77,9 @@ def test_create(tools: ToolBox, session: Session) -> None:
     [
         ("Bash", {"command": "ls"}, "tools are: bash, edit, create, submit"),
         ("bash", {}, "missing: command"),
+        ("bash", {"command": "echo \ud83d"}, "half a character"),
+        ("create", {"path": "a", "content": "\udc80"}, "half a character"),
+        ("bash", {"\ud83d": "ls"}, "half a character"),
         ("bash", {"cmd": "ls"}, "unknown: cmd"),
         ("bash", {"command": ["ls"]}, "must be text, not list"),
         ("bash", {"command": "a\0b"}, "zero byte"),

@@ -2,12 +2,15 @@
 
 The inputs are small ones of our own after what people reported of evalscope#1674 (an error inside a
 200), pi#8462 (a stop without a word), genkit#6259 (a gateway's error beside the choice, reasons of
-many providers) and microsoft/vscode#312616 (temperature and top_p not both).
+many providers), microsoft/vscode#312616 (temperature and top_p not both), mini-sglang#51 and
+unsloth#6570 (a stream that nobody asked for) and hiring-agent#186 (a quota of a minute that speaks
+of billing).
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ import pytest
 from selfplay.config.policy import OpenAIConfig
 from selfplay.errors import PolicyError, UserError
 from selfplay.policy.endpoint_answers import content_text, read_answer
+from selfplay.policy.http import refusal
 from selfplay.policy.openai import NO_ANSWER, OpenAIPolicy
 from selfplay.sampling import SampleRequest, ServedPolicy
 
@@ -44,6 +48,11 @@ def ask(policy: OpenAIPolicy, num_samples: int = 1) -> SampleRequest:
     return SampleRequest(prompt_ids=prompt, num_samples=num_samples, max_new_tokens=9, seed=3)
 
 
+MINUTE = [{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message":
+          "You exceeded your current quota, please check your plan and billing details." + 400 * " "
+          + "Please retry in 20ms."}}]  # fmt: skip
+
+
 PASSING: dict[str, tuple[int, Any, dict[str, str]]] = {
     "a gateway's page": (200, "<html>gateway</html>", {"Content-Type": "text/html"}),
     "half a document": (200, '{"choices": [', {}),
@@ -60,6 +69,9 @@ PASSING: dict[str, tuple[int, Any, dict[str, str]]] = {
     "a stop without a word": (200, {"choices": [{"message": {"content": ""},
                               "finish_reason": "stop"}]}, {}),
     "overloaded": (529, "", {}),
+    "a quota of a minute": (429, MINUTE, {}),
+    "brackets without end": (200, "[" * 100_000, {}),
+    "half a stream": (200, 'data: {"choices": [{"delta": {"content": "fo"}}]}\n\n', {}),
     "slow down until a date far away": (429, "", {"Retry-After": "Thu, 26 Nov 2099 00:00:00 GMT"}),
     "closed half-way": (200, ANSWER, {"Content-Length": "5000", "Connection": "close"}),
     "closed": (0, None, {}),
@@ -74,6 +86,8 @@ OF_ONE: dict[str, tuple[tuple[int, Any, dict[str, str]], str, bool]] = {
                 False),
     "context of llama.cpp": (refused(500, "the request exceeds the available context size"),
                              "context_length", False),
+    "context, told late": (refused(400, f"{'x' * 500} maximum context length is 512"),
+                           "context_length", False),
     "something else": (refused(400, "bad request"), "infrastructure", True),
 }  # fmt: skip
 ENDING: dict[str, tuple[tuple[int, Any, dict[str, str]], type[Exception], str]] = {
@@ -96,6 +110,50 @@ def test_what_passes_is_asked_again(name: str) -> None:
         policy = policy_of(server)
         assert policy.sample([ask(policy)])[0][0].text == "four"
         assert len(server.seen) == 2 and policy.usage()["retries"] == 1
+
+
+def chunks(*deltas: dict[str, Any]) -> str:
+    last = {"choices": [{"delta": {}, "finish_reason": "length"}], "usage": {"prompt_tokens": 7}}
+    told = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    events = [f"data: {json.dumps(chunk)}\n\n" for chunk in (*told, last, {"choices": []})]
+    return ": a comment\n\nevent: message\n" + "".join(events) + "data: [DONE]\n\n"
+
+
+CALL = '<tool_call>\n{"name": "bash", "arguments": {"command": "ls"}}\n</tool_call>\n'
+WRITTEN: dict[str, tuple[Any, str]] = {
+    "a stream": (chunks({"role": "assistant", "content": ""}, {"content": "fo"}, {"content": "ur"}),
+                 "four"),
+    "a stream of a call": (chunks(
+        {"content": None, "tool_calls": [{"index": 0, "function": {"name": "bash"}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": '{"command":'}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": ' "ls"}'}}]}), CALL),
+    "the call of old": (choice(None, function_call={
+        "name": "bash", "arguments": '{"command": "ls"}'}), CALL),
+    "a mark before the document": ("\ufeff" + json.dumps(ANSWER), "four"),
+    "half a character": (choice("four \ud83d"), "four \ufffd"),
+    "one in two": ('{"choices": [{"message": {"content": "\\ud83d\\ude00"}}]}', chr(0x1F600)),
+    "no end of tokens": ('{"choices": [{"message": {"content": "four"}}],'
+                         ' "usage": {"completion_tokens": Infinity}}', "four"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_odd_ways_to_write_an_answer(name: str) -> None:
+    document, text = WRITTEN[name]
+    with serving() as server:
+        server.script = [(200, document, {})]
+        policy = policy_of(server)
+        assert policy.sample([ask(policy)])[0][0].text == text
+        assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [("Please try again in 6m0.5s.", 360.5), ("Please retry in 20ms", 0.02), ("slow down", None),
+     ("Please retry after 12 seconds", 12.0), ("try again in a while", None)],
+)  # fmt: skip
+def test_when_to_ask_again_is_told_in_words(said: str, seconds: float | None) -> None:
+    assert refusal("here", 429, json.dumps({"error": {"message": said}})).retry_after_s == seconds
 
 
 @pytest.mark.parametrize("name", OF_ONE)

@@ -9,6 +9,7 @@ Reason codes are listed in docs/validation.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from selfplay.bugs.code_signals.signals import new_signals
 from selfplay.bugs.grading.canaries import make_canary
@@ -16,6 +17,7 @@ from selfplay.bugs.grading.canary import Canary
 from selfplay.bugs.grading.early import refused_early
 from selfplay.bugs.grading.poisoned_tests import disarmed_tests
 from selfplay.bugs.patches.diffs import parse_patch, touched_files
+from selfplay.bugs.patches.foreign import as_git_writes
 from selfplay.bugs.patches.layers import apply_patch, file_state, normal_layer, read_file
 from selfplay.bugs.patches.paths import is_hook_path, is_shadowing, is_test_path
 from selfplay.bugs.patches.stray import usable_parts
@@ -66,17 +68,9 @@ def graded_layer(task: SolveTask, fix_patch: str, runner: RunsTests) -> Layer:
     tree = environment.tree
     if not fix_patch.strip():
         raise NotResolved("empty_patch")
-    fix_patch = usable_parts(fix_patch)
-    try:
-        parse_patch(fix_patch)
-    except PatchError:
-        raise NotResolved("patch_malformed") from None
     bug = apply_patch(tree, {}, artifact.bug_patch)
     sealed = apply_patch(tree, bug, artifact.weakening_patch)
-    try:
-        fixed = apply_patch(tree, sealed, fix_patch)
-    except PatchError:
-        raise NotResolved("patch_does_not_apply") from None
+    fixed = fixed_layer(tree, sealed, fix_patch)
     changed = [
         path
         for path in dict.fromkeys([*sealed, *fixed])
@@ -100,6 +94,28 @@ def graded_layer(task: SolveTask, fix_patch: str, runner: RunsTests) -> Layer:
     if any(_tampers(tree_text(runner, sealed, fixed, path), path) for path in kept):
         raise NotResolved("tampering")
     return normal_layer(tree, {p: c for p, c in fixed.items() if p not in ours | refused.keys()})
+
+
+def fixed_layer(tree: Path, sealed: Layer, fix_patch: str) -> Layer:
+    """The sealed state with a fix of any origin: as it is, else as git would have written it.
+
+    Raises `NotResolved`.
+    """
+    patch = usable_parts(fix_patch)
+    try:
+        return apply_patch(tree, sealed, patch)
+    except PatchError:
+        patch = usable_parts(
+            as_git_writes(fix_patch, lambda path: read_file(tree, sealed, path) is not None)
+        )
+    try:
+        parse_patch(patch)
+    except PatchError:
+        raise NotResolved("patch_malformed") from None
+    try:
+        return apply_patch(tree, sealed, patch)
+    except PatchError:
+        raise NotResolved("patch_does_not_apply") from None
 
 
 def tree_text(runner: RunsTests, sealed: Layer, fixed: Layer, path: str) -> tuple[str, str, str]:

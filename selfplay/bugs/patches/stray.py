@@ -10,6 +10,8 @@ _ODD_MODE = re.compile(
     r"^(?:(?:new|old|deleted file|new file) mode|index \S+) (?:120000|160000)$", re.MULTILINE
 )
 _BINARY = re.compile(r"^(?:GIT binary patch|Binary files .* differ)$", re.MULTILINE)
+_DIRTY = re.compile(r"^[-+]Subproject commit [0-9a-f]{40}", re.MULTILINE)
+"""A submodule with changes of its own has no line that tells its mode."""
 _OF_GIT = re.compile(r'^diff --git "?a/(?:[^\n]*/)?\.git(?:attributes|modules)"? ')
 
 
@@ -24,5 +26,7 @@ def usable_parts(patch: str) -> str:
 
 
 def _is_stray(part: str) -> bool:
-    header = part.partition("\n@@ ")[0]  # what the hunks hold is text
+    header, _, hunks = part.partition("\n@@ ")  # what the hunks hold is text
+    if "\nindex " not in header and _DIRTY.match(hunks.partition("\n")[2]):
+        return True
     return any(pattern.search(header) for pattern in (_ODD_MODE, _BINARY, _OF_GIT))
