@@ -30,7 +30,7 @@ from selfplay.roles.rewards import make_injector_reward, make_solver_reward
 from selfplay.run_dir import RunDir
 from selfplay.run_dir.metrics import MetricsLog
 from selfplay.sampling import SampleRequest
-from selfplay.scripted.compact import ByteTokenizer
+from selfplay.scripted.compact import ByteTokenizer, asks_for_repair
 from selfplay.types import Completion, Episode, PeerGroup
 
 REPO = "sample-ledger"
@@ -67,7 +67,7 @@ class Book:
 
     def _answer(self, request: SampleRequest) -> Completion:
         prompt = self.tokenizer.user_text(request.prompt_ids)
-        role = "solver" if prompt.rstrip().endswith("Fix the bug") else "injector"
+        role = "solver" if asks_for_repair(prompt) else "injector"
         moves = self.moves[role]
         text = edit(prompt, moves[self.num_answered[role] % len(moves)])
         self.num_answered[role] += 1
