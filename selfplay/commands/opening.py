@@ -17,6 +17,7 @@ from selfplay.curriculum.controller import Controller
 from selfplay.curriculum.curriculum import Curriculum
 from selfplay.curriculum.groups.screening import KnowsAnswers, Screening
 from selfplay.curriculum.rounds.ledger import Round
+from selfplay.curriculum.rounds.tripwires import Tripwires
 from selfplay.curriculum.scaffold import RolloutContext, Sampling
 from selfplay.curriculum.step import Report, StepResult, StepRules, play_step
 from selfplay.curriculum.targets import RepoTargets, TaskSampler
@@ -134,7 +135,9 @@ def make_controller(
         metrics=metrics,
         watcher=watcher,
         max_idle_steps=shape.max_idle_steps,
-        entropy_alarm=shape.entropy_alarm,
+        alarms=Tripwires(
+            config=shape.alarms, entropy=shape.entropy_alarm, learns=opened.learner is not None
+        ),
         rounds_per_step=shape.rounds_per_step,
         max_staleness=shape.max_staleness,
     )

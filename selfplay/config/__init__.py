@@ -17,7 +17,13 @@ from selfplay.config.commands import (
     ValidateConfig,
     WarmstartConfig,
 )
-from selfplay.config.curriculum import CurriculumConfig, EvalConfig, InjectorConfig, RewardConfig
+from selfplay.config.curriculum import (
+    AlarmsConfig,
+    CurriculumConfig,
+    EvalConfig,
+    InjectorConfig,
+    RewardConfig,
+)
 from selfplay.config.learner import (
     LearnerConfig,
     LossConfig,
@@ -35,6 +41,7 @@ __all__ = [
     "GONE",
     "AgentConfig",
     "AgentLimits",
+    "AlarmsConfig",
     "CompareConfig",
     "CurriculumConfig",
     "DoctorConfig",

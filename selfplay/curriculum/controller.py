@@ -43,11 +43,12 @@ from dataclasses import replace
 from typing import Protocol
 
 from selfplay.config.curriculum import MAX_AGE
-from selfplay.curriculum.groups.measures import entropy_warning, per_minute
+from selfplay.curriculum.groups.measures import per_minute
 from selfplay.curriculum.rounds.age import young_enough
 from selfplay.curriculum.rounds.engine import Engine
 from selfplay.curriculum.rounds.ledger import Ledger, Round
 from selfplay.curriculum.rounds.state import read_state, write_state
+from selfplay.curriculum.rounds.tripwires import Tripwires
 from selfplay.curriculum.scaffold import RolloutContext
 from selfplay.curriculum.step import Report, StepResult, of_one_step, step_metrics
 from selfplay.errors import InfrastructureError, PolicyError, UserError
@@ -86,7 +87,7 @@ class Controller:
         metrics: MetricsLog,
         watcher: Watcher,
         max_idle_steps: int,
-        entropy_alarm: float = 0.0,
+        alarms: Tripwires | None = None,
         rounds_per_step: int = 1,
         max_staleness: int = 0,
         max_age: int = MAX_AGE,
@@ -98,7 +99,7 @@ class Controller:
         self._metrics = metrics
         self._watcher = watcher
         self._max_idle_steps = max_idle_steps
-        self._entropy_alarm = entropy_alarm
+        self._alarms = alarms
         self._per_step = rounds_per_step
         self._num_slots = (max_staleness + 1) * rounds_per_step
         self._max_age = max_age
@@ -113,7 +114,7 @@ class Controller:
         return asyncio.run(self._steps(start, stop, deadline))
 
     async def _steps(self, start: int, stop: int, deadline: float | None) -> int:
-        ledger = read_state(self._run_dir, start, self._num_slots, self._per_step)
+        ledger = read_state(self._run_dir, start, self._num_slots, self._per_step, self._alarms)
         idle, longest = 0, 0.0
         async with _Rounds(self, ledger, stop * self._per_step) as rounds:
             for step in range(start, stop):
@@ -157,16 +158,18 @@ class Controller:
         shares["play/other_s"] = max(0.0, step_s - sum(shares.values()))
         times = {"play/wall_s": played_s, "curriculum/step_s": step_s, **per_minute(counts, step_s)}
         row = joined(counts, within("learner", learned), times, shares, late)
+        told = self._alarms.check(step, row, result) if self._alarms else []
+        if self._alarms:
+            row["curriculum/num_alarms"] = float(len(self._alarms.tripped))
         rounds.ledger.consume(finished)
-        write_state(self._run_dir, step, rounds.ledger)
+        write_state(self._run_dir, step, rounds.ledger, self._alarms)
         if self._learner is not None:
             self._watcher.phase(step, "save")
             learner, run_dir = self._learner, self._run_dir
             await rounds.engine.between_calls(lambda: learner.save(run_dir, step, row))
         self._metrics.log(step, row)
-        warning = entropy_warning(step, row, self._entropy_alarm)
-        if warning and self._learner is not None:
-            log.warning("%s", warning)
+        for line in told:
+            log.warning("%s", line)
         self._watcher.step_done(step, row)
         return row
 

@@ -53,10 +53,21 @@ class Curriculum:
             bugs = self.corpus.bugs(repo)
             return [b.task.artifact for b in bugs if b.step < before and b.parent is None]
 
-        counts = self.corpus.counts_by_function(before_step=before)
-        lessons = self.corpus.lessons(before_step=before, group_size=self.shape.group_size)
-        worth = self.corpus.worth_by_function(before_step=before, group_size=self.shape.group_size)
-        return self.sampler.draw(step, counts, known_bugs, lessons, worth)
+        corpus, size, wanted = self.corpus, self.shape.group_size, self.sampler.wanted
+        lessons = wanted.kinds and corpus.lessons(
+            before_step=before, group_size=size, value=wanted.kinds
+        )
+        worth = wanted.places and corpus.worth_by_function(
+            before_step=before, group_size=size, value=wanted.places
+        )
+        return self.sampler.draw(
+            step,
+            corpus.counts_by_function(before_step=before),
+            known_bugs,
+            lessons or {},
+            worth or {},
+            corpus.counts_by_strategy(before_step=before),
+        )
 
     def keep_bugs(
         self, injections: Iterable[Injection], step: int
@@ -105,12 +116,20 @@ class Curriculum:
             high=self.shape.replay_high,
             max_replays=self.shape.max_replays,
         )
-        found = [*self.corpus.untried_children(before_step=before), *tried]
+        children = self.corpus.untried_children(before_step=before)
         with self._choosing:
             for number in [n for n in self.on_the_table if n < before]:
                 del self.on_the_table[number]
             taken = {b for n, bugs in self.on_the_table.items() if n != step for b in bugs}
-            chosen = [task for task in found if task.bug_id not in taken][:missing]
+            groups = num_new + missing
+            free = [
+                [task for task in tasks if task.bug_id not in taken][: int(part * groups)]
+                for tasks, part in (
+                    (children, self.shape.higher_order_share),
+                    (tried, self.shape.replay_share),
+                )
+            ]
+            chosen = [task for tasks in free for task in tasks][:missing]
             self.on_the_table[step] = frozenset(task.bug_id for task in chosen)
         return chosen
 
