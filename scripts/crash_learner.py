@@ -1,12 +1,16 @@
 """Kills a seeded run again and again and shows that its weights end as if it had never been killed.
 
-    .venv/bin/python scripts/crash_learner.py [--kills 20] [--quick] [--loop]
+    .venv/bin/python scripts/crash_learner.py [--kills 20] [--quick] [--loop] [--ahead N]
 
 A tiny Llama over bytes samples, is rewarded, learns, publishes and saves, as `selfplay train` does
 (`GrpoLearner`, `RunDir`, `MetricsLog`), in an environment of one rule: even bytes are good.
 With `--loop` it is `selfplay train` itself on a vendored sample: sandboxes, validation, grading and
 corpus, too. The answers are then the scripted policy's, drawn from a digest of all weights and
 scored by the model. Either way one bit that a resumed run had wrong would change all that follows.
+
+With `--ahead N` rounds of the loop are played N steps ahead of the learner. A round that is
+repeated is then sampled from newer weights, so weights differ; what must hold is that every round
+is counted once and that nothing which was reported is lost.
 
 Compared are exported weights, masters, optimizer state and random state, bit by bit. Tries are
 forked from this process, which has loaded the libraries and computed nothing. The last line of
@@ -17,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -44,6 +49,7 @@ from selfplay.learner.packing import pack
 from selfplay.learner.trainer import Trainer
 from selfplay.policy.transformers import TransformersPolicy
 from selfplay.run_dir import RunDir
+from selfplay.run_dir.episodes import read_episodes
 from selfplay.run_dir.metrics import MetricsLog, within
 from selfplay.sampling import SampleRequest
 from selfplay.scripted.compact import ByteTokenizer, ScriptedPolicy
@@ -69,17 +75,19 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--quick", action="store_true", help="3 kills")
     parser.add_argument("--loop", action="store_true", help="the whole loop of `selfplay train`")
+    parser.add_argument("--ahead", type=int, default=0, help="curriculum.max_staleness, of --loop")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     assert transformers.models.llama.modeling_llama  # loaded once, for all tries
-    play = play_loop if options.loop else play_bytes
+    play = functools.partial(play_loop, options.ahead) if options.loop else play_bytes
     kills = 3 if options.quick else options.kills
     with tempfile.TemporaryDirectory(prefix="selfplay-crash-") as folder:
         report = compare(play, Path(folder), kills, random.Random(options.seed))
     sys.stdout.write(json.dumps(report) + "\n")
-    proven = report["equal"] and report["num_kills"] and not report["num_lost"]
+    same = report["rounds_once"] if options.ahead else report["equal"]
+    proven = same and report["num_kills"] and not report["num_lost"]
     return 0 if proven else 1
 
 
@@ -111,6 +119,7 @@ def compare(play: Play, folder: Path, kills: int, moments: random.Random) -> dic
     want, got = weights_of(folder / "straight"), weights_of(killed)
     return {
         "equal": digests(want) == digests(got) and len(want) > 0,
+        "rounds_once": rounds_once(killed / NAME, steps),
         "num_kills": len(at),
         "num_lost": len(seen - kept_ids(killed)),
         "num_steps": steps,
@@ -187,6 +196,19 @@ def kept_ids(runs: Path) -> set[str]:
             if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'bugs'").fetchone():
                 found |= {row[0] for row in db.execute("SELECT bug_id FROM bugs")}
     return found
+
+
+def rounds_once(run: Path, steps: int) -> bool:
+    """Whether the steps consumed each round, and no episode counts twice; False without rounds."""
+    if not (run / "controller.json").exists():
+        return False
+    found = [(e.episode_id, e.info.get("step")) for e in read_episodes(run)]
+    state = json.loads((run / "controller.json").read_text())
+    return (
+        state["steps"][str(steps - 1)] == {"next": steps, "begun": []}
+        and len(set(found)) == len(found)
+        and {step for _, step in found} == set(range(steps))
+    )
 
 
 def rows(runs: Path) -> list[dict[str, Any]]:
@@ -270,9 +292,10 @@ def byte_groups(policy: TransformersPolicy, step: int) -> list[PeerGroup]:
     return groups
 
 
-def play_loop(runs: Path, steps: int) -> None:
+def play_loop(ahead: int, runs: Path, steps: int) -> None:
     """`selfplay train` with a learner of our own."""
-    config = load_config(TrainConfig, "train", [*RUN, f"runs_dir={runs}", f"steps={steps}"])
+    changes = [f"runs_dir={runs}", f"steps={steps}", f"curriculum.max_staleness={ahead}"]
+    config = load_config(TrainConfig, "train", [*RUN, *changes])
     trainer = tiny_trainer(config.learner)
     learner = GrpoLearner(
         trainer,

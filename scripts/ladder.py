@@ -29,6 +29,7 @@ from ladder_prompts import CONDITIONS, Bug, Case
 
 from selfplay.bugs.grading.grade import grade
 from selfplay.bugs.test_runs.runner import TestRunner
+from selfplay.bugs.test_runs.spectrum import SpectrumRecorder
 from selfplay.commands.compose import sandbox_pool
 from selfplay.commands.output import say
 from selfplay.commands.suites import prepare_suite, read_tasks
@@ -67,7 +68,12 @@ def main() -> int:
                 continue
             solver = solvers.setdefault(
                 task.repo,
-                CompactSolver(repos[task.repo], policy.tokenizer, ScaffoldConfig()),
+                CompactSolver(
+                    repos[task.repo],
+                    policy.tokenizer,
+                    ScaffoldConfig(),
+                    SpectrumRecorder(TestRunner(pool.sandbox, repos[task.repo].environment)),
+                ),
             )
             about = {"model": options.name, "suite": Path(suite).stem, "bug": task.bug_id}
             wanted = [c for c in options.conditions if (*about.values(), c) not in done]

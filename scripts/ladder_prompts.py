@@ -1,6 +1,7 @@
 """The prompts of `ladder.py`: one bug under every condition, with the gold answer in each language.
 
     now       the solver's prompt as it is
+    untold    as `now` without what the tests' lines tell: another order of functions, no line named
     shown     the function to repair comes first, whatever the ranking says
     line      that, and the line is named
     kind      that, and the kind of the bug too
@@ -20,13 +21,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ladder_languages import EXAMPLE, LANGUAGES, gold_answer
 
 from selfplay.bugs.patches.layers import apply_patch, read_file, reverse_patch, touched_files
+from selfplay.bugs.test_runs.spectrum import Spectrum
 from selfplay.compact.edits import Excerpt, Listing, render_edit
 from selfplay.compact.excerpts import excerpt, fit_listing
+from selfplay.compact.localization import suspect_lines
+from selfplay.compact.places import where
 from selfplay.repo.languages.functions import FunctionInfo
 from selfplay.repo.languages.python_source import split_lines
 from selfplay.roles.compact.solver import (
@@ -38,7 +42,6 @@ from selfplay.roles.compact.solver import (
     failures_of,
     relevant_tests,
     shown_tests,
-    where,
 )
 from selfplay.roles.prompts import render
 from selfplay.types import Layer, SolveTask
@@ -57,12 +60,14 @@ class Shape:
     max_functions: int | None = None
     test_lines: int | None = None
     more: bool = False
+    spectrum: bool = True
 
 
 _LINE, _KIND = "Fix the bug in line {line}", "Fix the bug: {kind} in line {line}"
 _RICH = {"max_tokens": 1500, "max_functions": 3, "test_lines": 60, "more": True}
 SHAPES = {
     "now": Shape(),
+    "untold": Shape(spectrum=False),
     "shown": Shape(place=True),
     "line": Shape(place=True, ask=_LINE),
     "kind": Shape(place=True, ask=_KIND),
@@ -123,6 +128,8 @@ class Bug:
         self.bodies = relevant_tests(self.view, self.failures, solver.reached)
         self.tests, self.names = shown_tests(self.bodies, self.failures)
         self.suspects = solver.suspects(self.view, self.failures, self.tests)
+        untold = replace(self.view, spectrum=Spectrum())
+        self.untold = solver.suspects(untold, self.failures, self.tests)
         self.gold = gold_of(solver, task, self.sealed, self.view)
 
     def ladder(self, wanted: Sequence[str]) -> Ladder:
@@ -161,6 +168,8 @@ class Bug:
         text = self._text(listing, language.listing(listing), more, tests, names)
         assert text.endswith("Fix the bug")
         ask = shape.ask.format(line=number, kind=self.gold.kind or "code")
+        if not shape.place and shape.spectrum:
+            ask += self._named(listing)
         gold, place = gold_answer(language, listing, answer) if answer else (None, 0)
         yield Case(
             condition=condition,
@@ -175,7 +184,8 @@ class Bug:
 
     def _contents(self, shape: Shape) -> tuple[Listing, str, str, list[str]]:
         """(listing, other code, code of the tests, their names)."""
-        scaffold, suspects = self.solver.scaffold, self.suspects
+        scaffold = self.solver.scaffold
+        suspects = self.suspects if shape.spectrum else self.untold
         tests, names = self.tests, self.names
         if shape.test_lines:
             tests, names = shown_tests(self.bodies, self.failures, shape.test_lines)
@@ -265,6 +275,12 @@ class Bug:
                     found.append(line.strip())
         return found[:MAX_CALLERS]
 
+    def _named(self, listing: Listing) -> str:
+        """ " in line 3 or 4": the end of the solver's own question."""
+        named = suspect_lines(listing, self.view.spectrum, self.solver.scaffold.max_suspect_lines)
+        asked = render("solver", listing="", issue="", tests="", messages=[], suspects=named)
+        return asked.removeprefix("Fix the bug")
+
     def _text(
         self, listing: Listing, shown: str, more: str, tests: str, names: Sequence[str]
     ) -> str:
@@ -275,6 +291,7 @@ class Bug:
             issue=self.view.problem_statement.strip()[:600],
             tests=tests,
             messages=[message + where(failure, listing) for failure, message in told],
+            suspects=(),
         )
 
 

@@ -16,8 +16,10 @@ from selfplay.corpus.corpus import Corpus
 from selfplay.curriculum.controller import Controller
 from selfplay.curriculum.curriculum import Curriculum
 from selfplay.curriculum.groups.screening import KnowsAnswers, Screening
+from selfplay.curriculum.rounds.ledger import Round
+from selfplay.curriculum.rounds.tripwires import Tripwires
 from selfplay.curriculum.scaffold import RolloutContext, Sampling
-from selfplay.curriculum.step import StepRules
+from selfplay.curriculum.step import Report, StepResult, StepRules, play_step
 from selfplay.curriculum.targets import RepoTargets, TaskSampler
 from selfplay.errors import UserError
 from selfplay.learning import Learner, Restored
@@ -121,16 +123,23 @@ def make_controller(
         screening=screening_of(config, context),
         pays_unplayed=config.reward.unplayed == "expected",
     )
+
+    def play(round_: Round, context: RolloutContext, report: Report) -> StepResult:
+        return play_step(round_.number, curriculum, context, rules, report, round_.before)
+
     return Controller(
         run_dir=run_dir,
-        curriculum=curriculum,
+        play=play,
         context=context,
-        rules=rules,
         learner=opened.learner,
         metrics=metrics,
         watcher=watcher,
         max_idle_steps=shape.max_idle_steps,
-        entropy_alarm=shape.entropy_alarm,
+        alarms=Tripwires(
+            config=shape.alarms, entropy=shape.entropy_alarm, learns=opened.learner is not None
+        ),
+        rounds_per_step=shape.rounds_per_step,
+        max_staleness=shape.max_staleness,
     )
 
 

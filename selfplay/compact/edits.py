@@ -207,6 +207,15 @@ def render_edit(listing: Listing, new_sources: Mapping[str, str]) -> str:
     return text
 
 
+def edited_numbers(answer: str) -> list[int]:
+    """The line numbers that an edit names, each once, in its order.
+
+    Example: `edited_numbers("3| x = 1\n3| y = 2\n5-7")` is [3, 5].
+    """
+    found = (_OPERATION.fullmatch(line) for line in answer.split("\n"))
+    return list(dict.fromkeys(int(match[1]) for match in found if match))
+
+
 def _block(listing: Listing, path: str, first: int, last: int, new: Sequence[str]) -> Iterator[str]:
     """Operations that replace rows `first:last` of a file by `new` lines."""
     numbers = [listing.number(path, row) for row in range(first, last)]

@@ -12,11 +12,18 @@ from selfplay.config.commands import (
     MiningLimits,
     RepoConfig,
     ReportConfig,
+    SuiteMakeConfig,
     TrainConfig,
     ValidateConfig,
     WarmstartConfig,
 )
-from selfplay.config.curriculum import CurriculumConfig, EvalConfig, InjectorConfig, RewardConfig
+from selfplay.config.curriculum import (
+    AlarmsConfig,
+    CurriculumConfig,
+    EvalConfig,
+    InjectorConfig,
+    RewardConfig,
+)
 from selfplay.config.learner import (
     LearnerConfig,
     LossConfig,
@@ -34,6 +41,7 @@ __all__ = [
     "GONE",
     "AgentConfig",
     "AgentLimits",
+    "AlarmsConfig",
     "CompareConfig",
     "CurriculumConfig",
     "DoctorConfig",
@@ -60,6 +68,7 @@ __all__ = [
     "SandboxConfig",
     "ScaffoldConfig",
     "SplitConfig",
+    "SuiteMakeConfig",
     "SupervisedConfig",
     "TrainConfig",
     "TrainerConfig",

@@ -8,6 +8,10 @@ from selfplay.config.checks import above, at_least, one_of, share
 from selfplay.errors import UserError
 from selfplay.types import Limits
 
+SAMPLERS = ("uniform", "least_covered", "promising", "band", "failures")
+MAX_AGE = 8
+"""Policy versions between a sample and the weights that learn from it, at most."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class InjectorConfig(Limits):
@@ -58,9 +62,39 @@ class RewardConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CurriculumConfig:
-    """Shape of one step."""
+class AlarmsConfig:
+    """When a run says that something is wrong with it (`curriculum/rounds/tripwires.py`); 0: never.
+    Nothing to learn for `window` steps is always said."""
 
+    window: int = 3
+    """Steps that are looked at together."""
+    valid: float = 0.02
+    """Share of valid injections below which it does."""
+    duplicates: float = 0.5
+    """Share of duplicates among valid bugs from which on it does."""
+    takeover: float = 0.9
+    """Share of one file or one strategy among valid bugs from which on it does."""
+    gibberish: float = 0.05
+    """Share of noise and loops among sampled tokens from which on it does."""
+    errors: float = 0.2
+    """Share of episodes that faults of the machine ended from which on it does."""
+
+    def __post_init__(self) -> None:
+        at_least(self, "curriculum.alarms.", 1, "window")
+        names = ("valid", "duplicates", "takeover", "gibberish", "errors")
+        share(self, "curriculum.alarms.", *names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurriculumConfig:
+    """Shape of one round, and how many of them make a step."""
+
+    rounds_per_step: int = 1
+    """Rounds that one step learns from. With more than one, answers depend on which requests the
+    engine happens to get together."""
+    max_staleness: int = 0
+    """Steps that rounds may be ahead of the learner: (max_staleness + 1) x rounds_per_step rounds
+    are alive at once. 0: all that a step learns from is sampled from the weights before it."""
     num_groups: int = 2
     """Peer groups of the injector: repository x strategy."""
     seeds_per_group: int = 2
@@ -88,9 +122,19 @@ class CurriculumConfig:
     """Failed attempts of a step that become second-order bugs, at most; 0: none."""
     max_bugs_per_function: int = 4
     """A function with this many bugs is not asked for again."""
-    adaptive_kinds: bool = True
-    """Ask for kinds of bug that the solver fixes some of (compact scaffold), and in functions whose
-    bugs it was likely to fix, where new bugs are screened."""
+    max_bugs_per_file: int | None = None
+    """The same for a file; null: any number."""
+    max_bugs_per_repo: int | None = None
+    """The same for a repository; null: any number."""
+    sampler: str = "promising"
+    """What is asked for (`curriculum/asking/samplers.py`): uniform, least_covered (repository,
+    file, function, strategy), promising (few bugs there, and kinds and functions whose bugs were
+    met with both outcomes), band (whose solve rate lies in [replay_low, replay_high]) or failures
+    (at which the solver fails)."""
+    higher_order_share: float = 1.0
+    """Part of a round's bugs that are higher-order ones nobody has tried, at most."""
+    replay_share: float = 1.0
+    """Part of a round's bugs that are replayed, at most."""
     replay_low: float = 0.05
     """Lowest solve rate of a bug that is replayed."""
     replay_high: float = 0.7
@@ -99,6 +143,8 @@ class CurriculumConfig:
     """Steps in which one bug is replayed, at most, so that none is learnt by heart; null: any."""
     entropy_alarm: float = 0.1
     """Nats a token of the solver's answers below which a step warns; 0: never."""
+    alarms: AlarmsConfig = field(default_factory=AlarmsConfig)
+    """What else is said when it begins."""
     max_idle_steps: int = 5
     """Steps on end without anything to learn that stop the run."""
 
@@ -107,6 +153,15 @@ class CurriculumConfig:
         at_least(self, "curriculum.", 1, *names, "max_idle_steps", "first_attempts")
         at_least(self, "curriculum.", 0, "min_solve_groups", "higher_order", "max_fresh_groups")
         at_least(self, "curriculum.", 0, "max_replays", "max_validations", "entropy_alarm")
+        at_least(
+            self, "curriculum.", 1, "rounds_per_step", "max_bugs_per_file", "max_bugs_per_repo"
+        )
+        share(self, "curriculum.", "higher_order_share", "replay_share")
+        one_of(self, "curriculum.", "sampler", SAMPLERS)
+        if not 0 <= self.max_staleness <= MAX_AGE:
+            raise UserError(
+                f"curriculum.max_staleness={self.max_staleness}: must be 0 to {MAX_AGE}"
+            )
         share(self, "curriculum.", "replay_low", "replay_high", "gold_floor", "gold_cap")
 
 

@@ -23,9 +23,9 @@ from selfplay.shipped import find_shipped
 
 T = TypeVar("T")
 
-GONE = ("learner.save_every", "injector.temperature")
+GONE = ("learner.save_every", "injector.temperature", "curriculum.adaptive_kinds")
 """Keys of earlier versions, which stored configurations may hold: the first decided nothing, the
-second was null unless set."""
+second was null unless set, the third was on (now `curriculum.sampler`)."""
 
 
 def load_config(schema: type[T], name: str, overrides: Sequence[str]) -> T:

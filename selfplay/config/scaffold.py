@@ -77,6 +77,9 @@ class ScaffoldConfig:
     """Longest prompt."""
     max_functions: int = 2
     """Functions that a solver is shown."""
+    max_suspect_lines: int = 5
+    """Lines that a solver's prompt names as the likeliest place: those that the failing tests run
+    and the passing ones do not. 0: which lines tests run is not recorded."""
     max_function_lines: int = 36
     """Lines of a function that is played on."""
     max_oracle_files: int = 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,7 @@ from selfplay.bugs.artifact import write_artifact
 from selfplay.corpus.database import Database
 from selfplay.corpus.dedup import Fingerprint, fingerprint
 from selfplay.corpus.run_cache import RunCache
-from selfplay.corpus.worth import worth_of_bugs
+from selfplay.corpus.worth import BugWorth, worth_of_bugs
 from selfplay.errors import UserError
 from selfplay.records import from_plain, to_plain
 from selfplay.types import SolveTask, Target
@@ -230,30 +230,52 @@ class Corpus:
         return {bug_id: float(rate) for bug_id, rate in rows}
 
     def lessons(
-        self, *, before_step: int, group_size: int = 8
+        self,
+        *,
+        before_step: int,
+        group_size: int = 8,
+        value: Callable[[BugWorth], float | None] = lambda bug: bug.worth,
     ) -> dict[tuple[str, str], tuple[float, float]]:
-        """{(strategy, kind asked for): (bugs whose first group of attempts had both outcomes, other
-        bugs)}, of steps before `before_step`; by `chance_of_both` where the probability of the gold
-        answer is known and both were not seen."""
+        """{(strategy, kind asked for): (what its bugs are worth, what they fall short of 1)}, of
+        steps before `before_step`. By default a bug is worth 1 whose first group of attempts had
+        both outcomes, or the chance of it (`chance_of_both`)."""
         found: dict[tuple[str, str], tuple[float, float]] = {}
         for bug in worth_of_bugs(self._database, before_step, group_size):
-            if bug.kind is not None:
+            if bug.kind is not None and (worth := value(bug)) is not None:
                 varied, flat = found.get((bug.strategy, bug.kind), (0.0, 0.0))
-                found[bug.strategy, bug.kind] = (varied + bug.worth, flat + 1.0 - bug.worth)
+                found[bug.strategy, bug.kind] = (varied + worth, flat + 1.0 - worth)
         return found
 
     def worth_by_function(
-        self, *, before_step: int, group_size: int = 8
+        self,
+        *,
+        before_step: int,
+        group_size: int = 8,
+        value: Callable[[BugWorth], float | None] = lambda bug: (
+            bug.worth if bug.is_screened else None
+        ),
     ) -> dict[str, dict[str, tuple[float, float]]]:
-        """{repo: {"path::function": (bugs with both outcomes, other bugs)}}, as in `lessons`, of
+        """{repo: {"path::function": (worth, what it falls short)}}, as in `lessons`; by default of
         bugs that were screened."""
         found: dict[str, dict[str, tuple[float, float]]] = {}
         for bug in worth_of_bugs(self._database, before_step, group_size):
-            if bug.is_screened:
+            if (worth := value(bug)) is not None:
                 places = found.setdefault(bug.repo, {})
                 varied, flat = places.get(bug.function, (0.0, 0.0))
-                places[bug.function] = (varied + bug.worth, flat + 1.0 - bug.worth)
+                places[bug.function] = (varied + worth, flat + 1.0 - worth)
         return found
+
+    def counts_by_strategy(self, *, before_step: int) -> dict[str, dict[str, int]]:
+        """{repo: {strategy: planted bugs}}, of steps before `before_step`."""
+        rows = self._database.read(
+            "SELECT repo, strategy, COUNT(*) FROM bugs WHERE step < ? AND "
+            "bug_id NOT IN (SELECT bug_id FROM ancestry) GROUP BY repo, strategy",
+            (before_step,),
+        )
+        counts: dict[str, dict[str, int]] = {}
+        for repo, strategy, number in rows:
+            counts.setdefault(repo, {})[strategy] = number
+        return counts
 
     def replay_candidates(
         self, *, before_step: int, low: float, high: float, max_replays: int | None = None

@@ -15,6 +15,7 @@ class BugWorth:
 
     kind          of bug that was asked for
     function      "path::function" where it was asked for
+    rate          share of its first attempts that resolved it, None where there were none
     worth         1 where the first group held both outcomes, else the chance of it, else 0
     is_screened   the probability of its gold answer is known
     """
@@ -23,6 +24,7 @@ class BugWorth:
     kind: str | None
     repo: str
     function: str
+    rate: float | None
     worth: float
     is_screened: bool
 
@@ -46,6 +48,7 @@ def worth_of_bugs(database: Database, before_step: int, group_size: int) -> Iter
             kind=kind,
             repo=repo,
             function=function,
+            rate=rate,
             worth=1.0 if rate is not None and 0.0 < rate < 1.0 else chance,
             is_screened=probability is not None,
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from selfplay.agent.loop import OnTurn
+from selfplay.bugs.test_runs.spectrum import SpectrumRecorder
 from selfplay.chat import Transcript
 from selfplay.config import PolicyConfig, ScaffoldConfig
 from selfplay.curriculum.scaffold import Answer, RepoContext, Rollout, RolloutContext
@@ -43,7 +44,7 @@ class CompactRoles:
         prepared = context.prepared
         return cls(
             injector=CompactInjector(prepared, tokenizer, context.runner, config),
-            solver=CompactSolver(prepared, tokenizer, config),
+            solver=CompactSolver(prepared, tokenizer, config, SpectrumRecorder(context.runner)),
         )
 
 

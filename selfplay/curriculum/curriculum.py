@@ -1,14 +1,17 @@
 """What is drawn and replayed: new tasks where the corpus is thin, old bugs that still teach.
 
-The corpus is written as soon as something is known. Whatever is drawn for a step depends on the
-seed and on *earlier* steps alone, so that a step that a kill cut off is played again as it was.
+The corpus is written as soon as something is known. Whatever is drawn for a round depends on the
+seed and on *earlier* rounds alone (those below `before`, which were consumed when it began), so
+that a round that a kill cut off is played again as it was. The number of a round is the `step`
+under which its bugs and attempts are stored: where a step has one round, that is the step.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from selfplay.bug_sources.higher_order import MAX_ORDER, Grown, bug_order, grow
@@ -31,6 +34,7 @@ class Curriculum:
 
     folder          of the run; `artifacts/` there holds each bug's five files
     shape           of a step: which earlier bugs are replayed, how many grow from failed attempts
+    on_the_table    {round: bugs that it replays}, of rounds that others may not know of yet
     """
 
     corpus: Corpus
@@ -38,18 +42,32 @@ class Curriculum:
     sampler: TaskSampler
     repo_contexts: Mapping[str, RepoContext]
     shape: CurriculumConfig
+    on_the_table: dict[int, frozenset[str]] = field(default_factory=dict)
+    _choosing: threading.Lock = field(default_factory=threading.Lock)
 
-    def draw(self, step: int) -> list[InjectionTask]:
-        """The injection tasks of a step."""
+    def draw(self, step: int, before: int | None = None) -> list[InjectionTask]:
+        """The injection tasks of a round; `before`: None is `step` itself."""
+        before = step if before is None else before
 
         def known_bugs(repo: str) -> list[BugArtifact]:
             bugs = self.corpus.bugs(repo)
-            return [b.task.artifact for b in bugs if b.step < step and b.parent is None]
+            return [b.task.artifact for b in bugs if b.step < before and b.parent is None]
 
-        counts = self.corpus.counts_by_function(before_step=step)
-        lessons = self.corpus.lessons(before_step=step, group_size=self.shape.group_size)
-        worth = self.corpus.worth_by_function(before_step=step, group_size=self.shape.group_size)
-        return self.sampler.draw(step, counts, known_bugs, lessons, worth)
+        corpus, size, wanted = self.corpus, self.shape.group_size, self.sampler.wanted
+        lessons = wanted.kinds and corpus.lessons(
+            before_step=before, group_size=size, value=wanted.kinds
+        )
+        worth = wanted.places and corpus.worth_by_function(
+            before_step=before, group_size=size, value=wanted.places
+        )
+        return self.sampler.draw(
+            step,
+            corpus.counts_by_function(before_step=before),
+            known_bugs,
+            lessons or {},
+            worth or {},
+            corpus.counts_by_strategy(before_step=before),
+        )
 
     def keep_bugs(
         self, injections: Iterable[Injection], step: int
@@ -84,19 +102,36 @@ class Curriculum:
         """Store how likely the solver of this step was to write each bug's gold answer."""
         self.corpus.add_probabilities(probabilities, step=step)
 
-    def replays(self, step: int, num_new: int) -> list[SolveTask]:
+    def replays(self, step: int, num_new: int, before: int | None = None) -> list[SolveTask]:
         """What is solved beside `num_new` new bugs: higher-order bugs that nobody has tried, then
-        bugs that the solver neither always nor never solves, the least attempted first."""
+        bugs that the solver neither always nor never solves, the least attempted first; none that
+        another round replays whose attempts do not count yet."""
+        before = step if before is None else before
         missing = self.shape.min_solve_groups - num_new
         if missing <= 0:
             return []
         tried = self.corpus.replay_candidates(
-            before_step=step,
+            before_step=before,
             low=self.shape.replay_low,
             high=self.shape.replay_high,
             max_replays=self.shape.max_replays,
         )
-        return [*self.corpus.untried_children(before_step=step), *tried][:missing]
+        children = self.corpus.untried_children(before_step=before)
+        with self._choosing:
+            for number in [n for n in self.on_the_table if n < before]:
+                del self.on_the_table[number]
+            taken = {b for n, bugs in self.on_the_table.items() if n != step for b in bugs}
+            groups = num_new + missing
+            free = [
+                [task for task in tasks if task.bug_id not in taken][: int(part * groups)]
+                for tasks, part in (
+                    (children, self.shape.higher_order_share),
+                    (tried, self.shape.replay_share),
+                )
+            ]
+            chosen = [task for tasks in free for task in tasks][:missing]
+            self.on_the_table[step] = frozenset(task.bug_id for task in chosen)
+        return chosen
 
     def keep_attempts(self, groups: Iterable[Sequence[Attempt]], step: int) -> None:
         """Store the attempts of a step on each bug, and with them its solve rate."""
@@ -114,15 +149,22 @@ class Curriculum:
             ]
             self.corpus.add_attempts(bug_id, attempts, step=step)
 
-    def grow(self, groups: Iterable[Sequence[Attempt]], step: int, pool: SandboxPool) -> int:
-        """Store at most `higher_order` second-order bugs of a step's failed attempts; their number.
+    def grow(
+        self,
+        groups: Iterable[Sequence[Attempt]],
+        step: int,
+        pool: SandboxPool,
+        before: int | None = None,
+    ) -> int:
+        """Store at most `higher_order` second-order bugs of a round's failed attempts; how many.
 
         One attempt of each group is tried, the first whose patch applied and did not resolve. A
         fault of the machine loses the bug and nothing else.
         """
         failed = [(i, group[i]) for group in groups if (i := _first_failed(group)) is not None]
         failed = failed[: 2 * self.shape.higher_order]
-        results = pool.map(lambda pair: self._grown(pair[1], step), failed)
+        before = step if before is None else before
+        results = pool.map(lambda pair: self._grown(pair[1], before), failed)
         num_stored = 0
         for (index, attempt), found in zip(failed, results, strict=True):
             parent = self.corpus.bug(attempt.task.bug_id)
@@ -142,9 +184,9 @@ class Curriculum:
             )
         return num_stored
 
-    def _grown(self, attempt: Attempt, step: int) -> Grown:
+    def _grown(self, attempt: Attempt, before: int) -> Grown:
         task = attempt.task
-        known = self.corpus.failing_sets(task.repo, before_step=step)
+        known = self.corpus.failing_sets(task.repo, before_step=before)
         try:
             return grow(task, attempt.outcome.patch, self.repo_contexts[task.repo].runner, known)
         except InfrastructureError as error:

@@ -8,6 +8,7 @@ A new scaffold is a class of this protocol in a file of its own, and its name in
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -70,9 +71,10 @@ class Sampling:
 
 @dataclass(kw_only=True)
 class Clock:
-    """Seconds that were waited for the policy."""
+    """Seconds that were waited for the policy; those of rounds that overlap add up."""
 
     policy_s: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -81,7 +83,8 @@ class Clock:
         try:
             yield
         finally:
-            self.policy_s += time.monotonic() - began
+            with self._lock:
+                self.policy_s += time.monotonic() - began
 
 
 @dataclass(frozen=True, kw_only=True)

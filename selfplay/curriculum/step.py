@@ -1,7 +1,7 @@
-"""One step of self-play, to be read from top to bottom.
+"""One round of self-play, to be read from top to bottom; a step of a run has one, or several.
 
 Each phase is one batch for the policy and one for the sandboxes. A valid bug that is found twice
-in a step is solved once and both finders get its reward; a bug that an earlier step found is a
+in a round is solved once and both finders get its reward; a bug that an earlier one found is a
 duplicate and counts as invalid (variety: docs/architecture.md).
 """
 
@@ -53,8 +53,8 @@ class StepRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
-    """Everything that one step produced; the first `num_fresh` groups of `attempts` are on bugs of
-    this very step, which no weights have been trained on.
+    """Everything that one round produced, or all of a step; the first `num_fresh` groups of
+    `attempts` are on bugs of these very rounds, which no weights have been trained on.
 
     num_new         valid bugs of the step that no earlier one had
     probabilities   {bug id: probability of its gold answer} of these, where that was asked for
@@ -71,12 +71,18 @@ class StepResult:
 
 
 def play_step(
-    step: int, curriculum: Curriculum, context: RolloutContext, rules: StepRules, report: Report
+    step: int,
+    curriculum: Curriculum,
+    context: RolloutContext,
+    rules: StepRules,
+    report: Report,
+    before: int | None = None,
 ) -> StepResult:
-    """Inject, solve, reward. What is found is in the corpus when this returns; nothing is learned
-    yet. Raises `PolicyError`."""
+    """Inject, solve, reward: the round of number `step`, which knows the bugs of rounds below
+    `before` (None: of all earlier ones). What is found is in the corpus when this returns; nothing
+    is learned yet. Raises `PolicyError`."""
     report("inject")
-    tasks = curriculum.draw(step)
+    tasks = curriculum.draw(step, before)
     injections = inject(context, tasks, rules.samples_per_task, rules.screening)
     new, duplicates = curriculum.keep_bugs(injections, step)
     probabilities: Mapping[str, float] = {}
@@ -85,14 +91,14 @@ def play_step(
         probabilities = gold_probabilities(context, list(new.values()))
         curriculum.keep_probabilities(probabilities, step)
     fresh = chosen(new, probabilities, rules.screening)
-    bugs = [*fresh, *curriculum.replays(step, len(fresh))]
+    bugs = [*fresh, *curriculum.replays(step, len(fresh), before)]
 
     report("solve")
     first = min(rules.first_attempts or rules.group_size, rules.group_size)
     sizes = (first, rules.group_size - first)
     attempts = solve_in_parts(context, bugs, sizes, probabilities, salt=step)
     curriculum.keep_attempts(attempts, step)
-    num_grown = curriculum.grow(attempts, step, context.pool)
+    num_grown = curriculum.grow(attempts, step, context.pool, before)
 
     rates = {group[0].task.bug_id: solve_rate(group) for group in attempts}
     episodes = [
@@ -120,6 +126,22 @@ def play_step(
         num_fresh=len(fresh),
         num_grown=num_grown,
         probabilities=probabilities,
+    )
+
+
+def of_one_step(results: Sequence[StepResult]) -> StepResult:
+    """The rounds of a step as one."""
+    fresh = [group for result in results for group in result.attempts[: result.num_fresh]]
+    others = [group for result in results for group in result.attempts[result.num_fresh :]]
+    return StepResult(
+        injections=tuple(injection for result in results for injection in result.injections),
+        attempts=(*fresh, *others),
+        episodes=tuple(episode for result in results for episode in result.episodes),
+        groups=tuple(group for result in results for group in result.groups),
+        num_new=sum(result.num_new for result in results),
+        num_fresh=len(fresh),
+        num_grown=sum(result.num_grown for result in results),
+        probabilities={b: p for result in results for b, p in result.probabilities.items()},
     )
 
 

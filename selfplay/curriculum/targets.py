@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import random
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 
 from selfplay.compact.excerpts import shown_whole
 from selfplay.compact.oracle_tests import OracleTests
 from selfplay.config import CurriculumConfig, InjectorConfig, ScaffoldConfig
-from selfplay.curriculum.kind_bandit import Lessons, order_of_kinds
+from selfplay.curriculum.asking.samplers import (
+    Lessons,
+    make_sampler,
+    order_of_kinds,
+    under_covered,
+)
 from selfplay.curriculum.scaffold import Scaffold
 from selfplay.repo.history import PastChange, past_changes
 from selfplay.repo.languages.functions import FunctionInfo
@@ -73,18 +79,35 @@ class RepoTargets:
         counts: Mapping[str, int],
         cap: int,
         worth: Worth = NO_WORTH,
+        *,
+        levels: Collection[str] = ("function",),
+        file_cap: int | None = None,
     ) -> Target | None:
         """A function with few bugs, for the history strategy with a past change of it.
 
-        `counts["path::function"]` bugs are known there: its weight is 1 / (1 + count)^2, times what
-        these were worth (`promise`), and 0 from `cap` on. None when no function is left.
+        `counts["path::function"]` bugs are known there: its weight is 1 / (1 + count)^2 with the
+        level "function", times what these were worth (`promise`), and 0 from `cap` on. With the
+        level "file" a file with n bugs in its m functions counts 1 / (1 + n / m). None when no
+        function is left.
         """
-        free = [(f, n) for f in self.functions if (n := counts.get(_name(f), 0)) < cap]
+        in_file: Counter[str] = Counter()
+        for name, number in counts.items():
+            in_file[name.partition("::")[0]] += number
+        free = [
+            (function, number)
+            for function in self.functions
+            if (number := counts.get(_name(function), 0)) < cap
+            and (file_cap is None or in_file[function.path] < file_cap)
+        ]
         if not free:
             return None
         mean = mean_worth(worth)
+        sizes = Counter(function.path for function in self.functions)
         weights = [
-            promise(worth.get(_name(function)), mean) / (1 + count) ** 2 for function, count in free
+            promise(worth.get(_name(function)), mean)
+            / ((1 + count) ** 2 if "function" in levels else 1)
+            / (1 + in_file[function.path] / sizes[function.path] if "file" in levels else 1)
+            for function, count in free
         ]
         for function, _ in rng.choices(free, weights=weights, k=HISTORY_TRIES):
             if strategy != "history":
@@ -128,6 +151,7 @@ class TaskSampler:
         self._targets = targets
         self._scaffold = scaffold
         self._curriculum = curriculum
+        self.wanted = make_sampler(curriculum)
         self._strategies = injector.strategies
         self._limits = injector.limits()
         self._seed = seed
@@ -139,20 +163,22 @@ class TaskSampler:
         known_bugs: KnownBugs = lambda repo: (),
         lessons: Lessons = MappingProxyType({}),
         worth: Mapping[str, Worth] = MappingProxyType({}),
+        by_strategy: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
     ) -> list[InjectionTask]:
         """`num_groups x seeds_per_group` tasks.
 
         `counts[repo]["path::function"]` is how many bugs the corpus holds there; repositories and
         functions with fewer bugs are drawn more often, full ones (`max_bugs_per_function`) never.
         `known_bugs` are what the strategy "combine" draws from; `lessons` say which kinds of bug
-        have taught something, `worth` which functions (both only with `adaptive_kinds`).
+        are wanted, `worth` which functions, `by_strategy[repo]` how many bugs each strategy has
+        given; the sampler (`wanted`) decides what of it counts.
         """
-        adaptive = self._curriculum.adaptive_kinds
+        shape, wanted = self._curriculum, self.wanted
         rng = derive_rng(self._seed, step, "seeds")
         tasks = []
         for index, repo in enumerate(self._draw_repos(rng, counts)):
             bugs = known_bugs(repo)
-            strategy = self._draw_strategy(rng, repo, len(bugs))
+            strategy = self._draw_strategy(rng, repo, len(bugs), by_strategy.get(repo, NOTHING))
             group_id = f"step{step}/injector/{repo}/{strategy}/{index}"
             for number in range(self._curriculum.seeds_per_group):
                 target: Target | None = Target()
@@ -164,8 +190,10 @@ class TaskSampler:
                         rng,
                         strategy,
                         counts.get(repo, NOTHING),
-                        self._curriculum.max_bugs_per_function,
-                        worth.get(repo, NO_WORTH) if adaptive else NO_WORTH,
+                        shape.max_bugs_per_function,
+                        worth.get(repo, NO_WORTH) if wanted.places else NO_WORTH,
+                        levels=wanted.levels,
+                        file_cap=shape.max_bugs_per_file,
                     )
                 if target is None:
                     continue
@@ -176,19 +204,28 @@ class TaskSampler:
                     target=target,
                     limits=self._limits,
                     material=material,
-                    kinds=order_of_kinds(rng, strategy, lessons) if adaptive else (),
+                    kinds=order_of_kinds(rng, strategy, lessons) if wanted.kinds else (),
                 )
                 tasks.append(task)
         return tasks
 
     def _draw_repos(self, rng: random.Random, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
-        names = [name for name, targets in self._targets.items() if targets.functions]
+        known = {name: sum(counts.get(name, NOTHING).values()) for name in self._targets}
+        cap = self._curriculum.max_bugs_per_repo
+        names = [
+            name
+            for name, targets in self._targets.items()
+            if targets.functions and (cap is None or known[name] < cap)
+        ]
         rng.shuffle(names)
-        names.sort(key=lambda name: sum(counts.get(name, NOTHING).values()))
+        if "repository" in self.wanted.levels:
+            names.sort(key=lambda name: known[name])
         wanted = self._curriculum.num_groups
         return [names[i % len(names)] for i in range(wanted)] if names else []
 
-    def _draw_strategy(self, rng: random.Random, repo: str, num_bugs: int) -> Strategy:
+    def _draw_strategy(
+        self, rng: random.Random, repo: str, num_bugs: int, counts: Mapping[str, int]
+    ) -> Strategy:
         """By weight, among those that the scaffold knows and the repository has the stuff for."""
         weights: dict[Strategy, float] = {
             name: self._strategies.get(name, 0.0) for name in self._scaffold.strategies
@@ -199,6 +236,12 @@ class TaskSampler:
             weights["combine"] = 0.0
         if not any(weights.values()):
             return "direct"
+        if "strategy" in self.wanted.levels:
+            total, number = sum(weights.values()), sum(counts.get(name, 0) for name in weights)
+            weights = {
+                name: under_covered(weight, total, counts.get(name, 0), number)
+                for name, weight in weights.items()
+            }
         return rng.choices(list(weights), weights=list(weights.values()))[0]
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from selfplay.errors import SandboxError
 from selfplay.sandbox.base import Job, RunResult, Sandbox
@@ -45,24 +46,37 @@ class RetryingSandbox:
 
 class SandboxPool:
     """`map` runs a function over items in `num_workers` threads, results in order; `waited_s` are
-    the seconds that its callers spent in it."""
+    the seconds that its callers spent in it, added up where several call at once."""
 
     def __init__(self, sandbox: Sandbox, num_workers: int | None = None) -> None:
         self.num_workers = num_workers or os.cpu_count() or 1
         self.sandbox: Sandbox = RetryingSandbox(sandbox)
         self.waited_s = 0.0
+        self._queued: set[Future[Any]] = set()
+        self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(self.num_workers, thread_name_prefix="sandbox")
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """Ordered results; the first exception is raised and what has not begun is dropped."""
         began = time.monotonic()
         futures = [self._threads.submit(function, item) for item in items]
+        with self._lock:
+            self._queued.update(futures)
         try:
             return [future.result() for future in futures]
         finally:
-            self.waited_s += time.monotonic() - began
             for future in futures:
                 future.cancel()
+            with self._lock:
+                self.waited_s += time.monotonic() - began
+                self._queued.difference_update(futures)
+
+    def drop_waiting(self) -> None:
+        """What `map` has not begun is cancelled: its callers get `CancelledError`."""
+        with self._lock:
+            queued = list(self._queued)
+        for future in queued:
+            future.cancel()
 
     def imap(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Like `map` for endless `items`: a few are begun ahead of the one that is waited for.

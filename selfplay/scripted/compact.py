@@ -102,7 +102,7 @@ class ScriptedPolicy:
         tried = set(self.tokenizer.answers(request.prompt_ids))
         candidates = candidate_answers(text)
         candidates = [c for c in candidates if c not in tried] or candidates
-        start = derive_seed(request.seed, text) if text.rstrip().endswith("Fix the bug") else 0
+        start = derive_seed(request.seed, text) if asks_for_repair(text) else 0
         start = start or request.seed
         return [
             self._completion(candidates[(start + i) % len(candidates)], request.max_new_tokens)
@@ -121,13 +121,18 @@ class ScriptedPolicy:
         )
 
 
+def asks_for_repair(prompt: str) -> bool:
+    """Whether a prompt is a solver's, by its last line."""
+    return prompt.rstrip().rpartition("\n")[2].startswith("Fix the bug")
+
+
 def candidate_answers(prompt: str) -> list[str]:
     """The edits that the policy considers for a prompt, most plausible first; never empty."""
     try:
         listing = parse_listing(prompt)
     except EditError:
         return ["no listing"]
-    fixing = prompt.rstrip().endswith("Fix the bug")
+    fixing = asks_for_repair(prompt)
     found = [(path, m) for path in listing.sources for m in _mutations(listing, path)]
     if fixing:
         found = [(path, m) for path, m in found if m.operator in _REVERSIBLE]

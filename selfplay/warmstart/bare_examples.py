@@ -3,7 +3,7 @@
 A validated bug costs seconds of test runs and needs a repository whose tests run; reading code
 costs neither. Such examples teach a small model how mutations are undone, in so many functions
 that it cannot learn them by heart; what tests say, it learns from validated bugs. The prompt is
-the solver's own, without its part about tests.
+the solver's own, without its part about tests: the lines that it names are drawn.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from selfplay.bug_sources.procedural import Mutation, by_operator, propose
 from selfplay.bugs.patches.paths import is_source_path
-from selfplay.compact.edits import Listing, render_edit
+from selfplay.compact.edits import Listing, edited_numbers, render_edit
 from selfplay.compact.excerpts import excerpt
 from selfplay.errors import UserError
 from selfplay.repo.languages.functions import FunctionInfo, list_functions
@@ -35,6 +35,12 @@ NEIGHBOUR_SHARE = 0.4
 """Share of prompts that show a second function of the file, as most prompts of a run do."""
 FIRST_SHARE = 0.8
 """Share of those in which the broken function comes first, as the most suspicious one does."""
+UNTOLD_SHARE = 0.15
+"""Share of prompts that name no lines, as those of bugs without a spectrum do."""
+MISLED_SHARE = 0.1
+"""Share of the others that name only wrong ones."""
+NUM_SUSPECTS = {1: 0.25, 2: 0.2, 3: 0.2, 4: 0.1, 5: 0.25}
+"""How many lines are named: shares as among the held-out bugs."""
 MAX_FILE_BYTES = 200_000
 _FOREIGN = ("site-packages", "dist-packages", "idlelib", "turtledemo", "lib2to3")
 
@@ -139,5 +145,27 @@ def _example(
         answer = render_edit(listing, {function.path: text})
     except ValueError:
         return None
-    prompt = render("solver", listing=listing.render(), issue="", tests="", messages=[])
+    prompt = render(
+        "solver",
+        listing=listing.render(),
+        issue="",
+        tests="",
+        messages=[],
+        suspects=drawn_suspects(rng, edited_numbers(answer)[0], listing),
+    )
     return make_example("solver", tokenizer, tokenizer.render(render("system"), prompt), answer)
+
+
+def drawn_suspects(rng: random.Random, wrong: int, listing: Listing) -> list[int]:
+    """Lines that a spectrum might have named: neighbours that a test runs one after the other, the
+    `wrong` line mostly among them; never the head of a function."""
+    if rng.random() < UNTOLD_SHARE:
+        return []
+    heads = {row for e in listing.excerpts for row in e.rows[:1]}
+    body = [n for n, line in enumerate(listing.lines, 1) if line.row not in heads]
+    size = rng.choices([*NUM_SUSPECTS], [*NUM_SUSPECTS.values()])[0]
+    if rng.random() < MISLED_SHARE:
+        body = [number for number in body if number != wrong]
+    near = body.index(wrong) if wrong in body else rng.randrange(max(1, len(body)))
+    first = max(0, min(near - rng.randrange(size), len(body) - size))
+    return body[first : first + size]

@@ -21,15 +21,16 @@ from selfplay.config import (
 from selfplay.corpus.corpus import Corpus
 from selfplay.curriculum.controller import Controller
 from selfplay.curriculum.curriculum import Curriculum
+from selfplay.curriculum.rounds.ledger import Round
 from selfplay.curriculum.scaffold import RepoContext, RolloutContext
-from selfplay.curriculum.step import StepResult, StepRules, play_step
+from selfplay.curriculum.step import Report, StepResult, StepRules, play_step
 from selfplay.curriculum.targets import RepoTargets, TaskSampler
 from selfplay.learning import Restored
 from selfplay.roles.rewards import make_injector_reward, make_solver_reward
 from selfplay.run_dir import RunDir
 from selfplay.run_dir.metrics import MetricsLog
 from selfplay.sampling import SampleRequest
-from selfplay.scripted.compact import ByteTokenizer
+from selfplay.scripted.compact import ByteTokenizer, asks_for_repair
 from selfplay.types import Completion, Episode, PeerGroup
 
 REPO = "sample-ledger"
@@ -66,7 +67,7 @@ class Book:
 
     def _answer(self, request: SampleRequest) -> Completion:
         prompt = self.tokenizer.user_text(request.prompt_ids)
-        role = "solver" if prompt.rstrip().endswith("Fix the bug") else "injector"
+        role = "solver" if asks_for_repair(prompt) else "injector"
         moves = self.moves[role]
         text = edit(prompt, moves[self.num_answered[role] % len(moves)])
         self.num_answered[role] += 1
@@ -203,13 +204,14 @@ class Game:
         self.metrics = MetricsLog(self.run_dir, MetricsConfig(tensorboard=False))
         self.controller = Controller(
             run_dir=self.run_dir,
-            curriculum=self.curriculum,
+            play=self.play_round,
             context=self.context,
-            rules=self.rules,
             learner=self.learner,
             metrics=self.metrics,
             watcher=self.watcher,
             max_idle_steps=self.shape.max_idle_steps,
+            rounds_per_step=self.shape.rounds_per_step,
+            max_staleness=self.shape.max_staleness,
         )
 
     def close(self) -> None:
@@ -219,6 +221,16 @@ class Game:
 
     def play(self, step: int, report: Callable[[str], None] = lambda name: None) -> StepResult:
         return play_step(step, self.curriculum, self.context, self.rules, report)
+
+    def play_round(self, round_: Round, context: RolloutContext, report: Report) -> StepResult:
+        return play_step(round_.number, self.curriculum, context, self.rules, report, round_.before)
+
+    def step(self, step: int) -> dict[str, float]:
+        """One step of the controller; its row."""
+        self.controller.run(step, step + 1)
+        row = dict(self.rows()[-1])
+        del row["step"]
+        return row
 
     def rows(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.run_dir.metrics.read_text().splitlines()]

@@ -141,7 +141,7 @@ def test_the_order_of_writes(game: MakeGame) -> None:
     """Bugs, attempts, children, episodes; then the optimizer; then checkpoint and row."""
     played = playing(game, "order")
     with killed_after(None) as writes:
-        played.controller.step(0)
+        played.step(0)
     assert writes == [
         "write_artifact", "add_bug", "add_attempts", "write_artifact", "add_bug",
         "append_episodes", "save", "log",
@@ -184,7 +184,7 @@ def test_without_a_learner_nothing_is_idle(game: MakeGame) -> None:
 
 def test_the_learner_gets_the_groups_of_the_step_and_its_row_a_namespace(game: MakeGame) -> None:
     played = game(learner=True, **TEACHES)
-    row = played.controller.step(0)
+    row = played.step(0)
     assert played.learner is not None
     (groups,) = played.learner.seen
     assert [(g.role, g.rewards) for g in groups] == [
@@ -253,7 +253,7 @@ def test_a_row_says_where_the_seconds_of_its_step_went(game: MakeGame) -> None:
 
     played = game(**TEACHES, learner=True)
     played.policy.__class__ = Slow
-    row = played.controller.step(0)
+    row = played.step(0)
     shares = [row[f"play/{name}_s"] for name in ("sampling", "sandbox", "other")]
     assert sum(shares) + row["learner/wall_s"] == pytest.approx(row["curriculum/step_s"], abs=1e-6)
     assert 0.4 <= row["play/sampling_s"] < row["curriculum/step_s"], "injections, then attempts"

@@ -8,7 +8,6 @@ import pytest
 
 from selfplay.curriculum.groups.growing import can_matter
 from selfplay.curriculum.groups.measures import (
-    entropy_warning,
     group_measures,
     is_informative,
     per_minute,
@@ -108,9 +107,3 @@ def test_a_group_that_all_resolve_does_not_grow(game: MakeGame) -> None:
     played = game(solve=[FIX_ROUND], group_size=5)
     played.rules = replace(played.rules, first_attempts=2)
     assert [len(group) for group in played.play(0).attempts] == [2]
-
-
-def test_a_solver_that_is_sure_of_itself_is_warned_of() -> None:
-    assert "0.05 nats" in entropy_warning(3, {"solver/entropy": 0.05}, 0.1)
-    assert entropy_warning(3, {"solver/entropy": 0.2}, 0.1) == ""
-    assert entropy_warning(3, {}, 0.1) == ""

@@ -304,7 +304,7 @@ def test_kinds_come_in_the_order_of_what_they_taught(
     drawn = sampler({REPO: targets}, compact, **keys)
     firsts = Counter(drawn.draw(s, {}, lambda repo: (), taught)[0].kinds[0] for s in range(20))
     assert firsts.most_common(1)[0] == ("condition", 20)
-    off = sampler({REPO: targets}, compact, adaptive_kinds=False, **keys)
+    off = sampler({REPO: targets}, compact, sampler="least_covered", **keys)
     assert off.draw(0, {}, lambda repo: (), taught)[0].kinds == ()
 
 
@@ -336,3 +336,39 @@ def test_functions_whose_bugs_can_be_inferred_are_asked_for_more_often(
         if (target := targets.draw(random.Random(seed), "direct", counts, 9, worth))
     )
     assert drawn["round_to"] > 4 * drawn["format_cents"]
+
+
+def test_caps_of_file_and_repository(targets: RepoTargets, compact: Scaffold) -> None:
+    counts = {ROUND: 2, FORMAT: 1, "ledger/book.py::Book.balance": 1}
+    rng = random.Random(0)
+    drawn = [targets.draw(rng, "direct", counts, 9, file_cap=3) for _ in range(40)]
+    assert all(target and target.path != "ledger/money.py" for target in drawn)
+    assert targets.draw(rng, "direct", counts, 9, file_cap=0) is None
+    keys: dict[str, Any] = {"num_groups": 2, "seeds_per_group": 1}
+    full = sampler({REPO: targets}, compact, max_bugs_per_repo=4, **keys)
+    assert full.draw(0, {REPO: counts}) == []
+    assert (
+        len(sampler({REPO: targets}, compact, max_bugs_per_repo=5, **keys).draw(0, {REPO: counts}))
+        == 2
+    )
+
+
+def test_coverage_spreads_over_functions_files_and_strategies(
+    targets: RepoTargets, compact: Scaffold
+) -> None:
+    """Forty bugs that nobody turns down: how many functions, how even the strategies are."""
+    reached, shares = {}, {}
+    for name in ("uniform", "least_covered"):
+        counts: Counter[str] = Counter()
+        given: Counter[str] = Counter()
+        drawing = sampler(
+            {REPO: targets}, compact, {"direct": 1.0, "removal": 1.0}, sampler=name,
+            num_groups=1, seeds_per_group=1, max_bugs_per_function=99,
+        )  # fmt: skip
+        for step in range(40):
+            (task,) = drawing.draw(step, {REPO: counts}, by_strategy={REPO: given})
+            counts[f"{task.target.path}::{task.target.function}"] += 1
+            given[task.strategy] += 1
+        reached[name], shares[name] = len(counts), given
+    assert reached["least_covered"] > reached["uniform"]
+    assert abs(shares["least_covered"]["direct"] - 20) <= 2

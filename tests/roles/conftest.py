@@ -6,12 +6,13 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from selfplay.bugs.test_runs.runner import TestRunner
+from selfplay.bugs.validation.validate import validate
 from selfplay.cache import cache_root
 from selfplay.config import ScaffoldConfig
 from selfplay.repo.discovery.discover import discover
@@ -24,6 +25,7 @@ from selfplay.sandbox.base import Environment, Sandbox
 from selfplay.sandbox.host import host_mounts, make_readable
 from selfplay.sandbox.select import open_sandbox
 from selfplay.scripted.compact import ByteTokenizer
+from selfplay.types import InjectionTask, SolveTask, Target
 
 OLD = '''
 """Number helpers."""
@@ -195,3 +197,42 @@ def injector(prepared: PreparedRepo, runner: TestRunner) -> CompactInjector:
 @pytest.fixture(scope="session")
 def solver(prepared: PreparedRepo) -> CompactSolver:
     return CompactSolver(prepared, ByteTokenizer(), ScaffoldConfig(max_prompt_tokens=3000))
+
+
+@pytest.fixture(scope="session")
+def task_of(injector: CompactInjector, prepared: PreparedRepo) -> Callable[[str, str], SolveTask]:
+    """(function, the injector's answer) -> the solver's task of a bug that is valid."""
+
+    def make(function: str, answer: str) -> SolveTask:
+        seed = Target(path="pkg/core.py", function=function)
+        task = InjectionTask(task_id="t", repo="project", strategy="direct", target=seed)
+        artifact = injector.artifact(injector.prompt(task), answer)
+        report = validate(artifact, prepared.environment, injector.runner, task.limits)
+        assert report.verdict == "valid", report
+        return SolveTask(
+            bug_id="b",
+            repo="project",
+            artifact=artifact,
+            fail_to_pass=report.fail_to_pass,
+            pass_to_pass=report.pass_to_pass,
+            failure_output=report.failure_output,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def bag(task_of: Callable[[str, str], SolveTask]) -> SolveTask:
+    return task_of("Bag.add", "3|     self.added -= 1")
+
+
+@pytest.fixture(scope="session")
+def clamp(task_of: Callable[[str, str], SolveTask]) -> SolveTask:
+    return task_of("clamp", "4|     if x >= high:\n5|         return low")
+
+
+@pytest.fixture(scope="session")
+def wide(task_of: Callable[[str, str], SolveTask]) -> SolveTask:
+    """A bug that tests of several functions notice."""
+    answer = "2|     self.items = [0] + list(items)"
+    return task_of("Bag.__init__", answer)

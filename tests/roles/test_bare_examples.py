@@ -14,6 +14,7 @@ from selfplay.warmstart.bare_examples import bare_examples, code_source
 from selfplay.warmstart.examples import SupervisedExample
 
 TOKENIZER = ByteTokenizer()
+ASKED = r"\n\nFix the bug( in line \d+(, \d+)*( or \d+)?)?\s*$"
 
 
 def take(directory: Path, num: int, seed: int = 0) -> list[tuple[str, SupervisedExample]]:
@@ -26,12 +27,18 @@ def test_answers_put_lines_of_the_original_back() -> None:
     directory = code_source("selfplay").directory
     examples = take(directory, 60)
     assert len(examples) == 60
+    told = right = 0
     for name, example in examples:
         path = Path(name.split("::")[0])
         original = {line.strip() for line in path.read_text().splitlines()}
         prompt = TOKENIZER.decode(example.prompt_ids)
         listed = dict(re.findall(r"^(\d+)\| ?(.*)$", prompt, re.M))
-        assert "Failing tests" not in prompt and prompt.rstrip().endswith("Fix the bug")
+        named = re.findall(r"\d+", prompt[prompt.index("Fix the bug") :])
+        told += bool(named)
+        right += bool(set(named) & set(re.findall(r"^\d+", example.answer, re.M)))
+        assert len(named) == len(set(named)) <= 5 and set(named) <= set(listed)
+        assert "1" not in named, "the head of a function"
+        assert "Failing tests" not in prompt and re.search(ASKED, prompt)
         operations = re.findall(r"^(\d+)(?:([|+]) ?(.*)|-(\d*))$", example.answer, re.M)
         assert operations and len(operations) == len(example.answer.split("\n"))
         replaced = [number for number, sign, _, _ in operations if sign == "|"]
@@ -41,6 +48,7 @@ def test_answers_put_lines_of_the_original_back() -> None:
             assert sign != "|" or replaced.count(number) > 1 or text != listed[number]
         assert sum(example.loss_mask) == len(example.answer_ids)
         assert example.answer_ids[-1] == TOKENIZER.end_of_turn_id
+    assert 0.7 * len(examples) < told < len(examples) and 0.8 * told < right < told
 
 
 def test_reproducible_and_different_for_another_seed(tmp_path: Path) -> None:

@@ -26,18 +26,28 @@ def test_injector_asks_for_the_strategy_and_the_hint() -> None:
 
 
 def test_solver_leaves_out_what_is_not_there() -> None:
-    bare = render("solver", listing=LISTING, issue="", tests="", messages=[])
+    bare = render("solver", listing=LISTING, issue="", tests="", messages=[], suspects=[])
     assert bare == LISTING + "\n\nFix the bug"
     full = render(
-        "solver", listing=LISTING, issue="It breaks.", tests="def test():\n    f()", messages=["a"]
+        "solver",
+        listing=LISTING,
+        issue="It breaks.",
+        tests="def test():\n    f()",
+        messages=["a"],
+        suspects=[2],
     )
     assert full == (
-        LISTING + "\n\nIt breaks.\n\nFailing tests:\ndef test():\n    f()\nE a\n\nFix the bug"
+        LISTING
+        + "\n\nIt breaks.\n\nFailing tests:\ndef test():\n    f()\nE a\n\nFix the bug in line 2"
     )
+    many = render("solver", listing="", issue="", tests="", messages=[], suspects=[3, 1, 2])
+    assert many == "Fix the bug in line 3, 1 or 2"
 
 
 def test_code_is_not_escaped() -> None:
-    text = render("solver", listing="1| a < b && {{ c }}", issue="", tests="", messages=[])
+    text = render(
+        "solver", listing="1| a < b && {{ c }}", issue="", tests="", messages=[], suspects=[]
+    )
     assert text.startswith("1| a < b && {{ c }}")
 
 

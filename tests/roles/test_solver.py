@@ -2,57 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from selfplay.bugs.grading.public_tests import overfits, public_tests
 from selfplay.bugs.patches.layers import apply_patch, read_file, reverse_patch
-from selfplay.bugs.validation.validate import validate
 from selfplay.compact.failures import Failure
+from selfplay.compact.places import innermost, traceback_rows
 from selfplay.config import ScaffoldConfig
 from selfplay.repo.languages.functions import FunctionInfo
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.compact.injector import CompactInjector
-from selfplay.roles.compact.solver import CompactSolver, SolverView, innermost, traceback_rows
+from selfplay.roles.compact.solver import CompactSolver, SolverView
 from selfplay.roles.rejected import Rejected
 from selfplay.scripted.compact import ByteTokenizer, candidate_answers
-from selfplay.types import GradeReport, InjectionTask, SolveTask, Target
+from selfplay.types import GradeReport, SolveTask
 
-
-def make_task(
-    injector: CompactInjector, prepared: PreparedRepo, function: str, answer: str
-) -> SolveTask:
-    seed = Target(path="pkg/core.py", function=function)
-    task = InjectionTask(task_id="t", repo="project", strategy="direct", target=seed)
-    artifact = injector.artifact(injector.prompt(task), answer)
-    report = validate(artifact, prepared.environment, injector.runner, task.limits)
-    assert report.verdict == "valid", report
-    return SolveTask(
-        bug_id="b",
-        repo="project",
-        artifact=artifact,
-        fail_to_pass=report.fail_to_pass,
-        pass_to_pass=report.pass_to_pass,
-        failure_output=report.failure_output,
-    )
-
-
-@pytest.fixture(scope="module")
-def bag(injector: CompactInjector, prepared: PreparedRepo) -> SolveTask:
-    return make_task(injector, prepared, "Bag.add", "3|     self.added -= 1")
-
-
-@pytest.fixture(scope="module")
-def clamp(injector: CompactInjector, prepared: PreparedRepo) -> SolveTask:
-    return make_task(injector, prepared, "clamp", "4|     if x >= high:\n5|         return low")
-
-
-@pytest.fixture(scope="module")
-def wide(injector: CompactInjector, prepared: PreparedRepo) -> SolveTask:
-    """A bug that tests of several functions notice."""
-    answer = "2|     self.items = [0] + list(items)"
-    return make_task(injector, prepared, "Bag.__init__", answer)
+MakeTask = Callable[[str, str], SolveTask]
 
 
 def test_prompt_shows_tests_failures_and_the_suspicious_function_first(
@@ -68,17 +36,17 @@ def test_prompt_shows_tests_failures_and_the_suspicious_function_first(
 
 
 def test_lines_after_the_one_that_failed_are_left_out(
-    solver: CompactSolver, injector: CompactInjector, prepared: PreparedRepo
+    solver: CompactSolver, task_of: MakeTask
 ) -> None:
-    task = make_task(injector, prepared, "Bag.add", "2|     self.items.insert(0, item)")
+    task = task_of("Bag.add", "2|     self.items.insert(0, item)")
     text = solver.prompt(task).text
     assert "assert bag.items ==" in text and "assert bag.added" not in text
 
 
 def test_a_message_names_the_listed_line_that_raised(
-    solver: CompactSolver, injector: CompactInjector, prepared: PreparedRepo
+    solver: CompactSolver, task_of: MakeTask
 ) -> None:
-    task = make_task(injector, prepared, "Bag.add", "2|     self.items.append(itme)")
+    task = task_of("Bag.add", "2|     self.items.append(itme)")
     prompt = solver.prompt(task)
     assert "\nE NameError: name 'itme' is not defined (line 2)\n" in prompt.text
     assert prompt.listing.lines[1].text.strip() == "self.items.append(itme)"

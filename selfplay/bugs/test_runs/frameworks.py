@@ -28,6 +28,8 @@ class Framework:
     test_file    names of files that it may collect
     excerpt      (output, characters) -> what tells the failures; None for another's output
     module       (script, path for JUnit XML) -> words after `python -m` that do the same
+    recording    (script, name of a plugin) -> words after `python -m` that run it with the recorder
+                 of lines (`spectrum.py`); () where there is none
     writes_junit whether a run tells its results a second time, in JUnit XML
     swebench_parser   what reads its output in SWE-bench's harness, "" for nothing
     """
@@ -41,6 +43,7 @@ class Framework:
     test_file: re.Pattern[str]
     excerpt: Callable[[str, int], str | None]
     module: Callable[[str, str], tuple[str, ...]] = lambda *_: ()
+    recording: Callable[[str, str], tuple[str, ...]] = lambda *_: ()
     writes_junit: bool = False
     swebench_parser: str = ""
 
@@ -66,6 +69,7 @@ FRAMEWORKS: dict[str, Framework] = {
         test_file=re.compile(r"^(test.*|.*_tests?)\.py$"),
         excerpt=pytest_framework.pytest_excerpt,
         module=pytest_framework.pytest_module,
+        recording=pytest_framework.recording_words,
         writes_junit=True,
         swebench_parser="parse_log_pytest",
     ),

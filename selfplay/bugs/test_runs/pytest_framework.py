@@ -61,6 +61,13 @@ def pytest_module(script: str, junit_xml: str) -> tuple[str, ...]:
     return tuple(w if w != _JUNIT else f"--junitxml={junit_xml}" for w in shlex.split(command))
 
 
+def recording_words(script: str, plugin: str) -> tuple[str, ...]:
+    """The words after `python -m` that run a script of ours with one more plugin, in few words."""
+    words = [word for word in pytest_module(script, "") if not word.startswith("--junitxml")]
+    end = words.index("--")
+    return (words[0], "-p", plugin, *words[1:end], "--tb=no", "-q", "-q", *words[end:])
+
+
 def pytest_excerpt(output: str, size: int) -> str | None:
     """From the first ERRORS or FAILURES heading, without the lists of passes; None without one."""
     lines = output.splitlines()

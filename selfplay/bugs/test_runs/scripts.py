@@ -73,6 +73,13 @@ def script_module(script: str, junit_xml: str) -> tuple[str, ...]:
     return () if runner is None else FRAMEWORKS[runner].module(script, junit_xml)
 
 
+def recording_module(script: str, plugin: str) -> tuple[str, ...]:
+    """The words after `python -m` that run a shipped script with the recorder of lines; () for any
+    other text, and where its framework has no recorder."""
+    runner = script_runner(script)
+    return () if runner is None else FRAMEWORKS[runner].recording(script, plugin)
+
+
 def runner_script(runner: str, targets: Iterable[str]) -> str:
     """Script that runs targets (test files; for pytest also single tests) under a framework."""
     return FRAMEWORKS[runner].script(targets)

@@ -59,18 +59,6 @@ def per_minute(row: Mapping[str, float], seconds: float) -> dict[str, float]:
     return {name: row[count] / minutes for count, name in PER_MINUTE.items() if count in row}
 
 
-def entropy_warning(step: int, row: Mapping[str, float], floor: float) -> str:
-    """What to say of a step whose solver has become too sure of itself; "" where it has not."""
-    entropy = row.get("solver/entropy")
-    if entropy is None or entropy >= floor:
-        return ""
-    return (
-        f"step {step}: the solver's entropy is {entropy:.2f} nats a token, below "
-        f"curriculum.entropy_alarm={floor:g}: variety is lost, and pass@8 with it; lower "
-        "learner.learning_rate, or set learner.anchor or learner.entropy_coefficient"
-    )
-
-
 def sampled_entropy(trajectories: Iterable[Trajectory]) -> float | None:
     """Nats a token: the mean of -log p over what was sampled, which estimates the entropy without
     bias; None where no log-probability is known. Logs 0.5, 0.25 give (0.693 + 1.386) / 2."""

@@ -15,7 +15,7 @@ from selfplay.bugs.patches.layers import make_patch
 from selfplay.bugs.test_edits.weakening import weakening_layer
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.bugs.test_runs.scripts import parser_source, runner_script
-from selfplay.compact.edits import EditError, Listing, parse_edit, render_edit
+from selfplay.compact.edits import EditError, Listing, edited_numbers, parse_edit, render_edit
 from selfplay.compact.excerpts import excerpt, fit_listing
 from selfplay.compact.oracle_tests import OracleTests
 from selfplay.config import ScaffoldConfig
@@ -198,8 +198,8 @@ class CompactInjector:
     def undo(
         self, prompt: InjectorPrompt, answer: str
     ) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-        """(prompt, answer) of a solver that sees the edited function and nothing of the tests, and
-        takes the edit back; None for an answer that is no change of code. Nothing is run.
+        """(prompt, answer) of a solver that sees the edited function, is told the line but nothing
+        of the tests, and takes the edit back; None for what is no change of code. Runs nothing.
 
         Such prompts are those of the warm start's examples without tests: how likely that answer
         is tells which edits are worth a validation.
@@ -225,7 +225,14 @@ class CompactInjector:
             gold = render_edit(listing, {path: original})
         except ValueError:
             return None
-        question = render("solver", listing=listing.render(), issue="", tests="", messages=[])
+        question = render(
+            "solver",
+            listing=listing.render(),
+            issue="",
+            tests="",
+            messages=[],
+            suspects=edited_numbers(gold)[:1] if self.scaffold.max_suspect_lines else (),
+        )
         end = self.tokenizer.end_of_turn_id
         return (
             self.tokenizer.render(render("system"), question),

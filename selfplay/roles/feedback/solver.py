@@ -16,6 +16,7 @@ from selfplay.bugs.test_runs.runner import TestRun, TestRunner
 from selfplay.compact.edits import common_length
 from selfplay.compact.failure_readers import read_failures, test_name
 from selfplay.compact.failures import Failure
+from selfplay.compact.places import where
 from selfplay.repo.languages.python_source import split_lines
 from selfplay.roles.compact.injector import edited_layer
 from selfplay.roles.compact.solver import (
@@ -26,7 +27,6 @@ from selfplay.roles.compact.solver import (
     complaints,
     relevant_tests,
     shown_tests,
-    where,
 )
 from selfplay.roles.prompts import render
 from selfplay.roles.rejected import Rejected

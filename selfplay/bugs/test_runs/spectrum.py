@@ -1,0 +1,138 @@
+"""Which lines the failing and the passing oracle tests run on the buggy code (a spectrum).
+
+A prompt is told of them; no verdict depends on them. The run is one of its own, with coverage:
+what a test does in it does not count. Without a spectrum (another framework, a test that ends the
+interpreter, a run out of time) a solver is shown what it was shown without it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from selfplay.bugs.test_runs import line_recorder
+from selfplay.bugs.test_runs.runner import TestRunner
+from selfplay.bugs.test_runs.scripts import recording_module
+from selfplay.errors import InfrastructureError
+from selfplay.sandbox.base import Job, Quota
+from selfplay.types import FileChange, Layer
+
+log = logging.getLogger(__name__)
+PLUGIN = "selfplay_lines"
+"""The recorder's name in the tree of its run, where an interpreter that is forked finds it."""
+MAX_KEPT = 512
+"""Spectra that are kept in memory; one is some kilobytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spectrum:
+    """`lines`: {path: {1-based line: (failing, passing tests that run it)}}; `num_failing`: of the
+    tests that were asked about."""
+
+    lines: Mapping[str, Mapping[int, tuple[int, int]]] = field(default_factory=dict)
+    num_failing: int = 0
+
+    def suspicion(self, path: str, line: int) -> float:
+        """Ochiai's score of a line (1-based), 0 to 1: ef / sqrt(F * (ef + ep)).
+
+        Example: of 4 failing tests 2 run it, and 6 passing ones: 2 / sqrt(4 * 8) = 0.354.
+        """
+        failing, passing = self.lines.get(path, {}).get(line, (0, 0))
+        if not failing:
+            return 0.0
+        return failing / math.sqrt(self.num_failing * (failing + passing))
+
+    def highest(self, path: str, first: int, last: int) -> float:
+        """The highest score of the lines behind `first` up to `last`: those of a function's body,
+        whose first line ran when its module was imported."""
+        scores = (self.suspicion(path, n) for n in self.lines.get(path, {}) if first < n <= last)
+        return max(scores, default=0.0)
+
+
+class SpectrumRecorder:
+    """Records spectra on one repository. Thread-safe; what it recorded last is kept."""
+
+    def __init__(self, runner: TestRunner) -> None:
+        self._runner = runner
+        self._kept: OrderedDict[tuple[str, Collection[str]], Spectrum] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def record(
+        self,
+        key: str,
+        script: str,
+        layer: Layer,
+        *,
+        failing: tuple[str, ...],
+        passing: tuple[str, ...],
+        timeout_s: float,
+    ) -> Spectrum:
+        """The spectrum of a script on original + `layer`; `key` names both. An empty one where
+        there is none to be had; a fault of the machine is logged and gives an empty one, too."""
+        with self._lock:
+            if (key, failing) in self._kept:
+                self._kept.move_to_end((key, failing))
+                return self._kept[key, failing]
+        try:
+            found = self._record(script, layer, failing, passing, timeout_s)
+        except InfrastructureError as error:
+            log.warning("%s: its tests' lines could not be recorded: %s", key, error)
+            return Spectrum()
+        with self._lock:
+            self._kept[key, failing] = found
+            while len(self._kept) > MAX_KEPT:
+                self._kept.popitem(last=False)
+        return found
+
+    def _record(
+        self,
+        script: str,
+        layer: Layer,
+        failing: tuple[str, ...],
+        passing: tuple[str, ...],
+        timeout_s: float,
+    ) -> Spectrum:
+        module = recording_module(script, PLUGIN)
+        if not module:
+            return Spectrum()
+        judged = {**dict.fromkeys(passing, 0), **dict.fromkeys(failing, 1)}
+        plugin = Path(line_recorder.__file__).read_bytes()
+        result = self._runner.sandbox.run(
+            Job(
+                environment=self._runner.environment,
+                argv=("python", "-m", *module),
+                module=module,
+                layer={**layer, f"{PLUGIN}.py": FileChange(content=plugin)},
+                inputs={"judged.json": json.dumps(judged).encode()},
+                variables={"PYTHONHASHSEED": "0"},
+                quota=Quota(timeout_s=timeout_s),
+            )
+        )
+        lines = read_lines(result.files.get("lines.json", b""))
+        return Spectrum(lines=lines, num_failing=len(failing)) if lines else Spectrum()
+
+
+def read_lines(content: bytes) -> dict[str, dict[int, tuple[int, int]]]:
+    """The recorder's document; {} for anything else, since it was written beside untrusted code."""
+    try:
+        document = json.loads(content)
+        return {
+            str(path): {int(line): _counts(counts) for line, counts in lines.items()}
+            for path, lines in document.items()
+        }
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _counts(counts: Any) -> tuple[int, int]:
+    failing, passing = counts
+    if type(failing) is not int or type(passing) is not int or min(failing, passing) < 0:
+        raise ValueError(counts)
+    return failing, passing

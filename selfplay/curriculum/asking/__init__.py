@@ -1,0 +1,1 @@
+"""What is asked of the injector next, and what stops a question."""
