@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "inject": "N injection episodes on one repository; keeps the valid bugs",
     "validate": "consistency validation of one artifact: 0 valid, 1 invalid, 3 undecided",
     "grade": "grade one fix patch: 0 resolved, 1 not",
+    "suite make": "single-file programs with tests (QuixBugs' layout) become a suite",
     "mine": "turn real bug-fix commits of a history into tasks",
     "warmstart": "supervised start of a small policy from validated procedural bugs",
     "train": "a self-play run; resume=auto continues it",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from selfplay.commands.compose import repos_dir, sandbox_pool
 from selfplay.commands.output import print_json, say
@@ -13,6 +14,7 @@ from selfplay.corpus.suite import SuiteTask
 from selfplay.errors import UserError
 from selfplay.export.harbor import write_task
 from selfplay.export.manifest import write_manifest
+from selfplay.export.parquet.write import FOLDER, write_parquet
 from selfplay.export.preferences import export_preferences
 from selfplay.export.sources import read_sources
 from selfplay.export.swebench import write_corpus
@@ -22,7 +24,7 @@ from selfplay.export.traces import export_traces
 CONFIG, SCHEMA = "export", ExportConfig
 HELP = """
 keys: run=DIR (a run directory) format=swebench|swesmith|harbor|sft|dpo|hf out=DIR,
-      problem_statement=template, step=N (hf), json=true
+      problem_statement=template, parquet=true, step=N (hf), json=true
 swebench  out/suite.jsonl (SWE-bench's field names) and out/artifacts/<bug id>/
 swesmith  the same, and out/tasks.jsonl (`patch` is the bug) with out/profiles.py
 harbor    the same, and out/tasks/<bug id>/: Harbor's task folders
@@ -30,6 +32,8 @@ sft       out/traces.jsonl: solved and valid episodes as chat messages, with tok
 dpo       out/preferences.jsonl: a resolved and a failed attempt on one bug, as TRL reads them
 hf        out/ as a model directory that transformers and vLLM load: the weights of the newest
           checkpoint or that of step=N, an adapter merged; on any number of ranks, also in mid-run
+parquet=true: the lines once more in out/parquet/, a folder with a dataset card that the package
+          datasets loads
 out/export.json: licences and sources of the repositories, the hash of each file.
 `selfplay corpus verify out=DIR` replays what holds bugs. docs/ecosystem.md tells how each is used.
 """
@@ -45,7 +49,9 @@ def run(config: ExportConfig) -> int:
     elif config.format in ("sft", "dpo"):
         write, file = EPISODES[config.format]
         number = write(run_dir, out)
-        write_manifest(out, config.format, [file], read_sources(run_dir))
+        sources = read_sources(run_dir)
+        parts = [file, *as_parquet(config, out, file, sources)]
+        write_manifest(out, config.format, parts, sources)
     else:
         number = export_bugs(config, run_dir, out)
     if config.json:
@@ -78,8 +84,22 @@ def export_bugs(config: ExportConfig, run_dir: Path, out: Path) -> int:
         number = write_harbor(config, tasks, out / "tasks")
         parts.append("tasks")
     environments = {task.solve_task.repo: task.environment for task in tasks}
+    lines = "tasks.jsonl" if config.format == "swesmith" else "suite.jsonl"
+    parts += as_parquet(config, out, lines, environments)
     write_manifest(out, config.format, parts, environments)
     return number
+
+
+def as_parquet(
+    config: ExportConfig, out: Path, lines: str, environments: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """With parquet=true the lines once more; the folder, if it was written."""
+    if not config.parquet:
+        return []
+    left_out = write_parquet(out, lines, environments)
+    if left_out:
+        say(f"{left_out} left out of {FOLDER}/: their texts are not UTF-8")
+    return [FOLDER]
 
 
 def write_harbor(config: ExportConfig, tasks: Sequence[SuiteTask], out: Path) -> int:

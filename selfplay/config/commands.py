@@ -251,6 +251,21 @@ class MineConfig(SandboxedCommand, MiningLimits):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SuiteMakeConfig(SandboxedCommand):
+    """`selfplay suite make`: single-file programs with tests become a suite."""
+
+    programs: str = MISSING
+    """Folder in QuixBugs' layout (docs/formats.md)."""
+    out: str = MISSING
+    """Folder of the suite and of the history that it stands on."""
+    script_timeout_s: float = 60.0
+    """Seconds of one run of a program's tests."""
+
+    def __post_init__(self) -> None:
+        above(self, "", 0, "script_timeout_s")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportConfig(SandboxedCommand):
     """`selfplay export`, and `selfplay corpus verify`, which reads what `out` holds."""
 
@@ -263,6 +278,8 @@ class ExportConfig(SandboxedCommand):
     out where it would give something of the gold patch or of the oracle tests away)."""
     out: str = MISSING
     """Folder of the export."""
+    parquet: bool = False
+    """The lines of the export once more in out/parquet, which the package datasets loads."""
     step: int | None = None
     """format=hf: step of the checkpoint; null: the newest."""
     num_tasks: int | None = None
@@ -273,6 +290,8 @@ class ExportConfig(SandboxedCommand):
     def __post_init__(self) -> None:
         one_of(self, "", "format", ("swebench", "swesmith", "harbor", "sft", "dpo", "hf"))
         one_of(self, "", "problem_statement", ("none", "template"))
+        if self.parquet and self.format == "hf":
+            raise UserError("parquet=true: format=hf has no lines")
 
 
 @dataclass(frozen=True, kw_only=True)
