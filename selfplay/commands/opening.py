@@ -10,10 +10,9 @@ from selfplay.commands.compose import (
     open_policy,
 )
 from selfplay.commands.output import say
-from selfplay.commands.watch import RunWatcher
 from selfplay.config import TrainConfig
 from selfplay.corpus.corpus import Corpus
-from selfplay.curriculum.controller import Controller
+from selfplay.curriculum.controller import Controller, Watcher
 from selfplay.curriculum.curriculum import Curriculum
 from selfplay.curriculum.groups.screening import KnowsAnswers, Screening
 from selfplay.curriculum.rounds.ledger import Round
@@ -89,7 +88,7 @@ def make_controller(
     corpus: Corpus,
     opened: Opened,
     metrics: MetricsLog,
-    watcher: RunWatcher,
+    watcher: Watcher,
 ) -> Controller:
     """Curriculum and controller over the training repositories."""
     context, shape = opened.context, config.curriculum

@@ -28,10 +28,11 @@ from selfplay.commands.report import report_of_run
 from selfplay.commands.selfcheck import check_tasks, self_check
 from selfplay.commands.suites import prepare_suite, suite_spec
 from selfplay.commands.summary import print_summary, summarise
-from selfplay.commands.watch import RunWatcher
+from selfplay.commands.watch import open_watcher
 from selfplay.config import TrainConfig, to_yaml
 from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import SuiteTask, read_suite
+from selfplay.curriculum.controller import Watcher
 from selfplay.curriculum.evaluation import evaluate
 from selfplay.curriculum.scaffold import RolloutContext, Sampling
 from selfplay.errors import UserError
@@ -92,8 +93,10 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Learner]) -> int
         )
         run_dir.write_config(to_yaml(config), defaults=to_yaml(TrainConfig()))
         keep_hydra_files(run_dir.path)
-        watcher = stack.enter_context(RunWatcher(config.name, config.steps))
+        watcher = open_watcher(config)
+        stack.enter_context(watcher)
         pool = stack.enter_context(sandbox_pool(config.sandbox))
+        watcher.use_of_sandboxes = pool.use
         suite = load_suite(config)
         tasks = [task.solve_task for task in suite]
         repos = prepare_repos(config.repos.train, config.repos, pool)
@@ -162,7 +165,7 @@ def evaluated(
     context: RolloutContext,
     tasks: Sequence[SolveTask],
     moment: tuple[str, int],
-    watcher: RunWatcher,
+    watcher: Watcher,
 ) -> float:
     """Evaluate once; seconds that it takes. `moment`: before or after, and steps played by then.
 
