@@ -154,6 +154,16 @@ def test_a_dry_run_writes_nothing_and_explains_itself_to_people(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_plan_tells_what_is_screened() -> None:
+    """The small run on a GPU screens as the quickstart does."""
+    tokens = plan("experiment=one_gpu_small", "devices=fake:1")["tokens"]
+    assert (tokens["injections"], tokens["validations_at_most"]) == (128, 10)
+    assert tokens["attempts_at_most"] == 48
+    done = train("experiment=quickstart", "dry_run=true", COLUMNS="300")
+    shown = " ".join(done.stdout.replace("\u2502", " ").split())
+    assert "192 injections (at most 32 validated, at most 12 new bugs played)" in shown
+
+
 @pytest.mark.parametrize("words", [["experiment=one_gpu"], ["experiment=one_node"],
                                    ["experiment=samples", "devices=fake:8"]])  # fmt: skip
 def test_without_gpus_a_start_ends_in_one_line(words: list[str], tmp_path: Path) -> None:

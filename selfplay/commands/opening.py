@@ -10,10 +10,9 @@ from selfplay.commands.compose import (
     open_policy,
 )
 from selfplay.commands.output import say
-from selfplay.commands.watch import RunWatcher
 from selfplay.config import TrainConfig
 from selfplay.corpus.corpus import Corpus
-from selfplay.curriculum.controller import Controller
+from selfplay.curriculum.controller import Controller, Watcher
 from selfplay.curriculum.curriculum import Curriculum
 from selfplay.curriculum.groups.screening import KnowsAnswers, Screening
 from selfplay.curriculum.rounds.ledger import Round
@@ -29,6 +28,7 @@ from selfplay.run_dir import RunDir
 from selfplay.run_dir.metrics import MetricsLog
 from selfplay.sampling import ScoringPolicy
 from selfplay.sandbox.pool import SandboxPool
+from selfplay.types import SolveTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,8 @@ def make_controller(
     corpus: Corpus,
     opened: Opened,
     metrics: MetricsLog,
-    watcher: RunWatcher,
+    watcher: Watcher,
+    human: tuple[SolveTask, ...] = (),
 ) -> Controller:
     """Curriculum and controller over the training repositories."""
     context, shape = opened.context, config.curriculum
@@ -109,6 +110,7 @@ def make_controller(
         ),
         repo_contexts=context.repo_contexts,
         shape=shape,
+        human=human,
     )
     rules = StepRules(
         samples_per_task=shape.samples_per_seed,

@@ -56,10 +56,13 @@ def tokens_of_a_step(config: TrainConfig) -> dict[str, int]:
     shape, longest = config.curriculum, longest_sequence(config)
     injections = shape.num_groups * shape.seeds_per_group * shape.samples_per_seed
     fresh = injections if shape.max_fresh_groups is None else shape.max_fresh_groups
-    groups = max(min(injections, fresh), shape.min_solve_groups)
+    validated = injections if shape.max_validations is None else shape.max_validations
+    validated = min(injections, validated)
+    groups = max(min(validated, fresh), shape.min_solve_groups)
     answers = injections + groups * shape.group_size
     return {
         "injections": injections,
+        "validations_at_most": validated,
         "attempts_at_least": shape.min_solve_groups * shape.group_size,
         "attempts_at_most": groups * shape.group_size,
         "longest_sequence": longest,
@@ -158,14 +161,18 @@ def _show(config: TrainConfig, document: dict[str, Any]) -> None:
         + ("" if memory["fits"] is not False else ": DOES NOT FIT")
         + f"; unspread {memory['detail']}"
     )
+    screening = f"at most {tokens['validations_at_most']} validated"
+    if config.curriculum.max_fresh_groups is not None:
+        screening += f", at most {config.curriculum.max_fresh_groups} new bugs played"
     rows = [
         ("GPUs", ", ".join(sorted({g["name"] for g in placement["gpus"]})) or "none"),
         ("who sits where", placement["summary"]),
         ("sandboxes", f"{placement['sandboxes']} at once, sandbox={placement['sandbox']}"),
         ("start with", document["command"]),
         ("memory", needs),
-        ("a step", f"{tokens['injections']} injections, {tokens['attempts_at_least']} to "
-                   f"{tokens['attempts_at_most']} attempts, sequences of up to "
+        ("a step", f"{tokens['injections']} injections ({screening}), "
+                   f"{tokens['attempts_at_least']} to {tokens['attempts_at_most']} attempts, "
+                   f"sequences of up to "
                    f"{tokens['longest_sequence']} tokens, {tokens['trained_at_most']} in all"),
         ("disk", ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in disk.items())),
         ("would start here", document["refused"] or "yes"),

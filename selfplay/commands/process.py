@@ -10,12 +10,22 @@ from collections.abc import Callable
 from selfplay.errors import InfrastructureError, UserError
 
 
+class _CurrentStderr(logging.Handler):
+    """Writes to what `sys.stderr` is at the time: a picture that is redrawn puts lines above it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            sys.stderr.write(self.format(record) + "\n")
+        except Exception:
+            self.handleError(record)
+
+
 def set_up() -> None:
     """Logs to stderr by $SELFPLAY_LOG, and what libraries read from the environment. Idempotent."""
     logging.basicConfig(
         level=os.environ.get("SELFPLAY_LOG", "WARNING").upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
+        handlers=[_CurrentStderr()],
     )
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

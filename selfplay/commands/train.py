@@ -28,10 +28,11 @@ from selfplay.commands.report import report_of_run
 from selfplay.commands.selfcheck import check_tasks, self_check
 from selfplay.commands.suites import prepare_suite, suite_spec
 from selfplay.commands.summary import print_summary, summarise
-from selfplay.commands.watch import RunWatcher
+from selfplay.commands.watch import open_watcher
 from selfplay.config import TrainConfig, to_yaml
 from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import SuiteTask, read_suite
+from selfplay.curriculum.controller import Watcher
 from selfplay.curriculum.evaluation import evaluate
 from selfplay.curriculum.scaffold import RolloutContext, Sampling
 from selfplay.errors import UserError
@@ -92,25 +93,32 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Learner]) -> int
         )
         run_dir.write_config(to_yaml(config), defaults=to_yaml(TrainConfig()))
         keep_hydra_files(run_dir.path)
-        watcher = stack.enter_context(RunWatcher(config.name, config.steps))
+        watcher = open_watcher(config)
+        stack.enter_context(watcher)
         pool = stack.enter_context(sandbox_pool(config.sandbox))
+        watcher.use_of_sandboxes = pool.use
         suite = load_suite(config)
         tasks = [task.solve_task for task in suite]
         repos = prepare_repos(config.repos.train, config.repos, pool)
-        check_apart(config, suite, repos)
         trained = tuple(repos)
+        human = load_human(config)
+        repos |= prepare_suite(human, config.repos, pool)
+        check_apart(config, suite, repos)
         repos |= prepare_suite(suite, config.repos, pool)
         keep_prepared(run_dir.path, (repos[name] for name in trained))
         opened = open_run(config, run_dir, repos, trained, pool, open_learner)
         say("self-check: one generation; in each repository a command, and a bug graded both ways")
         self_check(opened.context, trained, config.scaffold)
-        check_tasks(opened.context, tasks)
+        human_tasks = tuple(task.solve_task for task in human)
+        check_tasks(opened.context, [*tasks, *human_tasks])
         corpus = stack.enter_context(Corpus(run_dir.corpus))
         keep_originals(opened.context.repo_contexts.values(), corpus)
         spent = evaluated(config, run_dir, opened.context, tasks, ("before", 0), watcher)
         metrics = open_metrics(config, run_dir, opened)
         stack.callback(metrics.close)
-        controller = make_controller(config, run_dir, corpus, opened, metrics, watcher)
+        controller = make_controller(
+            config, run_dir, corpus, opened, metrics, watcher, human=human_tasks
+        )
         deadline = step_deadline(config, began, spent)
         done = controller.run(opened.first_step, config.steps, deadline)
         if opened.learner is not None:
@@ -142,6 +150,12 @@ def load_suite(config: TrainConfig) -> list[SuiteTask]:
     return read_suite(Path(config.evaluation.suite))[: config.evaluation.num_tasks]
 
 
+def load_human(config: TrainConfig) -> list[SuiteTask]:
+    """Real bugs that are trained on."""
+    suite = config.curriculum.human_suite
+    return [] if suite is None else read_suite(Path(suite))
+
+
 def check_apart(
     config: TrainConfig, suite: Sequence[SuiteTask], trained: Mapping[str, PreparedRepo]
 ) -> None:
@@ -162,7 +176,7 @@ def evaluated(
     context: RolloutContext,
     tasks: Sequence[SolveTask],
     moment: tuple[str, int],
-    watcher: RunWatcher,
+    watcher: Watcher,
 ) -> float:
     """Evaluate once; seconds that it takes. `moment`: before or after, and steps played by then.
 

@@ -1,13 +1,30 @@
-"""The progress bar of a run: phase, valid rate, solve rate, tokens/s. Never stops a run."""
+"""How a run is shown: redrawn in a terminal (`live.py`), else as lines of a progress bar.
+
+Neither ever stops a run.
+"""
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
+from rich.console import Console
 from tqdm import tqdm
+
+from selfplay.commands.live import LiveView
+from selfplay.config import TrainConfig
+from selfplay.curriculum.step import StepResult
+
+
+def open_watcher(config: TrainConfig) -> RunWatcher | LiveView:
+    """The picture where stderr is a terminal that can redraw and `metrics.live` is on."""
+    console = Console(file=sys.stderr)
+    if config.metrics.live and console.is_terminal and not console.is_dumb_terminal:
+        return LiveView(config.name, config.steps, console)
+    return RunWatcher(config.name, config.steps)
 
 
 class RunWatcher:
@@ -19,6 +36,7 @@ class RunWatcher:
         self._bar: tqdm[Any] | None = None
         self._last: dict[str, str] = {}
         self._began = time.monotonic()
+        self.use_of_sandboxes: Callable[[], tuple[int, int]] | None = None
 
     def __enter__(self) -> RunWatcher:
         return self
@@ -36,6 +54,9 @@ class RunWatcher:
         """A phase of a step begins."""
         bar = self._open(step)
         bar.set_description_str(f"{self._name} step {step + 1}/{self._steps} {name:<6}")
+
+    def round_done(self, number: int, result: StepResult) -> None:
+        """The bar has no place for it."""
 
     def step_done(self, step: int, row: Mapping[str, float]) -> None:
         """A step is on disk; show its figures."""

@@ -15,5 +15,7 @@ class MetricsConfig:
     """Log to Weights & Biases, as `wandb login` or WANDB_MODE has set it up."""
     wandb_project: str = "selfplay"
     """Project of the run there."""
+    live: bool = True
+    """Show the run in a terminal, redrawn as it goes; false: a progress bar, as elsewhere."""
     report: bool = True
     """Write report.html, a page that shows the run, when it ends."""

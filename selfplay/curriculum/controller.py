@@ -71,7 +71,13 @@ class Watcher(Protocol):
     def phase(self, step: int, name: str) -> None:
         """A phase of a round (its number), or of the step that learns, begins."""
 
+    def round_done(self, number: int, result: StepResult) -> None:
+        """A round is over and on disk; it waits for its step."""
+
     def step_done(self, step: int, row: Mapping[str, float]) -> None: ...
+
+    def evaluating(self, when: str, done: int, total: int) -> None:
+        """An evaluation before or after training moves on."""
 
 
 class Controller:
@@ -182,6 +188,7 @@ class Controller:
         result = self._play(round_, context, report)
         with self._writing:
             self._run_dir.append_episodes(result.episodes)
+        self._watcher.round_done(round_.number, result)
         return result
 
     @property

@@ -28,9 +28,12 @@ log = logging.getLogger(__name__)
 
 BLOCK = 128
 """Queries, and keys, of a block that flex_attention skips or computes."""
+LENGTHS = (2048, 8192)
+"""What rows are padded to, and above them to powers of two. A kernel is compiled for each length,
+which took 7 to 10 s on a GPU; a block of padding costs one block of attention, whatever the row."""
 MAX_SHAPES = 64
-"""Compiled kernels that are kept: one for each power of two of a row's tokens, with and without
-gradients, of each model."""
+"""Compiled kernels that are kept: one for each such length, with and without gradients, of each
+model."""
 
 Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
 """(query [1, heads, tokens, size], key, value [1, key heads, tokens, size], scale) -> as query."""
@@ -105,8 +108,8 @@ def visible(stops: torch.Tensor) -> torch.Tensor:
 
 
 class FlexKernel:
-    """Queries, keys and values are padded to a power of two: few shapes, few compilations; blocks
-    of padding see themselves alone."""
+    """Queries, keys and values are padded to one of few lengths, for as few compilations; blocks of
+    padding see themselves alone."""
 
     def __init__(self, stops: Sequence[int], device: torch.device) -> None:
         num = len(stops)
@@ -165,8 +168,8 @@ _KERNELS: dict[str, Callable[[Sequence[int], torch.device], Kernel]] = {
 
 
 def padded_length(num: int) -> int:
-    """The power of two that holds `num` tokens, at least one block."""
-    return max(BLOCK, 1 << (num - 1).bit_length())
+    """The least of the lengths of compiled kernels that holds `num` tokens."""
+    return next((length for length in LENGTHS if num <= length), 1 << (num - 1).bit_length())
 
 
 def block_mask(stops: torch.Tensor, device: torch.device) -> Any:

@@ -71,6 +71,11 @@ class SandboxPool:
                 self.waited_s += time.monotonic() - began
                 self._queued.difference_update(futures)
 
+    def use(self) -> tuple[int, int]:
+        """(workers that are busy for `map`, all workers)."""
+        with self._lock:
+            return sum(future.running() for future in self._queued), self.num_workers
+
     def drop_waiting(self) -> None:
         """What `map` has not begun is cancelled: its callers get `CancelledError`."""
         with self._lock:

@@ -309,6 +309,17 @@ CHANNELS = """{%- for m in messages %}{%- if m.role == "tool" %}
 {{- "<|end|>" }}{% endif %}{% endif %}{%- endfor %}
 {%- if add_generation_prompt %}{{- "<|start|>assistant" }}{% endif %}"""
 """As gpt-oss has it: calls, texts and earlier texts end with three different tokens."""
+PYTHONIC = """{%- for m in messages %}{%- if m.role == "tool" %}<|im_start|>environment
+{{ m.content }}<|im_end|>
+{%- else %}<|im_start|>{{ m.role }}
+{{ m.content or "" }}{% if m.role == "system" %}<functions>{{ tools | tojson }}</functions>
+{%- endif %}{% if m.tool_calls %}<function_calls>{% for c in m.tool_calls %}{{ c.function.name }}(
+{%- for k, v in c.function.arguments.items() %}{{ k }}={{ v | tojson }}
+{%- if not loop.last %}, {% endif %}{% endfor %}){% endfor %}</function_calls>{% endif %}<|im_end|>
+{%- endif %}
+{%- endfor %}{%- if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+"""As OLMo has it: calls as Python, replies of an environment."""
 MARKS = [
     "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>", "<|start|>", "<|end|>",
     "<|message|>", "<|channel|>", "<|call|>", "<|return|>",
@@ -329,6 +340,8 @@ HABITS = {  # template, how a call is written, the token behind it, how the repl
                     "<|im_start|>user\nout<|im_end|>"),
     "no end": (NO_END, f"<think>hm</think>{GLM_CALL}", "<|observation|>",
                "<tool_response>out</tool_response><|assistant|>"),
+    "python": (PYTHONIC, 'I look.<function_calls>bash(command="ls")</function_calls>',
+               "<|im_end|>", "<|im_start|>environment\nout<|im_end|>"),
     "channels": (CHANNELS, "<|channel|>analysis<|message|>hm<|end|><|start|>assistant to=functions."
                  'bash<|channel|>commentary json<|message|>{"command": "ls"}', "<|call|>",
                  '<|start|>functions.bash to=assistant<|channel|>commentary<|message|>"out"'),

@@ -127,12 +127,19 @@ class Quiet:
 
     def __init__(self) -> None:
         self.phases: list[tuple[int, str]] = []
+        self.results: list[StepResult] = []
 
     def phase(self, step: int, name: str) -> None:
         self.phases.append((step, name))
 
+    def round_done(self, number: int, result: StepResult) -> None:
+        self.results.append(result)
+
     def step_done(self, step: int, row: Mapping[str, float]) -> None:
         self.phases.append((step, "done"))
+
+    def evaluating(self, when: str, done: int, total: int) -> None:
+        pass
 
 
 class Game:

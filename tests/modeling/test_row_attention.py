@@ -21,6 +21,7 @@ from selfplay.modeling.row_attention import (
     block_mask,
     choose_kernel,
     make_plan,
+    padded_length,
     visible,
 )
 from tests.policy.test_prefix_tree import seen, sequences
@@ -37,6 +38,7 @@ def eager_flex() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(flex, "_validate_device", lambda *_: None)
         patch.setattr(row_attention, "compiled_flex", lambda: flex.flex_attention)
+        patch.setattr(row_attention, "LENGTHS", (BLOCK,))  # uncompiled, padding costs its square
         yield
 
 
@@ -123,7 +125,14 @@ def test_a_long_prompt_costs_no_masked_work() -> None:
     assert computed == 8 * 9 // 2 + 4 * (8 + 1) + 4
 
 
-def test_a_new_mask_and_a_new_length_do_not_compile_again() -> None:
+def test_padding_costs_a_block_for_each_block() -> None:
+    mask = FlexKernel(build_tree([(1,) * 100]).stops, torch.device("cpu"))._mask
+    assert int(mask.kv_num_blocks.sum() + mask.full_kv_num_blocks.sum()) == 2048 // BLOCK
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_a_run_compiles_a_handful_of_times(gradients: bool) -> None:
+    """Rows of all lengths up to a micro-batch, here of 2,048 tokens instead of 8,192."""
     graphs: list[int] = []
 
     def count(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
@@ -132,14 +141,18 @@ def test_a_new_mask_and_a_new_length_do_not_compile_again() -> None:
 
     torch._dynamo.reset()
     compiled = torch.compile(flex.flex_attention, dynamic=False, fullgraph=True, backend=count)
-    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+    with pytest.MonkeyPatch.context() as patch, torch.set_grad_enabled(gradients):
+        patch.setattr(flex, "_validate_device", lambda *_: None)
         patch.setattr(row_attention, "compiled_flex", lambda: compiled)
-        for num in (129, 140, 200, 250, 256, 300, 400, 512, 160):
+        patch.setattr(row_attention, "LENGTHS", (512, 2048))
+        for num in (40, 129, 200, 256, 300, 400, 512, 600, 700, 900, 1200):
             tree = build_tree([(1,) * (num // 2), (1,) * (num // 3) + (2,) * (num - num // 2)])
             rows = len(tree.stops)
-            query, key = torch.randn(1, 4, rows, 16), torch.randn(1, 2, rows, 16)
+            query, key = torch.randn(1, 2, rows, 4), torch.randn(1, 1, rows, 4)
+            query.requires_grad_(gradients)
             FlexKernel(tree.stops, torch.device("cpu"))(query, key, key, 0.3)
-    assert len(graphs) == 2  # up to 256 tokens, and up to 512
+    assert len(graphs) == 2
+    assert {padded_length(num) for num in range(1, 16385)} == {2048, 8192, 16384}
 
 
 def test_choice_of_plan_and_kernel() -> None:
