@@ -17,15 +17,18 @@ from selfplay.export.manifest import write_manifest
 from selfplay.export.parquet.write import FOLDER, write_parquet
 from selfplay.export.preferences import export_preferences
 from selfplay.export.sources import read_sources
-from selfplay.export.swebench import write_corpus
+from selfplay.export.statement import problem_statement
+from selfplay.export.statement_model import FILE, ModelStatements
+from selfplay.export.swebench import Tell, write_corpus
 from selfplay.export.swesmith import write_swesmith
 from selfplay.export.traces import export_traces
 from selfplay.export.verifiers.package import write_verifiers
+from selfplay.policy.openai import open_openai
 
 CONFIG, SCHEMA = "export", ExportConfig
 HELP = """
 keys: run=DIR (a run directory) format=swebench|swesmith|harbor|verifiers|sft|dpo|hf out=DIR,
-      problem_statement=template, parquet=true, step=N (hf), json=true
+      problem_statement=template|model, parquet=true, step=N (hf), json=true
 swebench  out/suite.jsonl (SWE-bench's field names) and out/artifacts/<bug id>/
 swesmith  the same, and out/tasks.jsonl (`patch` is the bug) with out/profiles.py
 harbor    the same, and out/tasks/<bug id>/: Harbor's task folders
@@ -34,6 +37,9 @@ sft       out/traces.jsonl: solved and valid episodes as chat messages, with tok
 dpo       out/preferences.jsonl: a resolved and a failed attempt on one bug, as TRL reads them
 hf        out/ as a model directory that transformers and vLLM load: the weights of the newest
           checkpoint or that of step=N, an adapter merged; on any number of ranks, also in mid-run
+problem_statement=model: texts by policy=openai policy.openai.url=URL policy.model=NAME
+          policy.max_new_tokens=600, kept only where they give nothing away; else the template's.
+          out/statements.jsonl keeps the answers: the same command asks for none twice
 parquet=true: the lines once more in out/parquet/, a folder with a dataset card that the package
           datasets loads
 out/export.json: licences and sources of the repositories, the hash of each file.
@@ -71,10 +77,13 @@ EPISODES = {
 
 def export_bugs(config: ExportConfig, run_dir: Path, out: Path) -> int:
     """The suite, which replays, and beside it the bugs in another format; how many of them."""
-    template = config.problem_statement == "template"
-    tasks = write_corpus(run_dir, out, repos_dir(config.repos), template=template)
+    tell = teller(config, out)
+    tasks = write_corpus(run_dir, out, repos_dir(config.repos), tell)
     silent = sum(not task.solve_task.problem_statement for task in tasks)
-    if template and silent:
+    if isinstance(tell, ModelStatements):
+        told = ", ".join(f"{outcome} {number}" for outcome, number in sorted(tell.counts.items()))
+        say(f"issue texts of {config.policy.model}: {told or 'none asked for'}")
+    if tell and silent:
         say(f"{silent} without an issue text: it would give something away")
     parts, number = ["suite.jsonl", "artifacts"], len(tasks)
     if config.format == "swesmith":
@@ -93,6 +102,16 @@ def export_bugs(config: ExportConfig, run_dir: Path, out: Path) -> int:
     parts += as_parquet(config, out, lines, environments)
     write_manifest(out, config.format, parts, environments)
     return number
+
+
+def teller(config: ExportConfig, out: Path) -> Tell | None:
+    """What makes the issue texts."""
+    if config.problem_statement == "model":
+        if config.policy.engine != "openai":
+            raise UserError("problem_statement=model: needs policy=openai policy.openai.url=...")
+        policy, file = open_openai(config.policy), out / FILE
+        return ModelStatements(policy, config.policy.model, file, config.policy.max_new_tokens)
+    return problem_statement if config.problem_statement == "template" else None
 
 
 def as_parquet(

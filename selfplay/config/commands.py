@@ -277,8 +277,11 @@ class ExportConfig(SandboxedCommand):
     format: str = "swebench"
     """swebench, swesmith, harbor, verifiers, sft, dpo or hf."""
     problem_statement: str = "none"
-    """Issue texts of bugs that have none: none, or template (made of the failing tests alone, left
-    out where it would give something of the gold patch or of the oracle tests away)."""
+    """Issue texts of bugs that have none: none, template (made of the failing tests alone, left
+    out where it would give something of the gold patch or of the oracle tests away), or model (by
+    `policy`, an OpenAI-compatible server, under the same check; else the template's)."""
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    """problem_statement=model: the server that is asked."""
     out: str = MISSING
     """Folder of the export."""
     parquet: bool = False
@@ -292,7 +295,7 @@ class ExportConfig(SandboxedCommand):
 
     def __post_init__(self) -> None:
         one_of(self, "", "format", FORMATS)
-        one_of(self, "", "problem_statement", ("none", "template"))
+        one_of(self, "", "problem_statement", ("none", "template", "model"))
         if self.parquet and self.format == "hf":
             raise UserError("parquet=true: format=hf has no lines")
 

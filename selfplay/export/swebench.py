@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +17,26 @@ from selfplay.corpus.suite import SuiteTask, write_suite
 from selfplay.errors import UserError
 from selfplay.export.eval_script import eval_script
 from selfplay.export.sources import environment_of, read_sources
-from selfplay.export.statement import problem_statement
 from selfplay.repo.spec import RepoSpec, load_spec, spec_from
 from selfplay.types import SolveTask
 
 log = logging.getLogger(__name__)
 
 
-def export_swebench(run: Path, out: Path, repos_dir: Path, *, template: bool = False) -> int:
+Tell = Callable[[SolveTask], str]
+"""Makes an issue text; "" where none can be told."""
+
+
+def export_swebench(run: Path, out: Path, repos_dir: Path, tell: Tell | None = None) -> int:
     """Write `out/suite.jsonl` and `out/artifacts/<bug id>/`; the number of bugs."""
-    return len(write_corpus(run, out, repos_dir, template=template))
+    return len(write_corpus(run, out, repos_dir, tell))
 
 
 def write_corpus(
-    run: Path, out: Path, repos_dir: Path, *, template: bool = False
+    run: Path, out: Path, repos_dir: Path, tell: Tell | None = None
 ) -> list[SuiteTask]:
-    """The same, and the tasks. `template`: those without an issue text get one from their failing
-    tests, where it gives nothing away. The suite appears last and whole.
+    """The same, and the tasks. `tell`: makes the issue text of those that have none. The suite
+    appears last and whole.
     """
     with Corpus(run / "corpus.sqlite", read_only=True) as corpus:
         bugs = corpus.bugs()
@@ -45,7 +48,7 @@ def write_corpus(
             write_artifact(bug.task.artifact, out / "artifacts" / bug.task.bug_id)
         tasks = [
             SuiteTask(
-                solve_task=with_statement(bug.task) if template else bug.task,
+                solve_task=with_statement(bug.task, tell) if tell else bug.task,
                 base_commit=base_commit,
                 environment=environment,
             )
@@ -59,11 +62,11 @@ def write_corpus(
     return tasks
 
 
-def with_statement(task: SolveTask) -> SolveTask:
+def with_statement(task: SolveTask, tell: Tell) -> SolveTask:
     """With an issue text, where it has none and one can be told."""
     if task.problem_statement:
         return task
-    return dataclasses.replace(task, problem_statement=problem_statement(task))
+    return dataclasses.replace(task, problem_statement=tell(task))
 
 
 def began_at(run: Path) -> str:
