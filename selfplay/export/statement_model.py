@@ -1,8 +1,8 @@
 """Issue texts by a model of any OpenAI-compatible server, from the failing tests alone.
 
 It is told what the template tells and what the tests print. A text is kept only where the leak
-check finds nothing of the gold patch and of the oracle tests in it; else the template's stays. Every
-answer is written down at once, so that the same command asks for none twice.
+check finds nothing of the gold patch and of the oracle tests in it; else the template's stays.
+Every answer is written down at once, so that the same command asks for none twice.
 """
 
 from __future__ import annotations
