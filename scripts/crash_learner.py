@@ -204,8 +204,9 @@ def rounds_once(run: Path, steps: int) -> bool:
         return False
     found = [(e.episode_id, e.info.get("step")) for e in read_episodes(run)]
     state = json.loads((run / "controller.json").read_text())
+    last = state["steps"][str(steps - 1)]
     return (
-        state["steps"][str(steps - 1)] == {"next": steps, "begun": []}
+        (last["next"], last["begun"]) == (steps, [])
         and len(set(found)) == len(found)
         and {step for _, step in found} == set(range(steps))
     )

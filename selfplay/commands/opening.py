@@ -28,6 +28,7 @@ from selfplay.run_dir import RunDir
 from selfplay.run_dir.metrics import MetricsLog
 from selfplay.sampling import ScoringPolicy
 from selfplay.sandbox.pool import SandboxPool
+from selfplay.types import SolveTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,7 @@ def make_controller(
     opened: Opened,
     metrics: MetricsLog,
     watcher: Watcher,
+    human: tuple[SolveTask, ...] = (),
 ) -> Controller:
     """Curriculum and controller over the training repositories."""
     context, shape = opened.context, config.curriculum
@@ -108,6 +110,7 @@ def make_controller(
         ),
         repo_contexts=context.repo_contexts,
         shape=shape,
+        human=human,
     )
     rules = StepRules(
         samples_per_task=shape.samples_per_seed,

@@ -34,7 +34,7 @@ def summarise(
         "valid_rate_last": _rate(rows[-quarter:], *VALID),
         "eval_before": _head(before),
         "eval_after": _head(after),
-        "num_valid_bugs": corpus.num_bugs() - corpus.num_grown(),
+        "num_valid_bugs": corpus.counts_by("origin", planted=True).get("model", 0),
         "wall_s": round(wall_s, 1),
         "details": {
             "bugs_by_repo": corpus.counts_by("repo", planted=True),

@@ -100,20 +100,25 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Learner]) -> int
         suite = load_suite(config)
         tasks = [task.solve_task for task in suite]
         repos = prepare_repos(config.repos.train, config.repos, pool)
-        check_apart(config, suite, repos)
         trained = tuple(repos)
+        human = load_human(config)
+        repos |= prepare_suite(human, config.repos, pool)
+        check_apart(config, suite, repos)
         repos |= prepare_suite(suite, config.repos, pool)
         keep_prepared(run_dir.path, (repos[name] for name in trained))
         opened = open_run(config, run_dir, repos, trained, pool, open_learner)
         say("self-check: one generation; in each repository a command, and a bug graded both ways")
         self_check(opened.context, trained, config.scaffold)
-        check_tasks(opened.context, tasks)
+        human_tasks = tuple(task.solve_task for task in human)
+        check_tasks(opened.context, [*tasks, *human_tasks])
         corpus = stack.enter_context(Corpus(run_dir.corpus))
         keep_originals(opened.context.repo_contexts.values(), corpus)
         spent = evaluated(config, run_dir, opened.context, tasks, ("before", 0), watcher)
         metrics = open_metrics(config, run_dir, opened)
         stack.callback(metrics.close)
-        controller = make_controller(config, run_dir, corpus, opened, metrics, watcher)
+        controller = make_controller(
+            config, run_dir, corpus, opened, metrics, watcher, human=human_tasks
+        )
         deadline = step_deadline(config, began, spent)
         done = controller.run(opened.first_step, config.steps, deadline)
         if opened.learner is not None:
@@ -143,6 +148,12 @@ def load_suite(config: TrainConfig) -> list[SuiteTask]:
     if config.evaluation.suite is None:
         return []
     return read_suite(Path(config.evaluation.suite))[: config.evaluation.num_tasks]
+
+
+def load_human(config: TrainConfig) -> list[SuiteTask]:
+    """Real bugs that are trained on."""
+    suite = config.curriculum.human_suite
+    return [] if suite is None else read_suite(Path(suite))
 
 
 def check_apart(

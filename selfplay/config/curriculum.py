@@ -131,6 +131,10 @@ class CurriculumConfig:
     file, function, strategy), promising (few bugs there, and kinds and functions whose bugs were
     met with both outcomes), band (whose solve rate lies in [replay_low, replay_high]) or failures
     (at which the solver fails)."""
+    human_suite: str | None = None
+    """Suite of real bugs (`selfplay mine`) that are solved beside the model's own; null: none."""
+    human_share: float = 0.2
+    """With human_suite: part of a round's bugs that are taken from it, the least tried first."""
     higher_order_share: float = 1.0
     """Part of a round's bugs that are higher-order ones nobody has tried, at most."""
     replay_share: float = 1.0
@@ -156,7 +160,9 @@ class CurriculumConfig:
         at_least(
             self, "curriculum.", 1, "rounds_per_step", "max_bugs_per_file", "max_bugs_per_repo"
         )
-        share(self, "curriculum.", "higher_order_share", "replay_share")
+        share(self, "curriculum.", "higher_order_share", "replay_share", "human_share")
+        if self.human_share == 1:
+            raise UserError("curriculum.human_share=1: leaves no bug of the model's own; lower it")
         one_of(self, "curriculum.", "sampler", SAMPLERS)
         if not 0 <= self.max_staleness <= MAX_AGE:
             raise UserError(

@@ -193,7 +193,8 @@ class Corpus:
         return int(self._database.read("SELECT COUNT(*) FROM ancestry")[0][0])
 
     def counts_by(self, column: str, *, planted: bool = False) -> dict[str, int]:
-        """Number of bugs by one of `COLUMNS`, the largest first; `planted`: of order 1 alone."""
+        """Number of bugs by one of `COLUMNS`, the largest first; `planted`: of order 1,
+        and nobody's real bug."""
         if column not in COLUMNS:
             raise ValueError(f"no statistics by {column!r}; one of: {', '.join(COLUMNS)}")
         if column == "difficulty":
@@ -202,7 +203,9 @@ class Corpus:
             for (rate,) in rates:
                 counts[difficulty(rate)] += 1
             return {name: number for name, number in counts.items() if number}
-        where = "WHERE bug_id NOT IN (SELECT bug_id FROM ancestry)" if planted else ""
+        where = ""
+        if planted:
+            where = "WHERE origin <> 'mined' AND bug_id NOT IN (SELECT bug_id FROM ancestry)"
         rows = self._database.read(
             f"SELECT {column}, COUNT(*) n FROM bugs {where} GROUP BY 1 ORDER BY n DESC, 1"
         )

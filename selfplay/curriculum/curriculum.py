@@ -23,7 +23,8 @@ from selfplay.curriculum.solving import Attempt, attempt_id
 from selfplay.curriculum.targets import TaskSampler
 from selfplay.errors import InfrastructureError
 from selfplay.sandbox.pool import SandboxPool
-from selfplay.types import BugArtifact, InjectionTask, SolveTask
+from selfplay.seeds import derive_rng
+from selfplay.types import BugArtifact, InjectionTask, SolveTask, Target
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ class Curriculum:
 
     folder          of the run; `artifacts/` there holds each bug's five files
     shape           of a step: which earlier bugs are replayed, how many grow from failed attempts
+    human           real bugs that are solved beside the model's own, `shape.human_share` of all
     on_the_table    {round: bugs that it replays}, of rounds that others may not know of yet
     """
 
@@ -42,6 +44,7 @@ class Curriculum:
     sampler: TaskSampler
     repo_contexts: Mapping[str, RepoContext]
     shape: CurriculumConfig
+    human: tuple[SolveTask, ...] = ()
     on_the_table: dict[int, frozenset[str]] = field(default_factory=dict)
     _choosing: threading.Lock = field(default_factory=threading.Lock)
 
@@ -116,6 +119,8 @@ class Curriculum:
             high=self.shape.replay_high,
             max_replays=self.shape.max_replays,
         )
+        human = {task.bug_id for task in self.human}
+        tried = [task for task in tried if task.bug_id not in human]
         children = self.corpus.untried_children(before_step=before)
         with self._choosing:
             for number in [n for n in self.on_the_table if n < before]:
@@ -131,6 +136,32 @@ class Curriculum:
             ]
             chosen = [task for tasks in free for task in tasks][:missing]
             self.on_the_table[step] = frozenset(task.bug_id for task in chosen)
+        return chosen
+
+    def human_bugs(self, step: int, num_others: int, before: int | None = None) -> list[SolveTask]:
+        """Real bugs beside `num_others` of the model's own, those tried in the fewest rounds first;
+        from then on they are bugs of the corpus. With a share of 0.2, two beside eight."""
+        before = step if before is None else before
+        share, attempts = self.shape.human_share, self.corpus.attempts
+        number = round(share / (1.0 - share) * num_others)
+        tried = {
+            task.bug_id: len({a["step"] for a in attempts(task.bug_id) if a["step"] < before})
+            for task in self.human
+        }
+        order = list(self.human)
+        derive_rng(step, "human").shuffle(order)
+        chosen = sorted(order, key=lambda task: tried[task.bug_id])[:number]
+        for task in chosen:
+            store_bug(
+                self.corpus,
+                self.folder,
+                task,
+                origin="mined",
+                strategy="mined",
+                target=Target(),
+                step=step,
+                tree=self.repo_contexts[task.repo].prepared.environment.tree,
+            )
         return chosen
 
     def keep_attempts(self, groups: Iterable[Sequence[Attempt]], step: int) -> None:

@@ -92,6 +92,7 @@ def play_step(
         curriculum.keep_probabilities(probabilities, step)
     fresh = chosen(new, probabilities, rules.screening)
     bugs = [*fresh, *curriculum.replays(step, len(fresh), before)]
+    bugs += curriculum.human_bugs(step, len(bugs), before)
 
     report("solve")
     first = min(rules.first_attempts or rules.group_size, rules.group_size)

@@ -283,7 +283,9 @@ def test_known_bugs_of_a_draw_are_planted_ones_of_earlier_steps(
     seen: list[list[str]] = []
 
     class Listening:
-        def draw(self, step, counts, known_bugs, lessons, worth):  # type: ignore[no-untyped-def]
+        wanted = played.curriculum.sampler.wanted
+
+        def draw(self, step, counts, known_bugs, *more):  # type: ignore[no-untyped-def]
             seen.append([a.bug_patch for a in known_bugs(REPO)])
             assert list(known_bugs("another")) == []
             return []
@@ -312,3 +314,22 @@ def test_draws_of_a_step_depend_on_earlier_steps_alone(
     assert played.curriculum.draw(1) == before
     later = [task.target.function for s in range(3, 9) for task in played.curriculum.draw(s)]
     assert later.count("round_to") / len(later) < 0.25, "two bugs there weigh 1 to 9"
+
+
+def test_real_bugs_have_their_share_and_take_turns(
+    game: MakeGame, bugs: dict[str, SolveTask]
+) -> None:
+    played = game(solve=[FIX_ROUND, NOTHING], group_size=2, min_solve_groups=1, human_share=0.5)
+    human = (bugs["compound"], bugs["Book.balance"])
+    played.curriculum = replace(played.curriculum, human=human)
+    assert len(played.curriculum.human_bugs(0, 2)) == 2
+    assert len(played.curriculum.human_bugs(0, 1)) == 1 and played.curriculum.human_bugs(0, 0) == []
+    names: list[str] = []
+    for step in range(2):
+        result = played.play(step)
+        (group,) = [g for g in result.attempts if g[0].task in human]
+        names.append(group[0].task.bug_id)
+        assert len(result.attempts) == 2 and result.num_fresh <= 1
+    assert sorted(names) == sorted(task.bug_id for task in human), "each once"
+    origins = played.corpus.counts_by("origin")
+    assert origins["mined"] == 2 and played.curriculum.replays(2, 0)[0] not in human
