@@ -28,7 +28,8 @@ COMMANDS: dict[str, str] = {
     "compare": "what changed between two evaluations: compare A B",
     "episode show": "stored episodes, turn by turn",
     "report": "a run, or several, as one HTML page: curves, coverage, bugs, episodes",
-    "export": "corpus export: format=swebench|swesmith|harbor|sft|dpo|hf",
+    "export": "corpus export: format=swebench|swesmith|harbor|verifiers|sft|dpo|hf",
+    "serve": "the bugs of a suite as an environment behind HTTP (OpenEnv)",
     "corpus verify": "replay an export: gold +1, empty -1, test-deleting -1",
 }
 

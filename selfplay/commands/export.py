@@ -20,14 +20,16 @@ from selfplay.export.sources import read_sources
 from selfplay.export.swebench import write_corpus
 from selfplay.export.swesmith import write_swesmith
 from selfplay.export.traces import export_traces
+from selfplay.export.verifiers.package import write_verifiers
 
 CONFIG, SCHEMA = "export", ExportConfig
 HELP = """
-keys: run=DIR (a run directory) format=swebench|swesmith|harbor|sft|dpo|hf out=DIR,
+keys: run=DIR (a run directory) format=swebench|swesmith|harbor|verifiers|sft|dpo|hf out=DIR,
       problem_statement=template, parquet=true, step=N (hf), json=true
 swebench  out/suite.jsonl (SWE-bench's field names) and out/artifacts/<bug id>/
 swesmith  the same, and out/tasks.jsonl (`patch` is the bug) with out/profiles.py
 harbor    the same, and out/tasks/<bug id>/: Harbor's task folders
+verifiers the same, and out/selfplay_bugs/: an environment package with load_environment()
 sft       out/traces.jsonl: solved and valid episodes as chat messages, with token ids
 dpo       out/preferences.jsonl: a resolved and a failed attempt on one bug, as TRL reads them
 hf        out/ as a model directory that transformers and vLLM load: the weights of the newest
@@ -83,6 +85,9 @@ def export_bugs(config: ExportConfig, run_dir: Path, out: Path) -> int:
     elif config.format == "harbor":
         number = write_harbor(config, tasks, out / "tasks")
         parts.append("tasks")
+    elif config.format == "verifiers":
+        origins = {task.solve_task.repo: task.environment for task in tasks}
+        parts.append(write_verifiers(out, number, origins))
     environments = {task.solve_task.repo: task.environment for task in tasks}
     lines = "tasks.jsonl" if config.format == "swesmith" else "suite.jsonl"
     parts += as_parquet(config, out, lines, environments)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from selfplay.bugs.artifact import solve_task
 from selfplay.bugs.grading.grade import grade
@@ -16,7 +16,8 @@ from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.agentic.workspace import audit_sandbox
 from selfplay.roles.compact.injector import CompactInjector
 from selfplay.sampling import SampleRequest
-from selfplay.sandbox.base import Job
+from selfplay.sandbox.base import Job, Sandbox
+from selfplay.sandbox.pool import SandboxPool
 from selfplay.types import SolveTask
 from selfplay.warmstart.procedural_answers import procedural_bugs
 
@@ -68,19 +69,30 @@ def check_grading(context: RolloutContext, repo: RepoContext, config: ScaffoldCo
 
 def check_tasks(context: RolloutContext, tasks: Iterable[SolveTask]) -> None:
     """The leak audit on the first task of each repository. Raises `InfrastructureError`."""
+    repos = {name: repo.prepared for name, repo in context.repo_contexts.items()}
+    check_audit(tasks, repos, context.pool)
+
+
+def check_audit(
+    tasks: Iterable[SolveTask], repos: Mapping[str, PreparedRepo], pool: SandboxPool
+) -> None:
+    """The leak audit on the first task of each of these repositories. Raises
+    `InfrastructureError`."""
     first: dict[str, SolveTask] = {}
     for task in tasks:
-        if task.repo in context.repo_contexts:
+        if task.repo in repos:
             first.setdefault(task.repo, task)
-    context.pool.map(
-        lambda task: check_sealing(context, context.repo_contexts[task.repo].prepared, task),
-        first.values(),
-    )
+    pool.map(lambda task: audited(pool.sandbox, repos[task.repo], task), first.values())
 
 
 def check_sealing(context: RolloutContext, prepared: PreparedRepo, task: SolveTask) -> None:
     """The leak audit on one task. Raises `InfrastructureError` that names file and line."""
-    leaks = audit_sandbox(context.pool.sandbox, prepared.environment, task.artifact)
+    audited(context.pool.sandbox, prepared, task)
+
+
+def audited(sandbox: Sandbox, prepared: PreparedRepo, task: SolveTask) -> None:
+    """The leak audit. Raises `InfrastructureError` that names file and line."""
+    leaks = audit_sandbox(sandbox, prepared.environment, task.artifact)
     if leaks:
         raise InfrastructureError(
             f"leak audit of {prepared.name}, bug {task.bug_id}: a solver could read the answer in "

@@ -265,6 +265,9 @@ class SuiteMakeConfig(SandboxedCommand):
         above(self, "", 0, "script_timeout_s")
 
 
+FORMATS = ("swebench", "swesmith", "harbor", "verifiers", "sft", "dpo", "hf")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig(SandboxedCommand):
     """`selfplay export`, and `selfplay corpus verify`, which reads what `out` holds."""
@@ -272,7 +275,7 @@ class ExportConfig(SandboxedCommand):
     run: str = MISSING
     """Run directory."""
     format: str = "swebench"
-    """swebench, swesmith, harbor, sft, dpo or hf."""
+    """swebench, swesmith, harbor, verifiers, sft, dpo or hf."""
     problem_statement: str = "none"
     """Issue texts of bugs that have none: none, or template (made of the failing tests alone, left
     out where it would give something of the gold patch or of the oracle tests away)."""
@@ -288,7 +291,7 @@ class ExportConfig(SandboxedCommand):
     """corpus verify: also validate each bug once more."""
 
     def __post_init__(self) -> None:
-        one_of(self, "", "format", ("swebench", "swesmith", "harbor", "sft", "dpo", "hf"))
+        one_of(self, "", "format", FORMATS)
         one_of(self, "", "problem_statement", ("none", "template"))
         if self.parquet and self.format == "hf":
             raise UserError("parquet=true: format=hf has no lines")
@@ -302,6 +305,34 @@ class CompareConfig(Command):
     """The first: a result of `evaluate`, or a run directory."""
     b: str = MISSING
     """The second."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig(SandboxedCommand):
+    """`selfplay serve`: the bugs of a suite as an environment behind HTTP."""
+
+    suite: str = MISSING
+    """As of `evaluate`."""
+    num_tasks: int | None = None
+    """Only the first tasks of the suite; null: all."""
+    host: str = "127.0.0.1"
+    """Address to listen at; any but loopback's is open to whoever reaches it."""
+    port: int = 8000
+    """Port to listen at; 0: any that is free."""
+    max_episodes: int = 64
+    """Episodes that may be open at once."""
+    idle_s: float = 600.0
+    """Seconds after which an episode that nobody uses is ended."""
+    max_steps: int = 128
+    """Commands of one episode."""
+    scaffold: ScaffoldConfig = field(default_factory=ScaffoldConfig)
+    """What a question may hold, and the bounds of commands (`scaffold.agent`)."""
+
+    def __post_init__(self) -> None:
+        at_least(self, "", 1, "num_tasks", "max_episodes", "max_steps")
+        above(self, "", 0, "idle_s")
+        if not 0 <= self.port < 1 << 16:
+            raise UserError(f"port={self.port}: must be between 0 and 65535")
 
 
 @dataclass(frozen=True, kw_only=True)

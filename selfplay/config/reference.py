@@ -39,6 +39,8 @@ COMMANDS: dict[str, type[Any]] = {
     "repos prepare": commands.RepoConfig,
     "compare": commands.CompareConfig,
     "mine": commands.MineConfig,
+    "suite_make": commands.SuiteMakeConfig,
+    "serve": commands.ServeConfig,
     "export, corpus verify": commands.ExportConfig,
     "episode show": commands.EpisodeConfig,
     "report": commands.ReportConfig,

@@ -1,0 +1,1 @@
+"""The corpus as an environment package of verifiers."""
