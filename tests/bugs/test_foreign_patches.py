@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from selfplay.bugs.grading.grade import NotResolved, fixed_layer, grade
 from selfplay.bugs.patches.diffs import reverse_patch
@@ -125,6 +127,34 @@ def test_what_a_patch_says_is_not_guessed(old: str, new: str, reason: str, tree:
     assert old in patch
     with pytest.raises(NotResolved, match=reason):
         fixed_layer(tree, {}, patch.replace(old, new))
+
+
+@pytest.mark.parametrize("path", ["../up.py", "n" * 256, "d/" * 1500 + "a.py"], ids=str.__len__)
+def test_paths_that_no_file_here_can_have(path: str, tree: Path) -> None:
+    patch = f"--- {path}\n+++ {path}\n@@ -1 +1 @@\n-a\n+b\n"
+    with pytest.raises(NotResolved, match="patch_malformed"):
+        fixed_layer(tree, {}, patch)
+    patch = f"--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+b\n"
+    with pytest.raises(NotResolved, match="patch_malformed"):
+        fixed_layer(tree, {}, patch)
+
+
+LINES = st.sampled_from([
+    "diff --git a/top.py b/top.py", "diff --git top.py top.py", "--- a/top.py", "+++ b/top.py",
+    "--- top.py", "+++ top.py", "+++ ", "--- ", "@@ -1,2 +1,2 @@", "@@ -1 +1 @@", " x = 1",
+    "-y = 2", "+y = 3", "", "\\ No newline at end of file", "new file mode 100664", "\x1b[1m", "\r",
+])  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(lines=st.lists(LINES, max_size=12), end=st.sampled_from(["\n", "\r\n"]))
+def test_whatever_comes_is_applied_or_refused(lines: list[str], end: str, tree: Path) -> None:
+    try:
+        found = fixed_layer(tree, {}, end.join(lines))
+    except NotResolved as refused:
+        assert str(refused) in ("patch_malformed", "patch_does_not_apply")
+    else:
+        assert set(found) <= set(FILES)
 
 
 def test_a_patch_of_git_stays_as_it_is(tree: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import runpy
 import threading
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
@@ -188,3 +189,14 @@ def test_a_round_knows_what_was_consumed_when_it_began(game: MakeGame) -> None:
     before = played.curriculum.draw(3, before=0)
     played.play(0)
     assert played.curriculum.draw(3, before=0) == before
+
+
+def test_the_simulation_of_rounds_ahead() -> None:
+    """Without rounds ahead a step is the sum of its phases; with some, all apart, the longest."""
+    simulate = runpy.run_path("scripts/simulate_rounds.py")["simulate"]
+    seconds = {"engine": 4.0, "sandboxes": 2.0, "learner": 3.0}
+    assert simulate(seconds, "learner", 0, 50) == (50 * 9.0, 0)
+    whole, oldest = simulate(seconds, "learner", 2, 200)
+    assert whole / 200 == pytest.approx(4.0, rel=0.05) and 1 <= oldest <= 2
+    shared, _ = simulate(seconds, "engine", 2, 200)
+    assert shared / 200 == pytest.approx(7.0, rel=0.05)

@@ -8,7 +8,28 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.slow
+def test_killed_with_rounds_ahead_each_round_counts_once() -> None:
+    """The whole loop with three rounds alive: open rounds begin again, none is lost or doubled."""
+    done = subprocess.run(
+        [
+            *(sys.executable, str(ROOT / "scripts" / "crash_learner.py")),
+            *("--kills", "4", "--loop", "--ahead", "2"),
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["rounds_once"] and report["num_lost"] == 0 and report["num_kills"] >= 2
 
 
 def test_killed_twenty_times_nothing_differs() -> None:

@@ -105,10 +105,13 @@ def fixed_layer(tree: Path, sealed: Layer, fix_patch: str) -> Layer:
     try:
         return apply_patch(tree, sealed, patch)
     except PatchError:
-        patch = usable_parts(
-            as_git_writes(fix_patch, lambda path: read_file(tree, sealed, path) is not None)
-        )
+        pass
+
+    def is_file(path: str) -> bool:
+        return read_file(tree, sealed, path) is not None
+
     try:
+        patch = usable_parts(as_git_writes(fix_patch, is_file))
         parse_patch(patch)
     except PatchError:
         raise NotResolved("patch_malformed") from None

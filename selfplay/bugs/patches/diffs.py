@@ -18,6 +18,8 @@ from selfplay.errors import PatchError
 _ESCAPES = {"n": 10, "t": 9, "r": 13, "a": 7, "b": 8, "f": 12, "v": 11, '"': 34, "\\": 92}
 _ESCAPE = re.compile(r'\\([0-7]{3}|[ntrabfv"\\])')
 _MODES = (None, "100644", "100755")
+_MAX_NAME, _MAX_PATH = 255, 2048
+"""Bytes of a file's name, and of a path, which has folders of ours before it."""
 _REFUSED = (".git", ".gitattributes", ".gitmodules")
 
 
@@ -106,6 +108,9 @@ def inside_tree(path: str) -> str:
     parts = path.split("/")
     if path.startswith("/") or any(p in ("", ".", "..") for p in parts) or "\0" in path:
         raise PatchError(f"path {path!r}: must be relative and stay inside the repository")
+    sizes = [len(part.encode("utf-8", "surrogateescape")) for part in parts]
+    if max(sizes) > _MAX_NAME or sum(sizes) + len(sizes) > _MAX_PATH:
+        raise PatchError(f"path {path[:80]!r}...: no file can have so long a name")
     return path
 
 
