@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from selfplay.bug_sources.programs import read_programs
+from selfplay.bug_sources.python_programs import read_programs
 from selfplay.cli import main
 from selfplay.corpus.suite import read_suite
 from selfplay.errors import UserError
