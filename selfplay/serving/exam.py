@@ -14,6 +14,7 @@ from typing import Any
 from selfplay.bugs.grading.grade import grade
 from selfplay.bugs.grading.public_tests import public_patch, public_tests
 from selfplay.bugs.test_runs.runner import TestRunner
+from selfplay.bugs.test_runs.spectrum import SpectrumRecorder
 from selfplay.config import ScaffoldConfig
 from selfplay.errors import UserError
 from selfplay.policy.messages import MessageTokenizer
@@ -107,8 +108,9 @@ class Exam:
     def _solver(self, repo: str) -> CompactSolver:
         with self._lock:
             if repo not in self._solvers:
-                prepared = self._repos[repo]
-                self._solvers[repo] = CompactSolver(prepared, self._tokenizer, self.scaffold)
+                prepared, recorder = self._repos[repo], SpectrumRecorder(self._runners[repo])
+                solver = CompactSolver(prepared, self._tokenizer, self.scaffold, recorder)
+                self._solvers[repo] = solver
             return self._solvers[repo]
 
     def _prompt(self, bug_id: str) -> SolverPrompt:

@@ -65,6 +65,7 @@ def opened(server: EnvServer, exam: Exam) -> tuple[str, str]:
     status, said = call(server, "/reset", {"instance_id": bug})
     assert (status, said["done"], said["reward"]) == (200, False, None)
     assert said["observation"]["messages"][-1]["role"] == "user"
+    assert "Fix the bug in line" in said["observation"]["messages"][-1]["content"]
     return bug, said["observation"]["episode_id"]
 
 
