@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from selfplay.bug_sources.programs import read_programs
+from selfplay.bug_sources.python_programs import read_programs
 from selfplay.cli import main
 from selfplay.corpus.suite import read_suite
 from selfplay.errors import UserError
@@ -56,12 +58,11 @@ def test_what_can_be_no_bug_is_told(folder: Path, tmp_path: Path) -> None:
         read_programs(tmp_path)
 
 
-def test_programs_become_a_suite(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_programs_become_a_suite(folder: Path, tmp_path: Path) -> None:
     words = ["suite", "make", f"programs={folder}", f"out={tmp_path / 'out'}", "json=true"]
-    assert main(words) == 0
-    assert json.loads(capsys.readouterr().out)["outcomes"] == {"kept": 2}
+    command = [sys.executable, "-m", "selfplay", *words]  # its lock ends with its process
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    assert json.loads(done.stdout)["outcomes"] == {"kept": 2}
     tasks = {t.solve_task.problem_statement: t for t in read_suite(tmp_path / "out/suite.jsonl")}
     assert set(tasks) == {"Repair double", "Repair triple"}
     double = tasks["Repair double"].solve_task

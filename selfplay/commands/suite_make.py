@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from selfplay.bug_sources.programs import Program, read_programs, write_history
+from selfplay.bug_sources.python_programs import Program, read_programs, write_history
 from selfplay.commands import mine
 from selfplay.commands.output import say
 from selfplay.config import MineConfig, SuiteMakeConfig
