@@ -24,6 +24,8 @@ PROGRAMS = {
 """Names inside the sandbox, and the modules of `inside/` that they are."""
 INSIDE = Path(inside.__file__).parent
 OUTPUT = 128 << 20
+START_S, SLOWER = 60.0, 5
+"""Seconds that a run has beside its tests', and how many times as long as once these may take."""
 Event = tuple[str, int, int, dict[str, str | None] | str, int]
 """Kind, place (counted in `TestRecording.places`), line from 1, what the event tells, and depth."""
 
@@ -105,6 +107,7 @@ class Recorder:
             "max_seconds": bounds.max_seconds,
         }
         plain_s = sum(profile.tests[test].duration_s for test in self._tests)
+        traced_s = bounds.max_seconds * len(self._tests) if tracing else 0.0
         layer = {
             f"{name}.py": FileChange(content=(INSIDE / f"{module}.py").read_bytes())
             for name, module in PROGRAMS.items()
@@ -116,7 +119,7 @@ class Recorder:
                 layer=layer,
                 inputs={"traces.json": json.dumps(asked).encode()},
                 variables={"PYTHONHASHSEED": str(hash_seed)},
-                quota=Quota(timeout_s=60 + 20 * plain_s + bounds.max_seconds, output=OUTPUT),
+                quota=Quota(timeout_s=START_S + SLOWER * plain_s + traced_s, output=OUTPUT),
             )
         )
         found = read_recordings(result.files.get("traces.jsonl", b""), frozenset(self._files))

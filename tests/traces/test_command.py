@@ -66,6 +66,9 @@ def test_that_calls_nothing():
 """
 
 
+TOLD = ("scaled", "halves", "that_calls_nothing")
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("traces") / "smallops"
@@ -149,5 +152,7 @@ def test_a_repository_that_fails_costs_itself_alone_and_the_others_are_not_done_
     before, content = record.stat().st_mtime_ns, (out / "traces.jsonl").read_bytes()
     assert traces(*words)[0] == 3 and (out / "traces.jsonl").read_bytes() == content
     assert record.stat().st_mtime_ns == before
-    traces(*words, "max_events=50")
+    traces(*words, "include_tests=true")
     assert record.stat().st_mtime_ns != before
+    told = {t["function"] for t in lines(out / "traces.jsonl")}
+    assert told <= {f"test_{name}" for name in TOLD} and told

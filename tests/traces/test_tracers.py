@@ -124,11 +124,8 @@ def test_an_exception_is_told_in_each_frame_that_it_comes_to(trace: Any) -> None
         ("call", "double", 1), ("line", "double", 1), ("line", "double", 1),
         ("return", "double", 1), ("return", "caught", 0),
     ]  # fmt: skip
-    assert [e[3] for e in events if e[0] == "exception"] == [
-        *(["ZeroDivisionError('integer division or modulo by zero')"] if "by zero" in str(events)
-          else []),
-        "ValueError('no', 0)", "ValueError('no', 0)",
-    ]  # fmt: skip
+    first, *others = [e[3] for e in events if e[0] == "exception"]
+    assert first.startswith("ZeroDivisionError('") and others == ["ValueError('no', 0)"] * 2
     assert [(q["function"], q["input"], q["output"]) for q in questions] == [
         ("double", "1", "2"), ("caught", "", "2"),
     ]  # fmt: skip

@@ -345,7 +345,7 @@ class ThreadWatch:
 
     def start(self) -> None:
         """Watch from now on."""
-        self._former = threading.gettrace()
+        self._former = getattr(threading, "_trace_hook", None)
         threading.settrace(self._begun)
 
     def stop(self) -> None:

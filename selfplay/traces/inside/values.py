@@ -215,16 +215,16 @@ def _fields(value: Any, kind: type) -> Iterator[tuple[str, Any]]:
     Python itself keeps there (`__doc__`, and addresses in some)."""
     if not _flags_of(kind) & _HEAP_TYPE:
         return iter(())
-    spaces = [_space_of(b) for b in _mro(kind)]
+    spaces = [(base, _space_of(base)) for base in _mro(kind)]
     inside: Any = {}
-    if all(id(type(s.get("__dict__"))) in _SETTLED for s in spaces):
+    if all(id(type(space.get("__dict__"))) in _SETTLED for _, space in spaces):
         try:
             inside = object.__getattribute__(value, "__dict__")
         except AttributeError:
             inside = {}
     slots = (
         (name, member)
-        for base, space in zip(_mro(kind), spaces, strict=True)
+        for base, space in spaces
         if _flags_of(base) & _HEAP_TYPE
         for name, member in space.items()
         if type(member) is types.MemberDescriptorType
