@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "grade": "grade one fix patch: 0 resolved, 1 not",
     "suite make": "single-file programs with tests (QuixBugs' layout) become a suite",
     "mine": "turn real bug-fix commits of a history into tasks",
+    "traces": "what tests run, event by event: traces, questions, scratchpads",
     "warmstart": "supervised start of a small policy from validated procedural bugs",
     "train": "a self-play run; resume=auto continues it",
     "evaluate": "solver evaluation on a suite: resolved, pass@k, confidence intervals",

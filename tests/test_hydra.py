@@ -174,7 +174,7 @@ try() {
     hydra_bash_completion
     echo "$1:${COMPREPLY[*]}"
 }
-try "selfplay tr"; try "selfplay repos "; try "selfplay train experiment=sam"
+try "selfplay tr"; try "selfplay trai"; try "selfplay repos "; try "selfplay train experiment=sam"
 try "selfplay repos prepare sandbox=au"
 """
 
@@ -195,7 +195,8 @@ def test_bash_completes(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout.splitlines() == [
-        "selfplay tr:train",
+        "selfplay tr:traces train",
+        "selfplay trai:train",
         "selfplay repos :prepare",
         "selfplay train experiment=sam:experiment=samples",
         "selfplay repos prepare sandbox=au:sandbox=auto",

@@ -48,6 +48,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (  # each room and the rooms that it 
     ("learner", {"modeling", "policy"}),  # nothing of roles, bugs or repositories
     ("warmstart", {"roles", "compact", "bug_sources", "bugs", "repo", "sandbox"}),
     ("report", {"corpus", "bugs"}),  # what lies on disk, for people
+    ("traces", {"bugs", "repo", "sandbox"}),
     ("serving", {"roles", "policy", "agent", "compact", "bugs", "repo", "sandbox"}),
     ("export", {"scripted", "policy", "modeling", "corpus", "bugs", "repo", "sandbox"}),
 )

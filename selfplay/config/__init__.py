@@ -37,6 +37,7 @@ from selfplay.config.metrics import MetricsConfig
 from selfplay.config.policy import OpenAIConfig, PolicyConfig, SplitConfig, VLLMConfig
 from selfplay.config.sandbox import ReposConfig, SandboxConfig
 from selfplay.config.scaffold import AgentConfig, AgentLimits, FeedbackConfig, ScaffoldConfig
+from selfplay.config.traces import TracesConfig
 
 __all__ = [
     "GONE",
@@ -72,6 +73,7 @@ __all__ = [
     "SplitConfig",
     "SuiteMakeConfig",
     "SupervisedConfig",
+    "TracesConfig",
     "TrainConfig",
     "TrainerConfig",
     "VLLMConfig",

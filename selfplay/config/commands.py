@@ -55,6 +55,22 @@ class PlayingCommand(SandboxedCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SeveralRepos:
+    """What commands take that go through several repositories."""
+
+    repo: Any = MISSING
+    """A name, a path, or a list of them."""
+
+    @property
+    def names(self) -> list[str]:
+        """The repositories that are meant."""
+        names = [self.repo] if isinstance(self.repo, str) else [str(name) for name in self.repo]
+        if not names:
+            raise UserError("repo=[]: name at least one repository")
+        return names
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig(PlayingCommand):
     """`selfplay train`: one self-play run."""
 
@@ -124,11 +140,9 @@ class WarmstartConfig(PlayingCommand, SupervisedConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InjectConfig(PlayingCommand):
+class InjectConfig(SeveralRepos, PlayingCommand):
     """`selfplay inject`: N injection episodes, or procedural bugs."""
 
-    repo: Any = MISSING
-    """A name, a path, or a list of them."""
     n: int | None = None
     """Tries of each repository; null: 8, or without bound where `num_bugs` ends the work."""
     num_bugs: int | None = None
@@ -147,13 +161,6 @@ class InjectConfig(PlayingCommand):
         at_least(self, "", 1, "n", "num_bugs")
         if self.source == "policy" and (len(self.names) != 1 or self.num_bugs):
             raise UserError("several repositories and num_bugs= need source=procedural")
-        if not self.names:
-            raise UserError("repo=[]: name at least one repository")
-
-    @property
-    def names(self) -> list[str]:
-        """The repositories that are meant."""
-        return [self.repo] if isinstance(self.repo, str) else [str(name) for name in self.repo]
 
     @property
     def num_tries(self) -> int | None:

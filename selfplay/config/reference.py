@@ -18,7 +18,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from selfplay.config import commands
+from selfplay.config import commands, traces
 
 HEAD = """# Configuration
 
@@ -40,6 +40,7 @@ COMMANDS: dict[str, type[Any]] = {
     "compare": commands.CompareConfig,
     "mine": commands.MineConfig,
     "suite_make": commands.SuiteMakeConfig,
+    "traces": traces.TracesConfig,
     "serve": commands.ServeConfig,
     "export, corpus verify": commands.ExportConfig,
     "episode show": commands.EpisodeConfig,

@@ -23,7 +23,6 @@ from typing import Any
 
 import yaml
 
-from selfplay.config.changes import changed_keys
 from selfplay.errors import UserError
 from selfplay.files import (
     append_json_lines,
@@ -33,6 +32,7 @@ from selfplay.files import (
     take_lock,
     write_atomic,
 )
+from selfplay.run_dir.changes import changed_keys
 from selfplay.run_dir.episodes import episode_to_dict, read_episodes
 from selfplay.run_dir.provenance import describe_try
 from selfplay.types import Episode

@@ -1,0 +1,1 @@
+"""What code does when it runs: recorded traces of tests, and the datasets that are made of them."""

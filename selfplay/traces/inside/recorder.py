@@ -1,0 +1,73 @@
+"""A pytest plugin that goes into the sandbox: what the chosen tests run, event by event.
+
+Self-contained. Reads /in/traces.json; appends one JSON line for each test to /out/traces.jsonl as
+it ends, so that a test which ends the whole run costs those behind it alone. With `tracing` false
+it only measures: the plain run that the cost is compared with. Only the body of a test is recorded,
+its fixtures are not.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selfplay_tracers import Log, ThreadWatch, make_tracer  # type: ignore[import-not-found]
+
+ROOT = "/testbed/"
+asked: dict[str, Any] = {}
+outcomes: dict[str, list[str]] = {}
+recorded: dict[str, dict[str, Any]] = {}
+tracer: Any = None
+
+
+def pytest_configure(config: Any) -> None:
+    global tracer
+    asked.update(json.loads(Path("/in/traces.json").read_text(encoding="utf-8")))
+    if asked["tracing"]:
+        tracer = make_tracer()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
+    chosen = set(asked["tests"])
+    items[:] = [item for item in items if item.nodeid in chosen]
+
+
+@pytest.hookimpl(hookwrapper=True, trylast=True)
+def pytest_runtest_call(item: Any) -> Iterator[None]:
+    log = None
+    if tracer is not None:
+        files = {ROOT + path: path for path in asked["files"]}
+        log = Log(files, asked["max_events"], asked["max_bytes"], asked["max_seconds"])
+    began = time.perf_counter()
+    threads = ThreadWatch()
+    if log is not None:
+        threads.start()
+        tracer.start(log)
+    try:
+        yield
+    finally:
+        if log is not None:
+            tracer.stop()
+            threads.stop()
+        entry = recorded[item.nodeid] = {"seconds": time.perf_counter() - began}
+        if log is not None:
+            entry["why"] = "tracer" if tracer.disturbed else threads.found or log.why
+            entry["places"] = log.places
+            entry["samples"] = log.samples
+            entry["questions"] = log.questions
+
+
+def pytest_runtest_logreport(report: Any) -> None:
+    outcomes.setdefault(report.nodeid, []).append(f"{report.when} {report.outcome}")
+
+
+def pytest_runtest_logfinish(nodeid: str, location: Any) -> None:
+    entry = recorded.pop(nodeid, {"seconds": 0.0})
+    line = json.dumps({"test": nodeid, "outcomes": outcomes.pop(nodeid, []), **entry})
+    with Path("/out/traces.jsonl").open("a", encoding="utf-8") as file:
+        file.write(line + "\n")

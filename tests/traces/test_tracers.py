@@ -1,0 +1,158 @@
+"""Both tracers on a small file, against events that were worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .inside import as_inside, interpreters
+
+SOURCE = """\
+def double(n):
+    m = n * 2
+    return m
+
+
+def up_to(n):
+    for i in range(n):
+        yield i
+
+
+def failing(n):
+    try:
+        return 1 // n
+    except ZeroDivisionError:
+        raise ValueError("no", n)
+
+
+def caught():
+    try:
+        failing(0)
+    except ValueError:
+        pass
+    return double(1)
+
+
+def endless():
+    while True:
+        pass
+
+
+def forgetting():
+    a = 1
+    del a
+    return None
+"""
+DRIVER = """\
+import json, sys
+import small
+from selfplay_tracers import Log, make_tracer
+
+tracer = make_tracer(sys.argv[1])
+log = Log({small.__file__: "small.py"}, int(sys.argv[2]), 100_000, 20.0)
+tracer.start(log)
+exec(sys.argv[3])
+tracer.stop()
+events = [[[e[0], log.places[e[1]][1], *e[2:]] for e in sample] for sample in log.samples]
+print(json.dumps([events, log.why, tracer.disturbed, log.questions]))
+"""
+TRACERS = interpreters()
+
+
+@pytest.fixture(params=sorted(TRACERS))
+def trace(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """Records a statement: (samples, why it ended, whether it was disturbed, questions)."""
+    as_inside(tmp_path)
+    (tmp_path / "small.py").write_text(SOURCE)
+    (tmp_path / "drive.py").write_text(DRIVER)
+
+    def run(statement: str, max_events: int = 1000) -> Any:
+        words = [TRACERS[request.param], "drive.py", request.param, str(max_events), statement]
+        done = subprocess.run(
+            words, cwd=tmp_path, capture_output=True, text=True, timeout=30, env={"PYTHONPATH": ""}
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
+
+
+def test_a_call_is_its_lines_and_its_value(trace: Any) -> None:
+    samples, why, disturbed, questions = trace("small.double(3)")
+    assert samples == [[
+        ["call", "double", 1, {"n": "3"}, 0],
+        ["line", "double", 2, {}, 0],
+        ["line", "double", 3, {"m": "6"}, 0],
+        ["return", "double", 3, "6", 0],
+    ]]  # fmt: skip
+    assert (why, disturbed) == ("", False)
+    asked = {"path": "small.py", "module": "small", "function": "double"}
+    assert questions == [{**asked, "input": "3", "output": "6"}]
+
+
+def test_a_generator_yields_and_goes_on(trace: Any) -> None:
+    samples, *_ = trace("list(small.up_to(1))")
+    assert samples == [
+        [
+            ["call", "up_to", 6, {"n": "1"}, 0],
+            ["line", "up_to", 7, {}, 0],
+            ["line", "up_to", 8, {"i": "0"}, 0],
+            ["yield", "up_to", 8, "0", 0],
+        ],
+        [
+            ["resume", "up_to", 8, {}, 0],
+            ["line", "up_to", 7, {}, 0],
+            ["return", "up_to", 7, "None", 0],
+        ],
+    ]
+
+
+def test_an_exception_is_told_in_each_frame_that_it_comes_to(trace: Any) -> None:
+    samples, _, _, questions = trace("small.caught()")
+    (events,) = samples
+    told = [(kind, function, depth) for kind, function, _, _, depth in events]
+    assert told == [
+        ("call", "caught", 0), ("line", "caught", 0), ("line", "caught", 0),
+        ("call", "failing", 1), ("line", "failing", 1), ("line", "failing", 1),
+        ("exception", "failing", 1), ("line", "failing", 1), ("line", "failing", 1),
+        ("exception", "failing", 1), ("exception", "caught", 0),
+        ("line", "caught", 0), ("line", "caught", 0), ("line", "caught", 0),
+        ("call", "double", 1), ("line", "double", 1), ("line", "double", 1),
+        ("return", "double", 1), ("return", "caught", 0),
+    ]  # fmt: skip
+    first, *others = [e[3] for e in events if e[0] == "exception"]
+    assert first.startswith("ZeroDivisionError('") and others == ["ValueError('no', 0)"] * 2
+    assert [(q["function"], q["input"], q["output"]) for q in questions] == [
+        ("double", "1", "2"), ("caught", "", "2"),
+    ]  # fmt: skip
+
+
+def test_a_generator_that_is_closed_yields_nothing_more(trace: Any) -> None:
+    samples, *_ = trace("g = small.up_to(9); next(g); g.close()")
+    assert [e[0] for e in samples[0]] == ["call", "line", "line", "yield"]
+    assert [e[0] for sample in samples[1:] for e in sample if e[0] != "exception"] in (
+        [],
+        ["resume"],
+    )
+
+
+def test_a_local_that_is_gone_is_told(trace: Any) -> None:
+    ((*_, last, returned),), *_ = trace("small.forgetting()")
+    assert last[3] == {"a": None} and returned[3] == "None"
+
+
+def test_the_recording_ends_at_its_bound_and_keeps_what_is_complete(trace: Any) -> None:
+    samples, why, *_ = trace("small.double(1); small.double(2); small.double(3)", 9)
+    assert why == "events" and len(samples) == 2
+
+
+def test_a_test_with_a_trace_function_of_its_own_is_noticed(
+    trace: Any, request: pytest.FixtureRequest
+) -> None:
+    _, _, disturbed, _ = trace("sys.settrace(lambda *_: None); small.double(1)")
+    tracer = request.node.callspec.params["trace"]
+    assert disturbed == (tracer == "settrace")
