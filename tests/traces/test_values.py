@@ -128,6 +128,7 @@ def test_objects_are_their_class_and_fields() -> None:
     "value",
     [object(), functools.partial(len), iter([]), weakref.ref(Point), len, lambda: 0, ast, Point,
      (x for x in ""), f"<Point object at 0x{id(ast):012x}>", Point(1, 2).__init__],
+    ids=range(11),
 )  # fmt: skip
 def test_no_address_is_shown(value: object) -> None:
     text = show(value)
