@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from selfplay.bugs.test_runs.scripts import can_record
 from selfplay.errors import UserError
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.sandbox.base import Sandbox
@@ -53,9 +54,9 @@ def record(
 
     Raises `UserError` where it is not pytest that runs them.
     """
-    if prepared.profile.runner != "pytest":
+    if not can_record(prepared.profile.runner):
         raise UserError(f"{prepared.name}: only what pytest runs is traced")
-    files = {f.path for f in prepared.functions if f.path.endswith(".py")}
+    files = {f.path for f in prepared.functions}
     if include_tests:
         files.update(prepared.profile.test_files)
     recorded = Recorded()

@@ -31,7 +31,7 @@ def test_answers_put_lines_of_the_original_back() -> None:
     for name, example in examples:
         path = Path(name.split("::")[0])
         original = {line.strip() for line in path.read_text().splitlines()}
-        prompt = TOKENIZER.decode(example.prompt_ids)
+        prompt = TOKENIZER.user_text(example.prompt_ids)
         listed = dict(re.findall(r"^(\d+)\| ?(.*)$", prompt, re.M))
         named = re.findall(r"\d+", prompt[prompt.index("Fix the bug") :])
         told += bool(named)

@@ -80,6 +80,11 @@ def recording_module(script: str, plugin: str) -> tuple[str, ...]:
     return () if runner is None else FRAMEWORKS[runner].recording(script, plugin)
 
 
+def can_record(runner: str) -> bool:
+    """Whether tests of a framework can be run with a recorder in them."""
+    return bool(recording_module(runner_script(runner, ["tests"]), "recorder"))
+
+
 def runner_script(runner: str, targets: Iterable[str]) -> str:
     """Script that runs targets (test files; for pytest also single tests) under a framework."""
     return FRAMEWORKS[runner].script(targets)
