@@ -43,7 +43,7 @@ from selfplay.roles.compact.solver import (
     relevant_tests,
     shown_tests,
 )
-from selfplay.roles.prompts import render
+from selfplay.roles.prompts import bare_question, render
 from selfplay.types import Layer, SolveTask
 
 MAX_CALLERS, MAX_DOC_LINES, MAX_NEIGHBOUR_LINES = 4, 8, 20
@@ -278,8 +278,7 @@ class Bug:
     def _named(self, listing: Listing) -> str:
         """ " in line 3 or 4": the end of the solver's own question."""
         named = suspect_lines(listing, self.view.spectrum, self.solver.scaffold.max_suspect_lines)
-        asked = render("solver", listing="", issue="", tests="", messages=[], suspects=named)
-        return asked.removeprefix("Fix the bug")
+        return bare_question("", named).removeprefix("Fix the bug")
 
     def _text(
         self, listing: Listing, shown: str, more: str, tests: str, names: Sequence[str]

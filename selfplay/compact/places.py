@@ -1,10 +1,9 @@
-"""Where failures and spectra point: functions, and lines of a listing."""
+"""Where failures point: functions, and lines of a listing."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from selfplay.bugs.test_runs.spectrum import Spectrum
 from selfplay.compact.edits import Listing
 from selfplay.compact.failures import Failure
 from selfplay.repo.languages.functions import FunctionInfo
@@ -17,17 +16,6 @@ def traceback_rows(
     rows: dict[str, int] = {}
     for failure in failures:
         rows.update(_traced(failure, functions))
-    return rows
-
-
-def suspicious_rows(spectrum: Spectrum, functions: Mapping[str, FunctionInfo]) -> dict[str, int]:
-    """{function: 0-based row} of the first of its most suspicious lines."""
-    rows = {}
-    for name, f in functions.items():
-        highest = spectrum.highest(f.path, f.start_line, f.end_line)
-        if highest:
-            lines = sorted(n for n in spectrum.lines[f.path] if f.start_line < n <= f.end_line)
-            rows[name] = next(n for n in lines if spectrum.suspicion(f.path, n) == highest) - 1
     return rows
 
 

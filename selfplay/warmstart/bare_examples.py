@@ -24,7 +24,7 @@ from selfplay.compact.excerpts import excerpt
 from selfplay.errors import UserError
 from selfplay.repo.languages.functions import FunctionInfo, list_functions
 from selfplay.repo.languages.python_source import split_lines
-from selfplay.roles.prompts import render
+from selfplay.roles.prompts import bare_question, render
 from selfplay.sampling import Tokenizer
 from selfplay.seeds import derive_rng
 from selfplay.warmstart.examples import SupervisedExample, make_example
@@ -145,14 +145,8 @@ def _example(
         answer = render_edit(listing, {function.path: text})
     except ValueError:
         return None
-    prompt = render(
-        "solver",
-        listing=listing.render(),
-        issue="",
-        tests="",
-        messages=[],
-        suspects=drawn_suspects(rng, edited_numbers(answer)[0], listing),
-    )
+    told = drawn_suspects(rng, edited_numbers(answer)[0], listing)
+    prompt = bare_question(listing.render(), told)
     return make_example("solver", tokenizer, tokenizer.render(render("system"), prompt), answer)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from selfplay.bugs.artifact import solve_task
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.bugs.validation.validate import validate
 from selfplay.cache import cache_root
@@ -209,14 +210,7 @@ def task_of(injector: CompactInjector, prepared: PreparedRepo) -> Callable[[str,
         artifact = injector.artifact(injector.prompt(task), answer)
         report = validate(artifact, prepared.environment, injector.runner, task.limits)
         assert report.verdict == "valid", report
-        return SolveTask(
-            bug_id="b",
-            repo="project",
-            artifact=artifact,
-            fail_to_pass=report.fail_to_pass,
-            pass_to_pass=report.pass_to_pass,
-            failure_output=report.failure_output,
-        )
+        return solve_task("project", artifact, report, task.limits)
 
     return make
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 
+from selfplay.bugs.artifact import solve_task
 from selfplay.bugs.validation.validate import validate
 from selfplay.compact.edits import parse_edit
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.compact.injector import CompactInjector
 from selfplay.roles.compact.solver import CompactSolver
-from selfplay.types import SolveTask
 from selfplay.warmstart.examples import history_example, injector_example, solver_example
 from selfplay.warmstart.procedural_answers import (
     procedural_answers,
@@ -65,14 +65,7 @@ def test_examples_of_both_roles(
         report = validate(artifact, prepared.environment, injector.runner, limits)
         if report.verdict != "valid":
             continue
-        task = SolveTask(
-            bug_id="b",
-            repo="project",
-            artifact=artifact,
-            fail_to_pass=report.fail_to_pass,
-            pass_to_pass=report.pass_to_pass,
-            failure_output=report.failure_output,
-        )
+        task = solve_task("project", artifact, report, limits)
         example = solver_example(solver, task)
         if example is not None:
             prompt = solver.prompt(task)

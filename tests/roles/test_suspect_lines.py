@@ -56,8 +56,10 @@ def test_score_by_hand() -> None:
     assert found.suspicion("a.py", 4) == 1.0
     assert found.suspicion("a.py", 5) == found.suspicion("a.py", 6) == 0.0
     assert found.suspicion("b.py", 3) == 0.0
-    assert found.highest("a.py", 3, 5) == 1.0, "the first line is the head of the function"
-    assert found.highest("a.py", 4, 5) == found.highest("b.py", 1, 9) == 0.0
+    assert found.peak("a.py", 3, 5) == (1.0, 4), "the first line is the head of the function"
+    assert found.peak("a.py", 4, 5) == found.peak("b.py", 1, 9) == (0.0, 0)
+    equal = Spectrum(lines={"a.py": {5: (1, 0), 4: (1, 0)}}, num_failing=1)
+    assert equal.peak("a.py", 3, 5) == (1.0, 4), "of equal lines the first"
 
 
 def test_tests_are_counted_line_by_line(recorded: Spectrum, prepared: PreparedRepo) -> None:

@@ -49,11 +49,13 @@ class Spectrum:
             return 0.0
         return failing / math.sqrt(self.num_failing * (failing + passing))
 
-    def highest(self, path: str, first: int, last: int) -> float:
-        """The highest score of the lines behind `first` up to `last`: those of a function's body,
-        whose first line ran when its module was imported."""
-        scores = (self.suspicion(path, n) for n in self.lines.get(path, {}) if first < n <= last)
-        return max(scores, default=0.0)
+    def peak(self, path: str, first: int, last: int) -> tuple[float, int]:
+        """(highest score, first line that has it) of the lines behind `first` up to `last`: those
+        of a function's body, whose first line ran when its module was imported. (0.0, 0) where no
+        failing test runs one."""
+        lines = [n for n in self.lines.get(path, {}) if first < n <= last]
+        score, line = max(((self.suspicion(path, n), -n) for n in lines), default=(0.0, 0))
+        return (score, -line) if score else (0.0, 0)
 
 
 class SpectrumRecorder:
@@ -80,43 +82,32 @@ class SpectrumRecorder:
             if (key, failing) in self._kept:
                 self._kept.move_to_end((key, failing))
                 return self._kept[key, failing]
+        module = recording_module(script, PLUGIN)
+        if not module:
+            return Spectrum()
+        judged = {**dict.fromkeys(passing, 0), **dict.fromkeys(failing, 1)}
+        plugin = FileChange(content=Path(line_recorder.__file__).read_bytes())
+        job = Job(
+            environment=self._runner.environment,
+            argv=("python", "-m", *module),
+            module=module,
+            layer={**layer, f"{PLUGIN}.py": plugin},
+            inputs={"judged.json": json.dumps(judged).encode()},
+            variables={"PYTHONHASHSEED": "0"},
+            quota=Quota(timeout_s=timeout_s),
+        )
         try:
-            found = self._record(script, layer, failing, passing, timeout_s)
+            result = self._runner.sandbox.run(job)
         except InfrastructureError as error:
             log.warning("%s: its tests' lines could not be recorded: %s", key, error)
             return Spectrum()
+        lines = read_lines(result.files.get("lines.json", b""))
+        found = Spectrum(lines=lines, num_failing=len(failing)) if lines else Spectrum()
         with self._lock:
             self._kept[key, failing] = found
             while len(self._kept) > MAX_KEPT:
                 self._kept.popitem(last=False)
         return found
-
-    def _record(
-        self,
-        script: str,
-        layer: Layer,
-        failing: tuple[str, ...],
-        passing: tuple[str, ...],
-        timeout_s: float,
-    ) -> Spectrum:
-        module = recording_module(script, PLUGIN)
-        if not module:
-            return Spectrum()
-        judged = {**dict.fromkeys(passing, 0), **dict.fromkeys(failing, 1)}
-        plugin = Path(line_recorder.__file__).read_bytes()
-        result = self._runner.sandbox.run(
-            Job(
-                environment=self._runner.environment,
-                argv=("python", "-m", *module),
-                module=module,
-                layer={**layer, f"{PLUGIN}.py": FileChange(content=plugin)},
-                inputs={"judged.json": json.dumps(judged).encode()},
-                variables={"PYTHONHASHSEED": "0"},
-                quota=Quota(timeout_s=timeout_s),
-            )
-        )
-        lines = read_lines(result.files.get("lines.json", b""))
-        return Spectrum(lines=lines, num_failing=len(failing)) if lines else Spectrum()
 
 
 def read_lines(content: bytes) -> dict[str, dict[int, tuple[int, int]]]:

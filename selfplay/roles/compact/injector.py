@@ -25,7 +25,7 @@ from selfplay.repo.languages.functions import FunctionInfo
 from selfplay.repo.languages.python_source import split_lines
 from selfplay.repo.languages.registry import language_of
 from selfplay.repo.prepare import PreparedRepo
-from selfplay.roles.prompts import render
+from selfplay.roles.prompts import bare_question, render
 from selfplay.roles.rejected import Rejected
 from selfplay.sampling import Tokenizer
 from selfplay.sandbox.base import Environment
@@ -225,14 +225,8 @@ class CompactInjector:
             gold = render_edit(listing, {path: original})
         except ValueError:
             return None
-        question = render(
-            "solver",
-            listing=listing.render(),
-            issue="",
-            tests="",
-            messages=[],
-            suspects=edited_numbers(gold)[:1] if self.scaffold.max_suspect_lines else (),
-        )
+        told = edited_numbers(gold)[:1] if self.scaffold.max_suspect_lines else ()
+        question = bare_question(listing.render(), told)
         end = self.tokenizer.end_of_turn_id
         return (
             self.tokenizer.render(render("system"), question),

@@ -23,7 +23,7 @@ from selfplay.compact.excerpts import excerpt, fit_listing
 from selfplay.compact.failure_readers import read_failures, test_bodies, test_name
 from selfplay.compact.failures import Failure, TestBody
 from selfplay.compact.localization import ochiai, rank, reached_by_all, suspect_lines
-from selfplay.compact.places import innermost, suspicious_rows, traceback_rows, where
+from selfplay.compact.places import innermost, traceback_rows, where
 from selfplay.config import ScaffoldConfig
 from selfplay.repo.discovery.test_names import test_names
 from selfplay.repo.languages.functions import FunctionInfo, list_functions
@@ -225,10 +225,10 @@ class CompactSolver:
             for path, text in sources.items()
             for f in list_functions(text, path)
         }
-        lines = {n: run.highest(f.path, f.start_line, f.end_line) for n, f in functions.items()}
+        peaks = {n: run.peak(f.path, f.start_line, f.end_line) for n, f in functions.items()}
         located = traceback_rows(failures, functions)
         ends = [name for failure in failures if (name := innermost(failure, functions))]
-        scores = {n: scores.get(n, 0.0) for n in functions if n in scores or lines[n]}
+        scores = {n: scores.get(n, 0.0) for n in functions if n in scores or peaks[n][0]}
         order = rank(
             scores,
             in_all=reached_by_all(view.fail_to_pass, self.reached),
@@ -236,13 +236,13 @@ class CompactSolver:
             innermost={name: count / len(ends) for name, count in Counter(ends).items()},
             mentioned=set(re.findall(r"\w+", tests)),
         )
-        order.sort(key=lambda name: -lines[name])
+        order.sort(key=lambda name: -peaks[name][0])
         if not scores:  # what the tests reached is gone: show where it may have been
             order = list(functions)
         return Suspects(
             functions=tuple(functions[name] for name in order),
             sources=sources,
-            rows=suspicious_rows(run, functions) | located,
+            rows={n: line - 1 for n, (score, line) in peaks.items() if score} | located,
         )
 
     def fix_patch(self, prompt: SolverPrompt, answer: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -28,3 +29,8 @@ def render(name: str, **context: object) -> str:
     text = _environment().get_template(f"{name}.j2").render(**context)
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return re.sub(r"\n{3,}", "\n\n", text).strip("\n")
+
+
+def bare_question(listing: str, suspects: Sequence[int]) -> str:
+    """The solver's question about code of whose tests nothing is known."""
+    return render("solver", listing=listing, issue="", tests="", messages=[], suspects=suspects)
