@@ -41,6 +41,9 @@ class RewardConfig:
     """solve_rate, consistency, band or power."""
     solver: str = "resolved"
     """resolved, similarity or partial."""
+    no_edit: float = -1.0
+    """What an attempt of the solver earns that gives no patch: an answer that cannot be read, is no
+    valid code, or changes nothing. The paper's is -1, as for any wrong patch."""
     alpha: float = 0.8
     """solve_rate: what a bug costs that nobody or everybody solves."""
     low: float = 0.1
@@ -58,6 +61,10 @@ class RewardConfig:
     def __post_init__(self) -> None:
         if self.injector == "power" and (self.a <= 0 or self.b <= 0):
             raise UserError(f"reward.a={self.a}, reward.b={self.b}: both must be positive")
+        if not -10.0 <= self.no_edit <= -1.0:
+            raise UserError(
+                f"reward.no_edit={self.no_edit}: from -10 to -1, what a wrong patch earns"
+            )
         one_of(self, "reward.", "unplayed", ("none", "expected"))
 
 

@@ -88,7 +88,8 @@ def make_injector_reward(config: RewardConfig) -> InjectorReward:
 
 
 def make_solver_reward(config: RewardConfig) -> SolverReward:
-    """The configured variant: resolved, similarity or partial. Raises `UserError`."""
+    """The configured variant: resolved, similarity or partial; under each, an attempt without a
+    patch earns `no_edit`. Raises `UserError`."""
     variants: dict[str, SolverReward] = {
         "resolved": lambda resolved, patch, bug_patch: solver_reward(resolved),
         "similarity": lambda resolved, patch, bug_patch: patch_similarity_reward(
@@ -101,7 +102,12 @@ def make_solver_reward(config: RewardConfig) -> SolverReward:
     if config.solver not in variants:
         names = ", ".join(variants)
         raise UserError(f"reward.solver={config.solver!r} is unknown; one of: {names}")
-    return variants[config.solver]
+    variant = variants[config.solver]
+
+    def reward(resolved: bool, patch: str, bug_patch: str) -> float:
+        return variant(resolved, patch, bug_patch) if resolved or patch else config.no_edit
+
+    return reward
 
 
 def patch_similarity_reward(predicted: str, gold: str) -> float:

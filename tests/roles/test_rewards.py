@@ -201,6 +201,23 @@ def test_partial_credit_by_hand(patch: str, credit: float) -> None:
     assert reward(True, patch, reverse_patch(GOLD)) == 1.0
 
 
+@pytest.mark.parametrize("solver", ["resolved", "similarity", "partial"])
+def test_an_attempt_without_a_patch_can_cost_more_than_a_wrong_one(solver: str) -> None:
+    wrong = GOLD.replace("a.py", "b.py")
+    strict = make_solver_reward(RewardConfig(solver=solver, no_edit=-1.5))
+    paper = make_solver_reward(RewardConfig(solver=solver))
+    assert strict(False, "", reverse_patch(GOLD)) == -1.5
+    assert paper(False, "", reverse_patch(GOLD)) == -1.0
+    assert strict(False, wrong, GOLD) == paper(False, wrong, GOLD) >= -1.0
+    assert strict(True, GOLD, GOLD) == paper(True, GOLD, GOLD)
+
+
+@pytest.mark.parametrize("value", [-0.5, 1.0, -11.0, float("nan")])
+def test_no_edit_is_never_better_than_a_wrong_patch(value: float) -> None:
+    with pytest.raises(UserError, match=r"reward\.no_edit"):
+        RewardConfig(no_edit=value)
+
+
 def test_partial_credit_grows_with_the_way_to_the_gold_text() -> None:
     def fix(text: str) -> str:
         return change(" def f(x):", "-    return None", f"+    {text}", start=4)
