@@ -91,8 +91,8 @@ class ScoreRequest:
 class ScoringPolicy(Policy, Protocol):
     """A policy that tells how likely it is to give an answer, without giving it."""
 
-    def score(self, requests: Sequence[ScoreRequest]) -> list[float]:
-        """Log-probability of each whole answer under the sampling distribution (before top-p)."""
+    def score(self, requests: Sequence[ScoreRequest]) -> list[tuple[float, ...]]:
+        """Log-probability of each token of the answers, before top-p."""
         ...
 
 

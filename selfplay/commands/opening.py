@@ -124,6 +124,7 @@ def make_controller(
         },
         screening=screening_of(config, context),
         pays_unplayed=config.reward.unplayed == "expected",
+        shows_gold=shape.show_gold,
     )
 
     def play(round_: Round, context: RolloutContext, report: Report) -> StepResult:

@@ -120,6 +120,9 @@ class CurriculumConfig:
     """With max_fresh_groups: smallest probability of the gold answer of a bug that is played."""
     gold_cap: float = 0.7
     """With max_fresh_groups: largest probability of the gold answer of a bug that is played."""
+    show_gold: bool = False
+    """With max_fresh_groups: the gold answer of each new bug that is played joins its group as one
+    more attempt that resolved it. The paper's solver never sees it."""
     max_validations: int | None = None
     """With max_fresh_groups: edits of a step that are validated, those that a solver which sees the
     edited function alone is likeliest to take back; null: all of them."""
@@ -170,6 +173,8 @@ class CurriculumConfig:
         share(self, "curriculum.", "higher_order_share", "replay_share", "human_share")
         if self.human_share == 1:
             raise UserError("curriculum.human_share=1: leaves no bug of the model's own; lower it")
+        if self.show_gold and self.max_fresh_groups is None:
+            raise UserError("curriculum.show_gold=true needs curriculum.max_fresh_groups=N")
         one_of(self, "curriculum.", "sampler", SAMPLERS)
         if not 0 <= self.max_staleness <= MAX_AGE:
             raise UserError(

@@ -97,6 +97,11 @@ def attempt_id(step: int, bug_id: str, index: int) -> str:
     return f"step{step}/solver/{bug_id}/{index}"
 
 
+def solver_group(step: int, bug_id: str) -> str:
+    """The group id of the attempts on a bug."""
+    return f"step{step}/solver/{bug_id}"
+
+
 def solver_episode(
     step: int, index: int, attempt: Attempt, reward: SolverReward, part: str = ""
 ) -> Episode:
@@ -106,7 +111,7 @@ def solver_episode(
     bug_patch = task.artifact.bug_patch
     return Episode(
         episode_id=attempt_id(step, task.bug_id, index),
-        group_id=f"step{step}/solver/{task.bug_id}{part}",
+        group_id=f"{solver_group(step, task.bug_id)}{part}",
         role="solver",
         repo=task.repo,
         task_id=task.bug_id,

@@ -13,17 +13,23 @@ from dataclasses import dataclass
 
 from selfplay.curriculum.curriculum import Curriculum
 from selfplay.curriculum.groups.growing import solve_in_parts
+from selfplay.curriculum.groups.guidance import guided
 from selfplay.curriculum.groups.measures import (
     group_measures,
     probability_measures,
     sampled_entropy,
 )
-from selfplay.curriculum.groups.screening import Screening, chosen, gold_probabilities
+from selfplay.curriculum.groups.screening import (
+    Screening,
+    chosen,
+    gold_trajectories,
+    probability,
+)
 from selfplay.curriculum.injecting import Injection, Unplayed, inject, injector_episode
 from selfplay.curriculum.scaffold import RolloutContext
-from selfplay.curriculum.solving import Attempt, solve_rate, solver_episode
+from selfplay.curriculum.solving import Attempt, solve_rate, solver_episode, solver_group
 from selfplay.roles.rewards import InjectorReward, SolverReward, expected_reward
-from selfplay.types import Episode, PeerGroup
+from selfplay.types import Episode, PeerGroup, Trajectory
 
 Report = Callable[[str], None]
 """Called with the name of the phase that begins."""
@@ -39,6 +45,7 @@ class StepRules:
     first_attempts     of these, on each bug; the rest follow where they can matter; None: all
     screening          which new bugs are played; None: all
     pays_unplayed      a bug that was not played earns what its gold probability lets expect
+    shows_gold         the gold answers of new bugs join their groups (`groups/guidance.py`)
     """
 
     samples_per_task: int
@@ -49,6 +56,7 @@ class StepRules:
     first_attempts: int | None = None
     screening: Screening | None = None
     pays_unplayed: bool = False
+    shows_gold: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +93,12 @@ def play_step(
     tasks = curriculum.draw(step, before)
     injections = inject(context, tasks, rules.samples_per_task, rules.screening)
     new, duplicates = curriculum.keep_bugs(injections, step)
-    probabilities: Mapping[str, float] = {}
+    golds: Mapping[str, Trajectory | None] = {}
     if rules.screening is not None:
         report("screen")
-        probabilities = gold_probabilities(context, list(new.values()))
+        golds = gold_trajectories(context, list(new.values()))
+    probabilities = {bug_id: probability(gold) for bug_id, gold in golds.items()}
+    if golds:
         curriculum.keep_probabilities(probabilities, step)
     fresh = chosen(new, probabilities, rules.screening)
     bugs = [*fresh, *curriculum.replays(step, len(fresh), before)]
@@ -122,7 +132,12 @@ def play_step(
         injections=tuple(injections),
         attempts=tuple(map(tuple, attempts)),
         episodes=tuple(episodes),
-        groups=peer_groups(episodes, rules.role_weights),
+        groups=guided(
+            peer_groups(episodes, rules.role_weights),
+            {solver_group(step, bug_id): gold for bug_id, gold in golds.items()}
+            if rules.shows_gold
+            else {},
+        ),
         num_new=len(new),
         num_fresh=len(fresh),
         num_grown=num_grown,

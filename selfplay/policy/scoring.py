@@ -21,12 +21,12 @@ ROW_TOKENS = 4096
 @torch.inference_mode()
 def answer_logprobs(
     model: Any, requests: Sequence[ScoreRequest], row_tokens: int = ROW_TOKENS
-) -> list[float]:
-    """Log-probability of each request's whole answer, in order."""
-    found = [0.0] * len(requests)
+) -> list[tuple[float, ...]]:
+    """Log-probability of each token of each request's answer, in order."""
+    found: list[tuple[float, ...]] = [()] * len(requests)
     for row in _rows(requests, min(row_tokens, ROW_TOKENS)):
-        sums = _row_sums(model, [requests[index] for index in row])
-        for index, value in zip(row, sums, strict=True):
+        values = _row_logprobs(model, [requests[index] for index in row])
+        for index, value in zip(row, values, strict=True):
             found[index] = value
     return found
 
@@ -51,7 +51,7 @@ def _rows(requests: Sequence[ScoreRequest], limit: int) -> Iterator[list[int]]:
         yield row
 
 
-def _row_sums(model: Any, requests: Sequence[ScoreRequest]) -> list[float]:
+def _row_logprobs(model: Any, requests: Sequence[ScoreRequest]) -> list[tuple[float, ...]]:
     device = device_of(model)
     tree = build_tree(
         [request.prompt_ids + request.answer_ids for request in requests],
@@ -64,11 +64,11 @@ def _row_sums(model: Any, requests: Sequence[ScoreRequest]) -> list[float]:
         make_plan(tree, device),
     )[0]
     head = model.get_output_embeddings()
-    sums = []
+    found = []
     for place, request in enumerate(requests):
         rows = tree.rows(place)[len(request.prompt_ids) - 1 : -1]
         logits = head(states[torch.tensor(rows, device=device)]).float()
         logprobs = torch.log_softmax(logits / logprob_temperature(request.temperature), dim=-1)
         targets = torch.tensor(request.answer_ids, device=device).unsqueeze(1)
-        sums.append(float(logprobs.gather(1, targets).sum()))
-    return sums
+        found.append(tuple(logprobs.gather(1, targets)[:, 0].tolist()))
+    return found

@@ -162,7 +162,7 @@ class TransformersPolicy:
             for index, request in enumerate(requests)
         ]
 
-    def score(self, requests: Sequence[ScoreRequest]) -> list[float]:
+    def score(self, requests: Sequence[ScoreRequest]) -> list[tuple[float, ...]]:
         """See `ScoringPolicy.score`; errors of the engine become `PolicyError`."""
         training = self.model.training
         self.model.eval()

@@ -98,8 +98,8 @@ class Slow:
 
 
 class Scoring(Slow):
-    def score(self, requests: Sequence[ScoreRequest]) -> list[float]:
-        return [float(r.prompt_ids[0]) for r in requests]
+    def score(self, requests: Sequence[ScoreRequest]) -> list[tuple[float, ...]]:
+        return [(float(r.prompt_ids[0]),) for r in requests]
 
 
 def asked(*seeds: int) -> list[SampleRequest]:
@@ -142,7 +142,7 @@ def test_a_shared_policy_is_what_the_policy_is() -> None:
     plain, scoring = Engine(Slow()), Engine(Scoring())
     assert not isinstance(plain.policy, ScoringPolicy)
     assert isinstance(scoring.policy, ScoringPolicy)
-    assert scoring.policy.score([ScoreRequest(prompt_ids=(3,), answer_ids=(1,))]) == [3.0]
+    assert scoring.policy.score([ScoreRequest(prompt_ids=(3,), answer_ids=(1,))]) == [(3.0,)]
     scoring.inner.version = 7
     assert scoring.policy.version == 7 and scoring.policy.tokenizer is scoring.inner.tokenizer
     plain.close()

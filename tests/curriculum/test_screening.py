@@ -11,7 +11,7 @@ import pytest
 
 from selfplay.commands.opening import screening_of
 from selfplay.config import CurriculumConfig, TrainConfig
-from selfplay.curriculum.groups.screening import Screening, chosen, gold_probabilities
+from selfplay.curriculum.groups.screening import Screening, chosen, gold_trajectories
 from selfplay.curriculum.scaffold import RolloutContext
 from selfplay.curriculum.step import step_metrics
 from selfplay.errors import UserError
@@ -28,10 +28,14 @@ LIKELY = {"rest * 2 >= step": 0.3, "if cents < 0": 0.01}
 class Knowing(Book):
     """A book that tells how likely an answer is by what stands in it."""
 
-    def score(self, requests: Sequence[ScoreRequest]) -> list[float]:
+    def score(self, requests: Sequence[ScoreRequest]) -> list[tuple[float, ...]]:
         texts = [self.tokenizer.decode(request.answer_ids) for request in requests]
         assert all(r.answer_ids[-1] == self.tokenizer.end_of_turn_id for r in requests)
-        return [math.log(next(p for part, p in LIKELY.items() if part in text)) for text in texts]
+        sums = [math.log(next(p for part, p in LIKELY.items() if part in text)) for text in texts]
+        return [
+            tuple([total / len(request.answer_ids)] * len(request.answer_ids))
+            for total, request in zip(sums, requests, strict=True)
+        ]
 
 
 def screened(game: MakeGame, name: str, rule: Screening | None, *, pays: bool = False) -> Game:
@@ -71,7 +75,7 @@ def test_the_gold_answer_is_what_the_solver_would_write(
     )
     assert text.endswith("rest * 2 >= step:") or "rest * 2 >= step" in text
     assert context.scaffold._prompt(task) is context.scaffold.screened[task.bug_id]  # type: ignore[attr-defined]
-    assert gold_probabilities(context, [task]) == {}, "this policy cannot tell"
+    assert gold_trajectories(context, [task]) == {}, "this policy cannot tell"
 
 
 def test_a_bug_that_is_not_played_is_kept_and_not_paid(game: MakeGame) -> None:
@@ -98,6 +102,35 @@ def test_an_unplayed_bug_may_be_paid_what_is_to_be_expected(game: MakeGame) -> N
     left = next(e for e in of_role(plant_both(played), "injector") if e.reason == "not_played")
     flat, half = 0.99**2 + 0.01**2, 2 * 0.01 * 0.99
     assert left.reward == pytest.approx(-0.8 * flat + 0.1 * half)
+
+
+def test_a_gold_answer_may_join_the_attempts_on_its_bug(game: MakeGame) -> None:
+    """Of the bug that is played alone; the attempts stay as they are."""
+    rule = Screening(max_groups=1, floor=0.0, cap=0.7)
+    plain = plant_both(screened(game, "alone", rule))
+    played = screened(game, "guided", rule)
+    played.rules = replace(played.rules, shows_gold=True)
+    result = plant_both(played)
+    (group,) = [g for g in result.groups if g.role == "solver"]
+    (bare,) = [g for g in plain.groups if g.role == "solver"]
+    assert group.rewards == (*bare.rewards, 1.0) and len(group.trajectories) == 3
+    assert group.trajectories[:2] == bare.trajectories
+    gold, attempt = group.trajectories[2], group.trajectories[0]
+    assert gold.prompt_ids == attempt.prompt_ids
+    said = played.policy.tokenizer.decode(gold.token_ids[len(gold.prompt_ids) :])
+    assert "rest * 2 >= step" in said
+    assert sum(gold.logprobs) == pytest.approx(math.log(0.3))
+    assert gold.policy_version == attempt.policy_version
+    assert gold.temperature == attempt.temperature
+    assert len(of_role(result, "solver")) == 2, "it is no episode"
+    assert [g for g in result.groups if g.role == "injector"] == [
+        g for g in plain.groups if g.role == "injector"
+    ]
+
+
+def test_gold_answers_need_screening() -> None:
+    with pytest.raises(UserError, match="max_fresh_groups"):
+        CurriculumConfig(show_gold=True)
 
 
 def test_the_expected_reward_by_hand() -> None:

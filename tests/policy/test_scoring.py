@@ -34,12 +34,14 @@ def test_a_score_is_the_sum_of_what_the_sampler_told(temperature: float) -> None
         ScoreRequest(prompt_ids=prompt, answer_ids=answer.token_ids, temperature=temperature)
         for prompt, answer in pairs
     ]
-    wanted = [float(reference_logprobs(p, a, temperature).sum()) for p, a in pairs]
-    assert policy.score(requests) == pytest.approx(wanted, abs=1e-4)
-    assert [sum(a.logprobs) for _, a in pairs] == pytest.approx(wanted, abs=1e-4)
+    wanted = [reference_logprobs(p, a, temperature).tolist() for p, a in pairs]
+    for found, values, (_, answer) in zip(policy.score(requests), wanted, pairs, strict=True):
+        assert found == pytest.approx(values, abs=1e-4)
+        assert answer.logprobs == pytest.approx(values, abs=1e-4)
     for row_tokens in (1, 12):  # a row for each, and a few in a row: the same
-        found = answer_logprobs(policy.model, requests[::-1], row_tokens)
-        assert found == pytest.approx(wanted[::-1], abs=1e-4)
+        scored = answer_logprobs(policy.model, requests[::-1], row_tokens)
+        for found, values in zip(scored, wanted[::-1], strict=True):
+            assert found == pytest.approx(values, abs=1e-4)
 
 
 def test_nothing_is_no_answer() -> None:

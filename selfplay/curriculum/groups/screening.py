@@ -21,7 +21,7 @@ from typing import Protocol, runtime_checkable
 
 from selfplay.curriculum.scaffold import Answer, RolloutContext
 from selfplay.sampling import ScoreRequest, ScoringPolicy
-from selfplay.types import BugArtifact, InjectionTask, SolveTask
+from selfplay.types import BugArtifact, InjectionTask, SolveTask, Trajectory
 
 PER_FUNCTION = 3
 """Edits of one function that one step validates, at most."""
@@ -48,9 +48,11 @@ class Screening:
     max_validations: int | None = None
 
 
-def gold_probabilities(context: RolloutContext, tasks: Sequence[SolveTask]) -> dict[str, float]:
-    """{bug id: probability of its gold answer}, 0 where the prompt does not let it be written; {}
-    where policy or scaffold cannot tell. Raises `PolicyError`."""
+def gold_trajectories(
+    context: RolloutContext, tasks: Sequence[SolveTask]
+) -> dict[str, Trajectory | None]:
+    """{bug id: its gold answer, as if the policy had sampled it}, None where the prompt does not
+    let it be written; {} where policy or scaffold cannot tell. Raises `PolicyError`."""
     scaffold, policy = context.scaffold, context.policy
     if not tasks or not (isinstance(scaffold, KnowsAnswers) and isinstance(policy, ScoringPolicy)):
         return {}
@@ -63,9 +65,21 @@ def gold_probabilities(context: RolloutContext, tasks: Sequence[SolveTask]) -> d
     ]
     with context.clock.running():
         scores = policy.score(requests)
-    found = dict.fromkeys((task.bug_id for task in tasks), 0.0)
-    found |= {bug_id: math.exp(score) for (bug_id, _), score in zip(known, scores, strict=True)}
+    found: dict[str, Trajectory | None] = dict.fromkeys(task.bug_id for task in tasks)
+    for (bug_id, (prompt, ids)), logprobs in zip(known, scores, strict=True):
+        found[bug_id] = Trajectory(
+            token_ids=prompt + ids,
+            loss_mask=(0,) * len(prompt) + (1,) * len(ids),
+            logprobs=(0.0,) * len(prompt) + logprobs,
+            policy_version=policy.version,
+            temperature=temperature,
+        )
     return found
+
+
+def probability(gold: Trajectory | None) -> float:
+    """Of an answer that can be written; 0 for None."""
+    return 0.0 if gold is None else math.exp(math.fsum(gold.logprobs))
 
 
 def worth_validating(
@@ -106,7 +120,8 @@ def worth_validating(
     with context.clock.running():
         scores = policy.score(requests)
     places: Counter[tuple[str, str, str]] = Counter()
-    ranked = sorted(zip(scores, keys, strict=True), key=lambda pair: (-pair[0], pair[1]))
+    sums = map(math.fsum, scores)
+    ranked = sorted(zip(sums, keys, strict=True), key=lambda pair: (-pair[0], pair[1]))
     likely = [same for score, same in ranked if math.exp(score) <= rule.cap]
     for same in likely:
         task = tasks[keys[same][0][0]]

@@ -114,5 +114,5 @@ class _SharedPolicy:
 
 
 class _SharedScoringPolicy(_SharedPolicy):
-    def score(self, requests: Sequence[ScoreRequest]) -> list[float]:
+    def score(self, requests: Sequence[ScoreRequest]) -> list[tuple[float, ...]]:
         return self._engine.ask("score", requests).result()
