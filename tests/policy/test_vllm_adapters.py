@@ -259,7 +259,7 @@ def scaled(adapted: Any, factor: float, directory: Path) -> Path:
 
 
 def prompts_of(policy: VLLMPolicy, num: int) -> list[tuple[int, ...]]:
-    text = "def f(x):\n    return x + 1\n" * 4  # several blocks of the prefix cache
+    text = "def f(x):\n    return x + 1\n" * 4
     return [policy.tokenizer.render("You repair code.", f"{text}File {n}.") for n in range(num)]
 
 
@@ -293,7 +293,10 @@ def test_a_new_adapter_never_meets_what_was_cached_for_the_old_one(
     real: VLLMPolicy, adapted: Any, tmp_path: Path
 ) -> None:
     """The same path with other contents, as when a version is published anew (vLLM issue 42125)."""
-    request = SampleRequest(prompt_ids=prompts_of(real, 1)[0], max_new_tokens=8, temperature=0.0)
+    text = "def f(x):\n    return x + 1\n" * 50  # vLLM caches whole blocks: of 128 tokens on a CPU
+    long = real.tokenizer.render("You repair code.", text)
+    assert len(long) > 300
+    request = SampleRequest(prompt_ids=long, max_new_tokens=8, temperature=0.0)
     directory = scaled(adapted, 1.0, tmp_path / "adapter")
     real.update_weights(directory, 1)
     ((before,),) = real.sample([request])
@@ -335,7 +338,7 @@ def test_more_versions_under_way_than_the_server_keeps(
 def test_adapters_that_vllm_refuses_leave_the_one_before(
     real: VLLMPolicy, adapted: Any, model_dir: Path, tmp_path: Path
 ) -> None:
-    """Of too high a rank, on the head, cut off, of another model, or absent."""
+    """Of too high a rank, with a head of its own, cut off, or absent."""
     request = SampleRequest(prompt_ids=prompts_of(real, 1)[0], max_new_tokens=8, temperature=0.0)
     ((before,),) = real.sample([request])
     version = real.version
@@ -348,7 +351,7 @@ def test_adapters_that_vllm_refuses_leave_the_one_before(
         broken[name] = scaled(adapted, 1.0, tmp_path / name)
     weights = broken["cut"] / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100_000])
-    on_head(broken["head"] / "adapter_model.safetensors")
+    add_head(broken["head"] / "adapter_model.safetensors")
     for directory in broken.values():
         with pytest.raises(PolicyError, match=f"loading weights {version + 1} failed"):
             real.update_weights(directory, version + 1)
@@ -357,7 +360,7 @@ def test_adapters_that_vllm_refuses_leave_the_one_before(
     assert real._backends[0]._generation == 0, "the server lived through it"
 
 
-def on_head(path: Path) -> None:
+def add_head(path: Path) -> None:
     """Saved output weights beside the factors, as peft's `modules_to_save` writes them."""
     from safetensors.torch import load_file, save_file
 
