@@ -1,6 +1,7 @@
 """What rounds ahead of the learner bring where engine, sandboxes and learner share no cores.
 
     .venv/bin/python scripts/simulate_rounds.py RUN [--steps 200]
+    .venv/bin/python scripts/simulate_rounds.py --seconds 273,120,274    # a machine that is planned
 
 RUN is a directory of a synchronous run (curriculum.max_staleness=0): the median seconds of its
 steps for sampling, sandboxes and learning are the durations here, the first two once for the
@@ -69,18 +70,32 @@ def simulate(
     return now, oldest
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--steps", type=int, default=200)
-    options = parser.parse_args()
-    rows = [json.loads(line) for line in (options.run / "metrics.jsonl").read_text().splitlines()]
+def measured(run: Path) -> dict[str, float]:
+    """Median seconds of a run's steps, by resource."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     names = {
         "engine": "play/sampling_s",
         "sandboxes": "play/sandbox_s",
         "learner": "learner/wall_s",
     }
-    seconds = {key: statistics.median(row[name] for row in rows) for key, name in names.items()}
+    return {key: statistics.median(row[name] for row in rows) for key, name in names.items()}
+
+
+def planned(text: str) -> dict[str, float]:
+    """The three figures of --seconds, by resource."""
+    engine, sandboxes, learner = map(float, text.split(","))
+    return {"engine": engine, "sandboxes": sandboxes, "learner": learner}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, nargs="?")
+    parser.add_argument("--seconds", help="of a step: engine,sandboxes,learner, in RUN's place")
+    parser.add_argument("--steps", type=int, default=200)
+    options = parser.parse_args()
+    if (options.run is None) == (options.seconds is None):
+        parser.error("name a RUN or --seconds, and not both")
+    seconds = planned(options.seconds) if options.seconds else measured(options.run)
     report: dict[str, object] = {"seconds": {k: round(v, 1) for k, v in seconds.items()}}
     alone = sum(seconds.values())
     for layout, where in LAYOUTS.items():

@@ -57,6 +57,7 @@ BELOW["commands"] = set(BELOW)
 BELOW["cli"] = BELOW["__main__"] = {"commands", "cli"}
 HEAVY = {
     "docker": ("sandbox/docker/",),
+    "ray": ("sandbox/ray/",),
     "vllm": ("policy/vllm/",),
     "torch": ("learner/", "modeling/", "policy/"),
     "transformers": ("learner/", "modeling/", "policy/"),
@@ -133,7 +134,7 @@ def test_the_vocabulary_names_what_is_there() -> None:
 def test_importing_the_lower_layers_is_light(module: str) -> None:
     program = (
         f"import sys, selfplay.{module}\n"
-        "print([m for m in ('torch', 'vllm', 'docker', 'transformers') if m in sys.modules])"
+        "print([m for m in ('torch', 'vllm', 'docker', 'ray', 'transformers') if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -49,12 +50,26 @@ ENGINES = ("transformers", "vllm", "openai", "scripted")
 @contextmanager
 def sandbox_pool(config: SandboxConfig) -> Iterator[SandboxPool]:
     """Open the configured sandbox; closed, with all it holds, at the end."""
-    workers = config.num_workers or os.cpu_count() or 1
-    pool = SandboxPool(open_sandbox(config.name, config), num_workers=workers)
+    if config.cluster.name == "ray":
+        pool = ray_pool(config)
+    else:
+        workers = config.num_workers or os.cpu_count() or 1
+        pool = SandboxPool(open_sandbox(config.name, config), num_workers=workers)
     try:
         yield pool
     finally:
         pool.close()
+
+
+def ray_pool(config: SandboxConfig) -> SandboxPool:
+    """A pool over the sandboxes of a Ray cluster."""
+    if importlib.util.find_spec("ray") is None:
+        raise UserError("cluster=ray: the package is missing: pip install 'selfplay[ray]'")
+    from selfplay.sandbox.ray.sandbox import open_ray
+
+    sandbox = open_ray(config)
+    say(sandbox.describe())
+    return SandboxPool(sandbox, num_workers=config.num_workers or sandbox.num_slots)
 
 
 def repos_dir(config: ReposConfig) -> Path:

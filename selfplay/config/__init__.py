@@ -35,7 +35,7 @@ from selfplay.config.learner import (
 from selfplay.config.loading import GONE, load_config, read_config, to_yaml
 from selfplay.config.metrics import MetricsConfig
 from selfplay.config.policy import OpenAIConfig, PolicyConfig, SplitConfig, VLLMConfig
-from selfplay.config.sandbox import ReposConfig, SandboxConfig
+from selfplay.config.sandbox import ClusterConfig, ReposConfig, SandboxConfig
 from selfplay.config.scaffold import AgentConfig, AgentLimits, FeedbackConfig, ScaffoldConfig
 from selfplay.config.traces import TracesConfig
 
@@ -44,6 +44,7 @@ __all__ = [
     "AgentConfig",
     "AgentLimits",
     "AlarmsConfig",
+    "ClusterConfig",
     "CompareConfig",
     "CurriculumConfig",
     "DoctorConfig",

@@ -31,6 +31,10 @@ class VLLMConfig:
     """Start at once, without compiled graphs, which answer faster."""
     kv_cache_gib: int = 2
     """Memory for keys and values on a CPU, in GiB."""
+    publish: str = "auto"
+    """How new weights reach the servers: adapter (the LoRA adapter alone), weights (a whole model
+    over the disk), or auto: adapter where one is trained and the servers are started here on GPUs;
+    on a CPU vLLM samples ten times slower with an adapter."""
     seeds: bool = False
     """Send a seed with each request: repeatable, but slower."""
     max_concurrency: int = 256
@@ -44,6 +48,7 @@ class VLLMConfig:
 
     def __post_init__(self) -> None:
         at_least(self, "policy.vllm.", 1, "num_servers", "max_concurrency")
+        one_of(self, "policy.vllm.", "publish", ("auto", "adapter", "weights"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from selfplay.config.checks import at_least
+from selfplay.config.checks import above, at_least, one_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    """On which machines sandboxes run; the run itself stays where it was started."""
+
+    name: str = "local"
+    """local: this machine alone; ray: the nodes of a Ray cluster (`cluster=ray`)."""
+    address: str | None = None
+    """HOST:PORT of the cluster's head; null: the one that this machine belongs to."""
+    wait_s: float = 600.0
+    """Seconds that jobs wait for a node when none is left."""
+
+    def __post_init__(self) -> None:
+        one_of(self, "sandbox.cluster.", "name", ("local", "ray"))
+        above(self, "sandbox.cluster.", 0, "wait_s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,13 +30,15 @@ class SandboxConfig:
     name: str = "auto"
     """Backend: auto, docker, bubblewrap or unsafe."""
     num_workers: int | None = None
-    """Sandboxes that run at once; null: one for each core."""
+    """Sandboxes that run at once; null: one for each core, of a cluster as many as it has slots."""
     preload: bool = True
     """bubblewrap forks test runs from an interpreter that has loaded the test runner."""
     early_grading: bool = True
     """A failing test decides an attempt before the others run; false runs all, the reference."""
     runtime: str | None = None
     """What Docker runs containers with, such as gVisor's runsc; null: the engine's default."""
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    """Other machines that run sandboxes."""
 
     def __post_init__(self) -> None:
         at_least(self, "sandbox.", 1, "num_workers")

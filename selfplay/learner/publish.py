@@ -2,13 +2,15 @@
 
 The in-process engine shares the trainer's live weights, full or merged adapter, so nothing is
 copied: publishing proves that the live weights are the masters' and finite, then bumps the version.
-Engines in other processes are handed an ordinary model directory (`DirectoryPublisher`).
+Engines in other processes are handed a directory (`DirectoryPublisher`): the adapter alone, or an
+ordinary model directory.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -49,33 +51,34 @@ class Publisher:
 
 
 class ServedPolicy(Protocol):
-    """An engine in other processes, which reads its weights from a model directory."""
+    """An engine in other processes, which reads its weights from a directory."""
 
     version: int
 
     def update_weights(self, directory: Path, version: int | None = None) -> int: ...
 
+    def directories_in_use(self) -> set[Path]: ...
+
 
 class DirectoryPublisher:
-    """Publishes the live weights of `model` as model directories below `root`; one is kept."""
+    """Publishes what `save` writes as directories below `root`; those in use are kept."""
 
-    def __init__(self, model: Any, tokenizer_dir: Path, root: Path) -> None:
-        self._model = model
-        self._tokenizer_dir = tokenizer_dir
+    def __init__(self, save: Callable[[Path], None], root: Path) -> None:
+        self._save = save
         self._root = root
 
     def write(self, version: int) -> Path:
-        """The directory of `version`, adapter merged."""
+        """The directory of `version`."""
         directory = self._root / f"version_{version}"
-        save_hf(self._model, self._tokenizer_dir, directory)
+        self._save(directory)
         return directory
 
     def publish(self, policy: ServedPolicy, version: int) -> None:
-        """Write, load everywhere, and only then forget the version before."""
-        directory = self.write(version)
-        policy.update_weights(directory, version)
+        """Write, load everywhere, and only then forget versions that nobody needs any more."""
+        policy.update_weights(self.write(version), version)
+        in_use = policy.directories_in_use()
         for other in self._root.iterdir():
-            if other != directory:
+            if other not in in_use:
                 shutil.rmtree(other, ignore_errors=True)
 
 

@@ -1,8 +1,9 @@
-"""Training where vLLM servers sample: the learner's own model, its weights handed over on disk.
+"""Training where vLLM servers sample: the learner's own model, its weights handed over in files.
 
-    step -> optimizer -> <root>/version_N -> every server: pause, load, resume -> policy version N
+    step -> optimizer -> <root>/version_N -> every server loads it -> policy version N
 
-The trained model stays in this process (`GrpoLearner`); what the servers run is a merged copy.
+The trained model stays in this process (`GrpoLearner`). What the servers run is the model that it
+began with and a copy of the adapter, or a copy of all weights (`publishes_adapters`).
 """
 
 from __future__ import annotations
@@ -13,18 +14,20 @@ import tempfile
 import time
 import weakref
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from selfplay.cache import cache_root
-from selfplay.config import LearnerConfig, PolicyConfig
-from selfplay.errors import UserError
+from selfplay.config import LearnerConfig, PolicyConfig, VLLMConfig
+from selfplay.errors import PolicyError, UserError
 from selfplay.learner.grpo import GrpoLearner, load_for_inference, open_learner
-from selfplay.learner.publish import DirectoryPublisher
+from selfplay.learner.publish import DirectoryPublisher, save_hf
 from selfplay.learner.ranks.distributed import ALONE, World
 from selfplay.learning import Restored
 from selfplay.modeling.model_files import resolve_model
 from selfplay.policy.transformers import HFTokenizer
 from selfplay.policy.vllm.policy import VLLMPolicy, open_vllm
+from selfplay.policy.vllm.server import LORA_RANKS
 from selfplay.run_dir import RunDir
 from selfplay.types import PeerGroup
 
@@ -94,10 +97,41 @@ def open_served_learner(
     inner = open_learner(own, learner, seed, world, longest=longest)
     model_dir = resolve_model(policy.model, cache_root())
     shutil.rmtree(root, ignore_errors=True)  # what a killed run left
-    publisher = DirectoryPublisher(inner.trainer.model, model_dir, root.resolve())
-    served = open_vllm(policy.vllm, publisher.write(0), HFTokenizer.load(model_dir))
+    tokenizer = HFTokenizer.load(model_dir)
+    if publishes_adapters(policy.vllm, learner.lora_rank):
+        publisher = DirectoryPublisher(inner.save_adapter, root.resolve())
+        served = open_vllm(policy.vllm, model_dir, tokenizer, lora_rank=learner.lora_rank)
+        _first_adapter(served, publisher)
+    else:
+        save = partial(save_hf, inner.trainer.model, model_dir)
+        publisher = DirectoryPublisher(save, root.resolve())
+        served = open_vllm(policy.vllm, publisher.write(0), tokenizer)
     weakref.finalize(served, shutil.rmtree, root, ignore_errors=True)
     return ServedLearner(inner, served, publisher)
+
+
+def publishes_adapters(config: VLLMConfig, lora_rank: int) -> bool:
+    """Whether servers get the adapter alone. `UserError` where that is asked for and cannot be."""
+    possible = 0 < lora_rank <= LORA_RANKS[-1]
+    if config.publish == "adapter" and not possible:
+        raise UserError(
+            f"policy.vllm.publish=adapter: learner.lora_rank={lora_rank} must be from 1 to "
+            f"{LORA_RANKS[-1]}; or set policy.vllm.publish=weights"
+        )
+    if config.publish == "auto":
+        return possible and bool(config.gpus) and not config.urls
+    return config.publish == "adapter"
+
+
+def _first_adapter(served: VLLMPolicy, publisher: DirectoryPublisher) -> None:
+    """Version 0, before anything is sampled; a model whose layers vLLM cannot adapt shows here."""
+    try:
+        served.update_weights(publisher.write(0), 0)
+    except PolicyError as error:
+        served.close()
+        raise UserError(
+            f"{error}; to hand over whole weights: policy.vllm.publish=weights"
+        ) from error
 
 
 def open_for_inference(policy: PolicyConfig) -> VLLMPolicy:
@@ -111,7 +145,8 @@ def open_for_inference(policy: PolicyConfig) -> VLLMPolicy:
         return open_vllm(policy.vllm, None if policy.vllm.urls else model_dir, tokenizer)
     root = Path(tempfile.mkdtemp(prefix="selfplay-weights-"))
     model = load_for_inference(dataclasses.replace(policy, device="cpu")).model
-    merged = DirectoryPublisher(model, model_dir, root).write(0)
+    merged = root / "merged"
+    save_hf(model, model_dir, merged)
     served = open_vllm(policy.vllm, merged, tokenizer)
     weakref.finalize(served, shutil.rmtree, root, ignore_errors=True)
     return served

@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import os
 import re
+import zlib
 from pathlib import Path
 
 TOKEN = re.compile(r"(?P<space>\d+)-(?P<pid>\d+)-(?P<began>\d+)")
 
 
 def owner_token() -> str:
-    """`PID_NAMESPACE-PID-START_TIME` of this process: unique until the machine restarts."""
-    return f"{_pid_namespace()}-{os.getpid()}-{_began(os.getpid())}"
+    """`PLACE-PID-START_TIME` of this process: unique until the machine restarts."""
+    return f"{_place()}-{os.getpid()}-{_began(os.getpid())}"
 
 
 def is_abandoned(name: str) -> bool:
     """Whether `name` begins with the token of a process that is gone.
 
-    Things of another pid namespace (another container on this machine) are left alone: their
-    processes cannot be seen from here.
+    Things of another pid namespace (another container on this machine) or of another machine that
+    shares the folder are left alone: their processes cannot be seen from here.
     """
     match = TOKEN.match(name)
-    if match is None or match["space"] != _pid_namespace():
+    if match is None or match["space"] != _place():
         return False
     return _began(int(match["pid"])) != match["began"]
 
 
-def _pid_namespace() -> str:
-    return str(Path("/proc/self/ns/pid").stat().st_ino)
+def _place() -> str:
+    """The machine's name and the pid namespace, whose number is the same on every machine."""
+    space = Path("/proc/self/ns/pid").stat().st_ino
+    return str(zlib.crc32(os.uname().nodename.encode()) << 32 | space)
 
 
 def _began(pid: int) -> str | None:

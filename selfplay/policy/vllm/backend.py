@@ -61,6 +61,12 @@ class Backend:
         self._weights: tuple[Path | None, int] = (model, 0)
 
     @property
+    def in_use(self) -> set[Path]:
+        """Directories that the server may yet read."""
+        directory, _ = self._weights
+        return {directory} if directory is not None else set()
+
+    @property
     def client(self) -> VLLMClient:
         """Calls of the server as it is now."""
         if self._client is None:
@@ -81,7 +87,7 @@ class Backend:
         if self._process is None:
             model, version = self._weights
             if model is not None:
-                self.load(model, version)
+                self._load(model, version)
             elif self._labelled:
                 self.client.set_weight_version(version)
 
@@ -94,10 +100,7 @@ class Backend:
             try:
                 if self._tainted:
                     raise Unreachable(f"{self.client.url}: its last weight update failed")
-                answers = self.client.generate(
-                    request, max_tokens=max_tokens, end_of_turn_id=end_of_turn_id
-                )
-                self._check_spans(answers)
+                answers = self._ask(request, max_tokens, end_of_turn_id)
             except (Unreachable, Refused) as error:
                 if isinstance(error, Refused) and error.status < 500:
                     raise
@@ -141,6 +144,13 @@ class Backend:
             self._process.stop()
         if self._client is not None:
             self._client.http.close()
+
+    def _ask(self, request: SampleRequest, max_tokens: int, end_of_turn_id: int) -> list[Answer]:
+        answers = self.client.generate(
+            request, max_tokens=max_tokens, end_of_turn_id=end_of_turn_id
+        )
+        self._check_spans(answers)
+        return answers
 
     def _load(self, directory: Path, version: int) -> None:
         """Pause, load, label, resume."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,10 +94,20 @@ class VLLMClient:
             )
 
     def generate(
-        self, request: SampleRequest, *, max_tokens: int, end_of_turn_id: int
+        self,
+        request: SampleRequest,
+        *,
+        max_tokens: int,
+        end_of_turn_id: int,
+        adapter: str | None = None,
     ) -> list[Answer]:
-        """`request.num_samples` answers; a sampled end-of-turn token is part of the answer."""
+        """`request.num_samples` answers; a sampled end-of-turn token is part of the answer.
+
+        `adapter`: the name that it was loaded under; None: the model itself.
+        """
         body = request_body(request, max_tokens=max_tokens, end_of_turn_id=end_of_turn_id)
+        if adapter is not None:
+            body["model"] = adapter
         if self._seeds:
             body["sampling_params"]["seed"] = request.seed * _SPREAD % _MAX_SEED
         return _read(self.http.post("/inference/v1/generate", body), request.num_samples)
@@ -137,6 +148,36 @@ class VLLMClient:
         done = self._admin("/reset_prefix_cache?reset_running_requests=true")
         if not (isinstance(done, dict) and done.get("success")):
             raise PolicyError(f"{self.url}: the prefix cache could not be reset")
+
+    def served_names(self) -> set[str]:
+        """Names that a request can ask for: the model's and those of loaded adapters."""
+        return {str(card["id"]) for card in self.http.get("/v1/models", timeout_s=_QUICK_S)["data"]}
+
+    def load_adapter(self, name: str, directory: Path) -> None:
+        """Load a peft directory beside the model, under a name that was never used there.
+
+        Never in place: vLLM keeps a request's adapter by name and path, so that what is loaded
+        anew under an old name meets what was cached for the old one (vLLM issue 42125), and
+        requests under way change their weights without saying so.
+        """
+        body = {"lora_name": name, "lora_path": str(directory)}
+        try:
+            with contextlib.suppress(Garbled):  # it answers in words
+                self.http.post("/v1/load_lora_adapter", body, timeout_s=_ADMIN_S)
+        except Refused as error:
+            if error.status in (401, 403) or (error.status == 404 and error.said == "Not Found"):
+                raise UserError(
+                    f"{self.url}: takes no adapters; start it with --enable-lora and "
+                    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1, or set policy.vllm.publish=weights"
+                ) from error
+            raise
+        if name not in self.served_names():
+            raise PolicyError(f"{self.url}: does not list the adapter {name} that it loaded")
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget a name. Requests under way keep their adapter to their end."""
+        with contextlib.suppress(Garbled):
+            self.http.post("/v1/unload_lora_adapter", {"lora_name": name}, timeout_s=_ADMIN_S)
 
     def _admin(self, path: str, body: Any = None) -> Any:
         try:

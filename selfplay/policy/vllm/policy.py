@@ -2,6 +2,7 @@
 
     requests -> the server with the least to do -> /inference/v1/generate -> completions
     directory -> on every server: pause, load, label, resume -> version + 1
+    adapter   -> on every server: load under a new name -> requests ask for it -> version + 1
 
 Log-probabilities are those of the distribution that was sampled from: at the request's temperature
 and, where `top_p < 1` (evaluation), after the cut. vLLM itself runs in other processes and in an
@@ -23,6 +24,7 @@ from pathlib import Path
 from selfplay.config import VLLMConfig
 from selfplay.errors import PolicyError, SelfplayError, UserError
 from selfplay.policy.http import Refused
+from selfplay.policy.vllm.adapters import AdapterBackend
 from selfplay.policy.vllm.backend import Backend
 from selfplay.policy.vllm.client import Answer
 from selfplay.policy.vllm.server import Launch, ServerProcess, find_python
@@ -97,9 +99,10 @@ class VLLMPolicy:
         return groups, error
 
     def update_weights(self, directory: Path, version: int | None = None) -> int:
-        """Load the model directory on every server while requests go on; the new version.
+        """Load the directory on every server while requests go on; the new version.
 
-        Requests in flight are frozen, go on under the new weights, and say so in their spans. The
+        It holds a model: requests in flight are frozen, go on under the new weights, and say so in
+        their spans. Or an adapter: requests in flight end with the one that they began with. The
         version is `version`, else one more than now. A load that fails raises `PolicyError`; the
         servers then go back to the weights before, and the version stays.
         """
@@ -115,6 +118,10 @@ class VLLMPolicy:
                 backend.commit(directory, version)
             self.version = version
             return version
+
+    def directories_in_use(self) -> set[Path]:
+        """Of weights that a server may yet read."""
+        return set().union(*(backend.in_use for backend in self._backends))
 
     def close(self) -> None:
         """End the servers that are ours. Idempotent."""
@@ -189,10 +196,13 @@ class VLLMPolicy:
             future.result()
 
 
-def open_vllm(config: VLLMConfig, model: Path | None, tokenizer: Tokenizer) -> VLLMPolicy:
+def open_vllm(
+    config: VLLMConfig, model: Path | None, tokenizer: Tokenizer, *, lora_rank: int = 0
+) -> VLLMPolicy:
     """Start or reach the configured servers, all with the weights of `model`.
 
-    `model` None leaves servers at URLs the weights that they have.
+    `model` None leaves servers at URLs the weights that they have. `lora_rank` > 0: the model
+    stays, and `update_weights` takes adapters of that rank; the first one before any request.
     """
     num = len(config.urls) or config.num_servers
     if num < 1 or config.max_concurrency < 1:
@@ -206,6 +216,7 @@ def open_vllm(config: VLLMConfig, model: Path | None, tokenizer: Tokenizer) -> V
             enforce_eager=config.enforce_eager,
             kv_cache_gib=config.kv_cache_gib,
             start_timeout_s=config.start_timeout_s,
+            lora_rank=lora_rank,
             args=tuple(config.args),
         )
         gpus = config.gpus or [""] * num
@@ -215,8 +226,9 @@ def open_vllm(config: VLLMConfig, model: Path | None, tokenizer: Tokenizer) -> V
                 f"set policy.vllm.num_servers={len(gpus)}"
             )
         processes = [ServerProcess(launch, number, gpus[number]) for number in range(num)]
+    kind = AdapterBackend if lora_rank else Backend
     backends = [
-        Backend(
+        kind(
             model=model,
             url=url,
             process=process,

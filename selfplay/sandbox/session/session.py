@@ -112,7 +112,7 @@ class Session:
     def run(self, command: str, timeout_s: float, max_output: int = 1 << 20) -> SessionResult:
         """Run a bash command; at its time-out every process of the session is ended."""
         request = {"op": "run", "command": command, "timeout_s": timeout_s, "room": max_output}
-        answer = self._call(request, timeout_s)
+        answer = self.call(request, timeout_s)
         return SessionResult(
             exit_code=answer["exit_code"],
             timed_out=answer["timed_out"],
@@ -124,7 +124,7 @@ class Session:
 
     def read(self, path: str, max_bytes: int = MAX_FILE, *, follow: bool = False) -> bytes:
         """Content of a plain file; relative paths begin at the tree. Raises `FileProblem`."""
-        answer = self._call(
+        answer = self.call(
             {"op": "read", "path": path, "max_bytes": max_bytes, "follow": follow}, 0.0
         )
         return base64.b64decode(_unless_problem(answer)["content"])
@@ -132,7 +132,7 @@ class Session:
     def write(self, path: str, content: bytes) -> None:
         """Replace or create a file and the folders above it. Raises `FileProblem`."""
         coded = base64.b64encode(content).decode("ascii")
-        _unless_problem(self._call({"op": "write", "path": path, "content": coded}, 0.0))
+        _unless_problem(self.call({"op": "write", "path": path, "content": coded}, 0.0))
 
     def read_changes(self, skip: Sequence[str] = (".git",)) -> Changes:
         """The tree's state now as a layer above the original; names in `skip` are passed over.
@@ -142,7 +142,7 @@ class Session:
         environment = self._job.environment
         known = _fingerprints(environment.tree, environment.digest)
         request = {"op": "changes", "known": known, "skip": list(skip)}
-        answer = self._call({**request, "max_file": MAX_FILE, "max_bytes": MAX_CHANGES}, 60.0)
+        answer = self.call({**request, "max_file": MAX_FILE, "max_bytes": MAX_CHANGES}, 60.0)
         layer = {
             path: FileChange(content=None) for path in answer["gone"] if not _skipped(path, skip)
         }
@@ -209,7 +209,8 @@ class Session:
         for path in self._pipes:  # nobody else may open them
             path.unlink(missing_ok=True)
 
-    def _call(self, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+    def call(self, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+        """One request as the server reads it, and its answer; the methods above say which."""
         with self._lock:
             if self._closed:
                 raise SandboxError("the session is closed")

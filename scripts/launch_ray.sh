@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# A Ray cluster for sandboxes; the run starts where the head is. Needs on every node: this package
+# with the extra `ray` in the same place, and SELFPLAY_CACHE on a file system that all share.
+#   bash scripts/launch_ray.sh head [SLOTS]             # first machine; SLOTS sandboxes on it (0)
+#   bash scripts/launch_ray.sh node HEAD:6379 [SLOTS]   # each other one; its cores
+#   bash scripts/launch_ray.sh train experiment=... name=RUN
+#   bash scripts/launch_ray.sh stop                     # ends every Ray of this user on this machine
+# DRY=1 prints the command and starts nothing.
+set -euo pipefail
+bin=$(dirname "${PYTHON:-.venv/bin/python}")
+store=${OBJECT_STORE:-500000000}  # bytes; results of jobs pass through it, nothing else
+common=(--disable-usage-stats --object-store-memory "$store")
+slots() { printf '{"sandbox_slots": %d}' "$1"; }
+what=${1:-}
+shift || true
+case $what in
+head)
+    command=("$bin/ray" start --head --port "${PORT:-6379}" --include-dashboard=false
+        "${common[@]}" --resources "$(slots "${1:-0}")")
+    ;;
+node)
+    command=("$bin/ray" start --address "${1:?HEAD:PORT}" "${common[@]}"
+        --resources "$(slots "${2:-$(nproc)}")")
+    ;;
+train) command=("$bin/python" -m selfplay train cluster=ray "$@") ;;
+stop) command=("$bin/ray" stop) ;;
+*) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+esac
+if [ -n "${DRY:-}" ]; then printf '%q ' "${command[@]}"; echo; exit; fi
+exec "${command[@]}"
