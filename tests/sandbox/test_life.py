@@ -101,6 +101,16 @@ def test_owner_tokens() -> None:
     assert is_abandoned(reused)
 
 
+def test_leftovers_of_another_machine_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Machines that share a folder: all have the same number for their first pid namespace."""
+    gone = dead_token()
+    assert is_abandoned(gone)
+    here = os.uname()
+    other = os.uname_result((here.sysname, "another-machine", *tuple(here)[2:]))
+    monkeypatch.setattr(os, "uname", lambda: other)
+    assert not is_abandoned(gone) and not is_abandoned(owner_token())
+
+
 def test_cgroups_of_dead_processes_are_reaped() -> None:
     for folder in find_controllers():
         (folder / f"{dead_token()}-0").mkdir()
