@@ -118,10 +118,7 @@ def make_controller(
         first_attempts=shape.first_attempts,
         injector_reward=make_injector_reward(config.reward),
         solver_reward=make_solver_reward(config.reward),
-        role_weights={
-            "injector": config.learner.injector_weight,
-            "solver": config.learner.solver_weight,
-        },
+        role_weights=config.learner.role_weights,
         screening=screening_of(config, context),
         pays_unplayed=config.reward.unplayed == "expected",
         shows_gold=shape.show_gold,

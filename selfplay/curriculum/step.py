@@ -27,9 +27,9 @@ from selfplay.curriculum.groups.screening import (
 )
 from selfplay.curriculum.injecting import Injection, Unplayed, inject, injector_episode
 from selfplay.curriculum.scaffold import RolloutContext
-from selfplay.curriculum.solving import Attempt, solve_rate, solver_episode, solver_group
+from selfplay.curriculum.solving import Attempt, solve_rate, solver_episode
 from selfplay.roles.rewards import InjectorReward, SolverReward, expected_reward
-from selfplay.types import Episode, PeerGroup, Trajectory
+from selfplay.types import Episode, PeerGroup, SolveTask, Trajectory
 
 Report = Callable[[str], None]
 """Called with the name of the phase that begins."""
@@ -93,13 +93,9 @@ def play_step(
     tasks = curriculum.draw(step, before)
     injections = inject(context, tasks, rules.samples_per_task, rules.screening)
     new, duplicates = curriculum.keep_bugs(injections, step)
-    golds: Mapping[str, Trajectory | None] = {}
-    if rules.screening is not None:
-        report("screen")
-        golds = gold_trajectories(context, list(new.values()))
+    golds = _screened(context, new, rules, report)
     probabilities = {bug_id: probability(gold) for bug_id, gold in golds.items()}
-    if golds:
-        curriculum.keep_probabilities(probabilities, step)
+    curriculum.keep_probabilities(probabilities, step)
     fresh = chosen(new, probabilities, rules.screening)
     bugs = [*fresh, *curriculum.replays(step, len(fresh), before)]
     bugs += curriculum.human_bugs(step, len(bugs), before)
@@ -128,21 +124,27 @@ def play_step(
         for i, attempt in enumerate(group):
             part = "/later" if i >= first else ""
             episodes.append(solver_episode(step, i, attempt, rules.solver_reward, part))
+    groups = peer_groups(episodes, rules.role_weights)
     return StepResult(
         injections=tuple(injections),
         attempts=tuple(map(tuple, attempts)),
         episodes=tuple(episodes),
-        groups=guided(
-            peer_groups(episodes, rules.role_weights),
-            {solver_group(step, bug_id): gold for bug_id, gold in golds.items()}
-            if rules.shows_gold
-            else {},
-        ),
+        groups=guided(groups, step, golds) if rules.shows_gold else groups,
         num_new=len(new),
         num_fresh=len(fresh),
         num_grown=num_grown,
         probabilities=probabilities,
     )
+
+
+def _screened(
+    context: RolloutContext, new: Mapping[str, SolveTask], rules: StepRules, report: Report
+) -> Mapping[str, Trajectory | None]:
+    """The gold answers of new bugs, where these are screened."""
+    if rules.screening is None:
+        return {}
+    report("screen")
+    return gold_trajectories(context, list(new.values()))
 
 
 def of_one_step(results: Sequence[StepResult]) -> StepResult:

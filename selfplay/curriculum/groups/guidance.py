@@ -11,19 +11,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from selfplay.curriculum.solving import solver_group
 from selfplay.types import PeerGroup, Trajectory
 
 
 def guided(
-    groups: Sequence[PeerGroup], golds: Mapping[str, Trajectory | None]
+    groups: Sequence[PeerGroup], step: int, golds: Mapping[str, Trajectory | None]
 ) -> tuple[PeerGroup, ...]:
-    """The groups, those of `golds` ({group id: gold answer}) with that answer and its reward 1.
+    """The groups of a step, those on bugs of `golds` with the gold answer and its reward 1.
 
     Example: rewards (-1, -1, -1) become (-1, -1, -1, 1), with advantages (-1/2, -1/2, -1/2, 3/2).
     """
+    answers = {solver_group(step, bug_id): gold for bug_id, gold in golds.items()}
     return tuple(
         replace(g, trajectories=(*g.trajectories, gold), rewards=(*g.rewards, 1.0))
-        if (gold := golds.get(g.group_id)) is not None
+        if (gold := answers.get(g.group_id)) is not None
         else g
         for g in groups
     )
