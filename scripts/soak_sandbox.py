@@ -183,14 +183,18 @@ def left_behind(before: set[str]) -> list[str]:
     found = [
         f"process {command(p)[:80]!r}" for p in children(os.getpid()) if b"bwrap" in command(p)
     ]
-    found += [
-        f"mount {line}" for line in set(Path("/proc/mounts").read_text().split("\n")) - before
-    ]
+    found += [f"mount {line}" for line in mounts() - before]
     token = owner_token()
     for folder in (cache_root() / "scratch", *find_controllers()):
         with suppress(FileNotFoundError):
             found += [f"{folder}/{e.name}" for e in folder.iterdir() if e.name.startswith(token)]
     return found
+
+
+def mounts() -> set[str]:
+    """Lines of /proc/mounts, but those of the machine's own engine, which others use meanwhile."""
+    lines = Path("/proc/mounts").read_text().splitlines()
+    return {n for n in lines if not n.split()[1].startswith(("/var/lib/docker/", "/run/docker/"))}
 
 
 def containers(engine: Engine) -> list[str]:
@@ -234,7 +238,7 @@ def main() -> int:
         tree.chmod(0o755)
         (tree / "file").write_text("original")
         make_readable(tree)
-        before = set(Path("/proc/mounts").read_text().split("\n"))
+        before = mounts()
         path = f"{sys.base_prefix}/bin:{PATH}"
         environment = Environment(tree=tree, mounts=host_mounts(), path=path, digest="soak")
         sandboxes: list[Sandbox] = []

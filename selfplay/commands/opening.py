@@ -10,7 +10,7 @@ from selfplay.commands.compose import (
     open_policy,
 )
 from selfplay.commands.output import say
-from selfplay.config import TrainConfig
+from selfplay.config import LearnerConfig, TrainConfig
 from selfplay.corpus.corpus import Corpus
 from selfplay.curriculum.controller import Controller, Watcher
 from selfplay.curriculum.curriculum import Curriculum
@@ -118,7 +118,7 @@ def make_controller(
         first_attempts=shape.first_attempts,
         injector_reward=make_injector_reward(config.reward),
         solver_reward=make_solver_reward(config.reward),
-        role_weights=config.learner.role_weights,
+        role_weights=_role_weights(config.learner),
         screening=screening_of(config, context),
         pays_unplayed=config.reward.unplayed == "expected",
         shows_gold=shape.show_gold,
@@ -141,6 +141,11 @@ def make_controller(
         rounds_per_step=shape.rounds_per_step,
         max_staleness=shape.max_staleness,
     )
+
+
+def _role_weights(config: LearnerConfig) -> dict[str, float]:
+    """Weights in the loss, by role."""
+    return {"injector": config.injector_weight, "solver": config.solver_weight}
 
 
 def screening_of(config: TrainConfig, context: RolloutContext) -> Screening | None:

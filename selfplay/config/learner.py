@@ -116,11 +116,6 @@ class LearnerConfig(TrainerConfig, RepetitionConfig):
     keep_last: int = 2
     """Newest checkpoints that are kept."""
 
-    @property
-    def role_weights(self) -> dict[str, float]:
-        """Weights in the loss, by role."""
-        return {"injector": self.injector_weight, "solver": self.solver_weight}
-
     def __post_init__(self) -> None:
         super().__post_init__()
         RepetitionConfig.__post_init__(self)

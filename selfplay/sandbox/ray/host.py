@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from importlib.machinery import SOURCE_SUFFIXES
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -119,7 +120,7 @@ def code_digest() -> str:
     """Of this package's Python source: nodes with another version would judge differently."""
     digest = hashlib.sha256()
     root = Path(__file__).resolve().parents[2]
-    for file in sorted(root.rglob("*.py")):
+    for file in sorted(f for f in root.rglob("*") if f.suffix in SOURCE_SUFFIXES):
         content = file.read_bytes()
         digest.update(f"{file.relative_to(root)}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
