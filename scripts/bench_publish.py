@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from selfplay.config import LearnerConfig, PolicyConfig, VLLMConfig
+from selfplay.curriculum.compact import trajectory
 from selfplay.learner.lora import lora_layers
 from selfplay.learner.measures.mismatch import measure_mismatch
 from selfplay.learner.vllm_learner import ServedLearner, open_served_learner
@@ -58,14 +59,7 @@ def sample(policy: VLLMPolicy, salt: int) -> tuple[list[Trajectory], float]:
     answers = [answer for (answer,) in policy.sample(requests)]
     took = time.perf_counter() - began
     records = [
-        Trajectory(
-            token_ids=prompt + answer.token_ids,
-            loss_mask=(0,) * len(prompt) + (1,) * len(answer.token_ids),
-            logprobs=(0.0,) * len(prompt) + answer.logprobs,
-            policy_version=answer.policy_version,
-            temperature=1.0,
-        )
-        for prompt, answer in zip(prompts, answers, strict=True)
+        trajectory(request, answer) for request, answer in zip(requests, answers, strict=True)
     ]
     return records, sum(len(answer.token_ids) for answer in answers) / took
 

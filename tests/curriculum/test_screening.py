@@ -128,6 +128,25 @@ def test_a_gold_answer_may_join_the_attempts_on_its_bug(game: MakeGame) -> None:
     ]
 
 
+def test_a_gold_answer_is_labelled_as_a_greedy_answer_of_the_weights_that_scored_it(
+    context: RolloutContext, bugs: Mapping[str, SolveTask]
+) -> None:
+    """Greedy ones are told at 1; weights may be published while an answer is scored."""
+
+    class Trained(Knowing):
+        def score(self, requests: Sequence[ScoreRequest]) -> list[tuple[float, ...]]:
+            self.version += 1
+            return super().score(requests)
+
+    policy = Trained([], [])
+    before = policy.version
+    greedy = replace(context.sampling, temperature=0.0)
+    task = bugs["round_to"]
+    gold = gold_trajectories(replace(context, policy=policy, sampling=greedy), [task])[task.bug_id]
+    assert gold is not None
+    assert (gold.temperature, gold.policy_version) == (1.0, before)
+
+
 def test_gold_answers_need_screening() -> None:
     with pytest.raises(UserError, match="max_fresh_groups"):
         CurriculumConfig(show_gold=True)

@@ -17,6 +17,7 @@ import torch
 
 from selfplay.cache import cache_root
 from selfplay.config import VLLMConfig
+from selfplay.curriculum.compact import trajectory
 from selfplay.errors import PolicyError, UserError
 from selfplay.learner.grpo import ADAPTERS, use_adapter
 from selfplay.learner.lora import add_lora, lora_layers, save_adapter
@@ -264,17 +265,12 @@ def prompts_of(policy: VLLMPolicy, num: int) -> list[tuple[int, ...]]:
 
 
 def records_of(policy: VLLMPolicy, num: int) -> list[Trajectory]:
-    prompts = prompts_of(policy, num)
-    groups = policy.sample([SampleRequest(prompt_ids=p, max_new_tokens=24) for p in prompts])
+    requests = [
+        SampleRequest(prompt_ids=prompt, max_new_tokens=24) for prompt in prompts_of(policy, num)
+    ]
+    groups = policy.sample(requests)
     return [
-        Trajectory(
-            token_ids=prompt + answer.token_ids,
-            loss_mask=(0,) * len(prompt) + (1,) * len(answer.token_ids),
-            logprobs=(0.0,) * len(prompt) + answer.logprobs,
-            policy_version=answer.policy_version,
-            temperature=1.0,
-        )
-        for prompt, (answer,) in zip(prompts, groups, strict=True)
+        trajectory(request, answer) for request, (answer,) in zip(requests, groups, strict=True)
     ]
 
 

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from selfplay.curriculum.compact import trajectory
 from selfplay.curriculum.scaffold import Answer, RolloutContext
-from selfplay.sampling import ScoreRequest, ScoringPolicy
-from selfplay.types import BugArtifact, InjectionTask, SolveTask, Trajectory
+from selfplay.sampling import SampleRequest, ScoreRequest, ScoringPolicy
+from selfplay.types import BugArtifact, Completion, InjectionTask, SolveTask, Trajectory
 
 PER_FUNCTION = 3
 """Edits of one function that one step validates, at most."""
@@ -58,23 +59,36 @@ def gold_trajectories(
         return {}
     answers = context.pool.map(scaffold.gold_answer, tasks)
     known = [(task.bug_id, answer) for task, answer in zip(tasks, answers, strict=True) if answer]
+    version = policy.version  # before they are scored: weights may be published meanwhile
+    scores = _scored(context, policy, [answer for _, answer in known])
+    found: dict[str, Trajectory | None] = dict.fromkeys(task.bug_id for task in tasks)
+    for (bug_id, (prompt, ids)), logprobs in zip(known, scores, strict=True):
+        found[bug_id] = trajectory(
+            SampleRequest(prompt_ids=prompt, temperature=context.sampling.temperature),
+            Completion(
+                token_ids=ids,
+                logprobs=logprobs,
+                text="",
+                finish_reason="stop",
+                policy_version=version,
+            ),
+        )
+    return found
+
+
+def _scored(
+    context: RolloutContext,
+    policy: ScoringPolicy,
+    answers: Iterable[tuple[tuple[int, ...], tuple[int, ...]]],
+) -> list[tuple[float, ...]]:
+    """Log-probabilities of (prompt, answer), at the temperature of the run."""
     temperature = context.sampling.temperature
     requests = [
         ScoreRequest(prompt_ids=prompt, answer_ids=ids, temperature=temperature)
-        for _, (prompt, ids) in known
+        for prompt, ids in answers
     ]
     with context.clock.running():
-        scores = policy.score(requests)
-    found: dict[str, Trajectory | None] = dict.fromkeys(task.bug_id for task in tasks)
-    for (bug_id, (prompt, ids)), logprobs in zip(known, scores, strict=True):
-        found[bug_id] = Trajectory(
-            token_ids=prompt + ids,
-            loss_mask=(0,) * len(prompt) + (1,) * len(ids),
-            logprobs=(0.0,) * len(prompt) + logprobs,
-            policy_version=policy.version,
-            temperature=temperature,
-        )
-    return found
+        return policy.score(requests)
 
 
 def probability(gold: Trajectory | None) -> float:
@@ -112,13 +126,7 @@ def worth_validating(
             found.add(key)
         else:
             keys.setdefault(undo, []).append(key)
-    temperature = context.sampling.temperature
-    requests = [
-        ScoreRequest(prompt_ids=prompt, answer_ids=ids, temperature=temperature)
-        for prompt, ids in keys
-    ]
-    with context.clock.running():
-        scores = policy.score(requests)
+    scores = _scored(context, policy, keys)
     places: Counter[tuple[str, str, str]] = Counter()
     sums = map(math.fsum, scores)
     ranked = sorted(zip(sums, keys, strict=True), key=lambda pair: (-pair[0], pair[1]))
