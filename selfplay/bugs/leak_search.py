@@ -8,6 +8,7 @@ away]. The harness imports it only for `is_leaky`.
 
 import base64
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -60,7 +61,8 @@ def search(request: dict[str, Any]) -> list[tuple[str, str]]:
     tree = str(Path().resolve())
     for root in request["roots"]:
         for path in _files(root, [tree, *request["skipped"]]):
-            if path.endswith(".pyc") and _byte_code_of(path, request["changed"]):
+            named = path.endswith(".pyc") and _byte_code_of(path, request["changed"])
+            if named and not _made_of_its_neighbour(path):
                 found.append((path, "byte code of the original"))
             found += _told(path, path, request["contents"], lines, chance=rest)
     return list(dict.fromkeys(found))
@@ -99,11 +101,17 @@ def _told(
     copied = sum(line in chance for line in places) >= COPIED
     for line, at in places.items():
         name = lines[line]
-        if copied or line not in chance or file.name == Path(name).name:
+        if copied or line not in chance or _name(file) == _name(Path(name)):
             number = content.count(b"\n", 0, at) + 1
             text = line.decode("utf-8", "replace")[:60]
             return [(f"{shown}:{number}", f"holds a line of the answer in {name}: {text}")]
     return []
+
+
+def _name(file: Path) -> tuple[str, ...]:
+    """What a file is called: every package has an `__init__.py`, so that one has its folder's name
+    as well."""
+    return file.parts[-2:] if file.stem == "__init__" else file.parts[-1:]
 
 
 def _byte_code_of(path: str, sources: list[str]) -> bool:
@@ -112,6 +120,27 @@ def _byte_code_of(path: str, sources: list[str]) -> bool:
     tail = "/".join(["", *parts[:-1], parts[-1].split(".", 1)[0]])
     names = (source.removesuffix(".py").removeprefix("src/") for source in sources)
     return any(tail.endswith(f"/{name}") for name in names)
+
+
+def _made_of_its_neighbour(path: str) -> bool:
+    """Whether byte code was made of the source that lies beside it, as it is now: then that file,
+    which is searched as text, says all that it says (`cfnlint/schema/__init__.py` is no `schema`).
+
+    Unless the header names a hash (PEP 552), it holds the source's time and size.
+    """
+    file = Path(path)
+    folder = file.parent.parent if file.parent.name == "__pycache__" else file.parent
+    try:
+        header = file.read_bytes()[:16]
+        source = folder / (file.name.split(".", 1)[0] + ".py")
+        about, content = source.stat(), source.read_bytes()
+    except OSError:
+        return False
+    if header[4:8] != bytes(4):
+        same = header[:4] == importlib.util.MAGIC_NUMBER
+        return same and header[8:] == importlib.util.source_hash(content)
+    stamps = (int(about.st_mtime) & 0xFFFFFFFF, about.st_size & 0xFFFFFFFF)
+    return header[8:] == b"".join(stamp.to_bytes(4, "little") for stamp in stamps)
 
 
 if __name__ == "__main__":

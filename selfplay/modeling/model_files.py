@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from selfplay.errors import UserError
+from selfplay.modeling.allocator import keep_freed_memory
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,8 @@ def load_model(path: Path, *, dtype: Any = None, attn: str = "eager", device: An
     import torch
     from transformers import AutoModelForCausalLM
 
+    if torch.device(device).type == "cpu":
+        keep_freed_memory()
     with quiet():
         try:
             model = AutoModelForCausalLM.from_pretrained(

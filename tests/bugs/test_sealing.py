@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
+import os
+import py_compile
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,6 +152,32 @@ def test_audit_finds_installed_copies(
     ]
 
 
+def test_byte_code_of_a_strangers_source_is_no_leak(
+    environment: Environment, sum_task: SolveTask, sandbox: Sandbox
+) -> None:
+    """`cfnlint/schema/__init__.py` was taken for the package `schema`, and no run could start."""
+    packages = environment.tree.parent / "site-packages"
+    source = packages / "lint/shop/prices.py"
+    source.parent.mkdir(parents=True)
+    source.write_text("PRICES = {}\n")
+    stamped, hashed = packages / "lint/shop/prices.pyc", packages / "lint/shop/prices.opt-1.pyc"
+    py_compile.compile(str(source), str(stamped))
+    by_hash = py_compile.PycInvalidationMode.CHECKED_HASH
+    py_compile.compile(str(source), str(hashed), invalidation_mode=by_hash)
+    make_readable(packages)
+    mounts = {**environment.mounts, str(packages): "/opt/site-packages"}
+    alike = dataclasses.replace(environment, mounts=mounts, digest=f"{environment.digest}-alike")
+    stale = dataclasses.replace(environment, mounts=mounts, digest=f"{environment.digest}-stale")
+    assert audit_sandbox(sandbox, alike, sum_task.artifact) == []
+    source.write_text("PRICES = []\n")
+    os.utime(source, (1.0, 1.0))
+    found = audit_sandbox(sandbox, stale, sum_task.artifact)
+    shutil.rmtree(packages)
+    assert [line.split(":")[0] for line in found] == [
+        f"/opt/site-packages/lint/shop/{file.name}" for file in (hashed, stamped)
+    ]
+
+
 def test_sealed_environment_has_no_byte_code(environment: Environment, sum_task: SolveTask) -> None:
     assert seal(environment, sum_task.artifact).environment is environment
     cached = dataclasses.replace(
@@ -197,6 +225,21 @@ def test_a_line_that_strangers_wrote_too_is_no_leak(
     assert found == [
         f"/opt/site-packages/prices.py:2: holds a line of the answer in shop/prices.py: {line}"
     ]
+
+
+def test_every_package_has_an_init() -> None:
+    line = b"return list(self.items())"
+    request = {
+        "skipped": [], "contents": {}, "changed": ["shop/__init__.py"],
+        "lines": {base64.b64encode(line).decode(): "shop/__init__.py"},
+    }  # fmt: skip
+    with TemporaryDirectory() as root, TemporaryDirectory() as empty, contextlib.chdir(empty):
+        for package in ("other", "shop"):
+            path = Path(root, package, "__init__.py")
+            path.parent.mkdir()
+            path.write_bytes(line)
+        told = search({**request, "roots": [root]})
+        assert [where for where, _ in told] == [f"{root}/shop/__init__.py:1"]
 
 
 def test_a_renamed_copy_is_told_by_several_lines() -> None:

@@ -351,7 +351,7 @@ def test_a_short_soak_loses_nothing() -> None:
     document = json.loads(done.stdout.splitlines()[-1])
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     assert (document["lost"], document["mis_scored"], document["left_behind"]) == (0, 0, [])
-    assert sum(document["kills"].values()) > 5
+    assert min(document["kills"].values()) > 0
 
 
 def test_waiting_for_a_silent_command_costs_nothing(environment: Environment) -> None:
