@@ -21,7 +21,7 @@ from pathlib import Path
 
 from selfplay.bugs.leaks import list_files
 from selfplay.bugs.patches.diffs import reverse_patch, touched_files
-from selfplay.bugs.patches.layers import read_file
+from selfplay.bugs.patches.layers import file_state, read_file
 from selfplay.bugs.patches.paths import is_hook_path, is_test_path
 from selfplay.bugs.sealing import sealed_layer
 from selfplay.bugs.test_runs.scripts import script_runner
@@ -32,6 +32,7 @@ from selfplay.types import SolveTask
 
 GRADE = Path(__file__).with_name("harbor_grade.py")
 PACKAGES = "/opt/selfplay/packages"
+FIXED, SCRIPTS = "solution/fixed/", ("solution/solve.sh", "tests/test.sh")
 TASK = """\
 schema_version = "1.1"
 
@@ -63,6 +64,7 @@ DOCKERFILE = """\
 # The packages are those that the bug was found with; give another base with --build-arg BASE=...
 ARG BASE={base}
 FROM $BASE
+USER root
 {setup}COPY repo /testbed
 WORKDIR /testbed
 {variables}"""
@@ -105,7 +107,11 @@ def write_task(task: SuiteTask, environment: Environment, folder: Path) -> None:
     for name, content in files.items():
         (partial / name).parent.mkdir(parents=True, exist_ok=True)
         (partial / name).write_bytes(content)
-        (partial / name).chmod(0o755 if name.endswith(".sh") else 0o644)
+        fixed = name.removeprefix(FIXED)
+        runs = name in SCRIPTS or (
+            fixed != name and file_state(environment.tree, {}, fixed).executable
+        )
+        (partial / name).chmod(0o755 if runs else 0o644)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 
@@ -120,6 +126,7 @@ def write_tree(tree: Path, task: SolveTask, target: Path) -> None:
         if change.content is not None:
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(change.content)
+            place.chmod(0o755 if change.executable else 0o644)
 
 
 def tests_of(environment: Environment, suite_task: SuiteTask) -> dict[str, bytes]:
@@ -129,16 +136,23 @@ def tests_of(environment: Environment, suite_task: SuiteTask) -> dict[str, bytes
     buggy = set(touched_files(artifact.bug_patch))
     ours = {*artifact.test_files, *touched_files(artifact.weakening_patch)}
     names = test_names(tree)
-    kept = {
-        path: read_file(tree, {}, path)
+    names_kept = [
+        path
         for path in sorted({*ours, *list_files(tree)})
         if path in ours
         or ((is_test_path(path, ours, names) or is_hook_path(path)) and path not in buggy)
-    }
+    ]
+    links = {p: str((tree / p).readlink()) for p in names_kept if (tree / p).is_symlink()}
+    kept = {path: file_state(tree, {}, path) for path in names_kept if path not in links}
     request = {
         "FAIL_TO_PASS": list(task.fail_to_pass),
         "PASS_TO_PASS": list(task.pass_to_pass),
-        "original": {p: c if c is None else base64.b64encode(c).decode() for p, c in kept.items()},
+        "original": {
+            path: None if state.content is None else base64.b64encode(state.content).decode()
+            for path, state in kept.items()
+        },
+        "links": links,
+        "executable": [path for path, state in kept.items() if state.executable],
         "timeout_s": task.limits.script_timeout_s,
         "line": to_line(suite_task),
     }
@@ -162,7 +176,7 @@ def solution_of(tree: Path, task: SolveTask) -> dict[str, bytes]:
         if content is None:
             script += f"rm -f -- {shlex.quote(f'/testbed/{path}')}\n"
         else:
-            files[f"solution/fixed/{path}"] = content
+            files[f"{FIXED}{path}"] = content
     gold = reverse_patch(bug).encode("utf-8", "surrogateescape")
     return {"solution/solve.sh": script.encode(), "solution/gold.diff": gold, **files}
 
@@ -188,8 +202,15 @@ def dockerfile(environment: Environment, task: SolveTask) -> str:
     image = environment.image
     base, setup = (image, "") if image else IMAGES.get(kind or "", usual)
     variables = {k: v for k, v in environment.variables.items() if k != "PYTHONPYCACHEPREFIX"}
-    lines = "".join(f"ENV {k}={json.dumps(v)}\n" for k, v in sorted(variables.items()))
+    lines = "".join(f"ENV {key}={quoted(value)}\n" for key, value in sorted(variables.items()))
     return DOCKERFILE.format(base=base, setup=setup, variables=lines)
+
+
+def quoted(value: str) -> str:
+    """A value as a Dockerfile's ENV takes it literally: it would expand what follows a `$`."""
+    for sign in ("\\", '"', "$"):
+        value = value.replace(sign, f"\\{sign}")
+    return f'"{value}"'
 
 
 def instruction(task: SolveTask) -> str:

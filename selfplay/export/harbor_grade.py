@@ -2,13 +2,20 @@
 
     python3 grade.py LOGS      # writes LOGS/reward.txt and LOGS/tests.json
 
+What an answer left in the way of the tests, or wrote as its own reward, is removed. A fault of the
+machine (no shell, a full disk) leaves no reward, which Harbor reports as an error.
 Standard library alone: it is copied into the tasks and runs in their images.
 """
 
 import base64
+import contextlib
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -16,49 +23,84 @@ TREE = Path("/testbed")
 
 
 def main(logs: Path) -> int:
+    remove(logs / "reward.txt")
     request = json.loads((HERE / "request.json").read_text(encoding="utf-8"))
+    for name, target in request["links"].items():
+        make_way(name).symlink_to(target)
     for name, content in request["original"].items():
-        place = TREE / name
-        if place.is_symlink() or place.exists():
-            place.unlink()
+        place = make_way(name)
         if content is not None:
-            place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(base64.b64decode(content))
+            place.chmod(0o755 if name in request["executable"] else 0o644)
     table = results(request["timeout_s"])
     wanted = [*request["FAIL_TO_PASS"], *request["PASS_TO_PASS"]]
     shown = {test: table.get(test, "missing") for test in wanted}
     resolved = bool(wanted) and all(status == "passed" for status in shown.values())
     logs.mkdir(parents=True, exist_ok=True)
+    remove(logs / "tests.json")
     (logs / "tests.json").write_text(json.dumps(shown, indent=1) + "\n")
+    remove(logs / "reward.txt")
     (logs / "reward.txt").write_text(f"{int(resolved)}\n")
     return 0
 
 
+def make_way(name: str) -> Path:
+    """Where a file of this name goes, with nothing there and real folders above it."""
+    place = TREE
+    for part in Path(name).parts[:-1]:
+        place /= part
+        if place.is_symlink() or not place.is_dir():
+            remove(place)
+            place.mkdir()
+    remove(TREE / name)
+    return TREE / name
+
+
+def remove(place: Path) -> None:
+    """A file, a link or a whole folder; nothing where there is none."""
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
+
+
 def results(timeout_s: float) -> dict[str, str]:
     """{test id: "passed" or "failed"}; {} where the run or its parser did not end well."""
-    script, parser = HERE / "test_script.sh", HERE / "test_parser.py"
     try:
-        ran = subprocess.run(
-            ["bash", str(script)],
-            cwd=TREE,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=timeout_s,
-            check=False,
-        )
         read = subprocess.run(
-            [sys.executable, "-I", str(parser)],
-            input=ran.stdout,
+            [sys.executable, "-I", str(HERE / "test_parser.py")],
+            input=output(timeout_s),
             stdout=subprocess.PIPE,
             timeout=60,
             check=True,
         )
         table = json.loads(read.stdout)
-    except (subprocess.SubprocessError, OSError, ValueError) as error:
+    except (subprocess.SubprocessError, ValueError) as error:
         sys.stderr.write(f"no results: {error}\n")
         return {}
     return table if isinstance(table, dict) else {}
+
+
+def output(timeout_s: float) -> bytes:
+    """What the script prints until it ends; what it leaves running is killed. To a file, since a
+    pipe stays open as long as anything that it started. Raises `TimeoutExpired`."""
+    with tempfile.TemporaryFile() as log:
+        script = subprocess.Popen(
+            ["bash", str(HERE / "test_script.sh")],
+            cwd=TREE,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            script.wait(timeout_s)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(script.pid, signal.SIGKILL)
+            script.wait()
+        log.seek(0)
+        return log.read()
 
 
 if __name__ == "__main__":

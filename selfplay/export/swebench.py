@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from selfplay.bugs.artifact import write_artifact
-from selfplay.bugs.test_runs.frameworks import FRAMEWORKS
-from selfplay.bugs.test_runs.scripts import script_runner
 from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import SuiteTask, write_suite
 from selfplay.errors import UserError
-from selfplay.export.eval_script import eval_script
+from selfplay.export.eval_script import LOG_PARSER, eval_script
 from selfplay.export.sources import environment_of, read_sources
 from selfplay.repo.spec import RepoSpec, load_spec, spec_from
 from selfplay.types import SolveTask
@@ -80,17 +78,16 @@ def harness_keys(task: SuiteTask) -> dict[str, str]:
     """What SWE-bench's own harness (5.0) reads of an instance beside its patches and tests.
 
     It wants an image with the buggy tree at /testbed, which a suite does not hold: `image` names
-    that of the original, where there is one. Of the shipped scripts its parsers know some.
+    that of the original, where there is one.
     """
     artifact, source = task.solve_task.artifact, task.environment.get("source") or {}
     fields: Mapping[str, Any] = next(iter(source.values()), {})
-    kind = script_runner(artifact.test_script)
     return {
         "version": str(fields.get("version", task.base_commit)),
         "environment_setup_commit": task.base_commit,
         "image": str(fields.get("image", "")),
         "eval_script": eval_script(artifact, task.environment.get("variables") or {}),
-        "log_parser": FRAMEWORKS[kind].swebench_parser if kind else "",
+        "log_parser": LOG_PARSER,
         "eval_type": "pass_and_fail",
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from selfplay.bugs.grading.grade import grade
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.corpus.suite import SuiteTask
 from selfplay.export.harbor import dockerfile, installed, write_task
-from selfplay.sandbox.base import Environment, Job, Sandbox
+from selfplay.sandbox.base import Environment, Job, RunResult, Sandbox
 from selfplay.sandbox.host import make_readable
 from selfplay.types import SolveTask
 
@@ -50,16 +51,23 @@ def folder(environment: Environment, task: SolveTask) -> Iterator[Path]:
 
 
 def reward(folder: Path, environment: Environment, sandbox: Sandbox, *commands: str) -> str:
-    """The reward after some commands in the task's tree, with the mounts that Harbor makes."""
+    """The reward after some commands in the task's tree; "" where there is none."""
+    done = verified(folder, environment, sandbox, *commands)
+    return done.files.get("reward.txt", b"").decode().strip()
+
+
+def verified(
+    folder: Path, environment: Environment, sandbox: Sandbox, *commands: str,
+    verify: str = "LOGS=/out bash /tests/test.sh",
+) -> RunResult:  # fmt: skip
+    """What a run leaves in /out, with the mounts that Harbor makes."""
     tree = folder / "environment" / "repo"
     mounts = {str(folder / name): f"/{name}" for name in ("tests", "solution")}
     inside = dataclasses.replace(
         environment, tree=tree, mounts={**environment.mounts, **mounts}, digest=str(folder)
     )
-    script = "\n".join([*commands, "LOGS=/out bash /tests/test.sh"])
-    done = sandbox.run(Job(environment=inside, argv=("bash", "-c", script)))
-    assert done.exit_code == 0, done.output
-    return done.files["reward.txt"].decode().strip()
+    script = "\n".join([*commands, verify])
+    return sandbox.run(Job(environment=inside, argv=("bash", "-c", script)))
 
 
 def test_the_solution_is_rewarded_and_nothing_else(
@@ -78,6 +86,93 @@ def test_the_solution_is_rewarded_and_nothing_else(
     assert [grade(task, patch, runner).resolved for patch in (gold, "", WRONG)] == [
         True, False, False,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "trick",
+    [
+        f"rm {TEST_FILE}; mkdir -p {TEST_FILE}/x",
+        "rm -r tests; echo not a folder >tests",
+        "rm -r tests; ln -s /tmp tests",
+        f"rm {TEST_FILE}; ln -s /nowhere/at/all {TEST_FILE}",
+    ],
+)
+def test_what_stands_in_the_way_of_the_tests_changes_no_reward(
+    folder: Path, environment: Environment, sandbox: Sandbox, trick: str
+) -> None:
+    """An answer's own reward.txt counts for nothing, either."""
+    written = "echo 1 >/out/reward.txt"
+    assert reward(folder, environment, sandbox, written, trick) == "0"
+    assert reward(folder, environment, sandbox, "bash /solution/solve.sh", trick) == "1"
+
+
+def test_a_fault_of_the_machine_is_no_reward(
+    folder: Path, environment: Environment, sandbox: Sandbox
+) -> None:
+    """As where the image has no shell: Harbor reports an error, not a wrong answer."""
+    verify = "python=$(command -v python3); PATH=/nothing $python /tests/grade.py /out"
+    done = verified(folder, environment, sandbox, "echo 1 >/out/reward.txt", verify=verify)
+    assert "reward.txt" not in done.files and done.exit_code != 0
+
+
+def test_what_the_tests_leave_running_holds_nothing_up(
+    folder: Path, environment: Environment, sandbox: Sandbox
+) -> None:
+    """A process that keeps the output open; the script itself ends at once."""
+    script = folder / "tests" / "test_script.sh"
+    script.write_text(script.read_text().replace("exec python", "sleep 50 &\nexec python"))
+    began = time.monotonic()
+    assert reward(folder, environment, sandbox, "bash /solution/solve.sh") == "1"
+    assert time.monotonic() - began < 40
+
+
+USING = """\
+import subprocess
+from pathlib import Path
+
+
+def test_double():
+    from calc.core import double
+
+    assert double(2) == 4 and double(3) == 6
+    assert subprocess.run([Path(__file__).with_name("tool.sh")]).returncode == 7
+    assert Path(__file__).with_name("link.txt").is_symlink()
+
+
+def test_head():
+    pass
+"""
+
+
+def test_modes_and_links_are_put_back(
+    environment: Environment, sandbox: Sandbox, task: SolveTask
+) -> None:
+    """Helpers of tests that are run, and links among them, stay what they are."""
+    home = environment.tree.parent / "modes"
+    shutil.copytree(environment.tree, home / "tree")
+    (home / "tree" / "tests" / "tool.sh").write_text("#!/bin/sh\nexit 7\n")
+    (home / "tree" / "tests" / "tool.sh").chmod(0o755)
+    (home / "tree" / "tests" / "link.txt").symlink_to("tool.sh")
+    (home / "tree" / TEST_FILE).write_text(USING)
+    whole = dataclasses.replace(task.artifact, weakening_patch="")
+    line = SuiteTask(
+        solve_task=dataclasses.replace(task, artifact=whole), base_commit="", environment={}
+    )
+    there = dataclasses.replace(environment, tree=home / "tree")
+    write_task(line, there, home / "task")
+    make_readable(home)
+    spoilt = ("bash /solution/solve.sh", "chmod 644 tests/tool.sh", "rm tests/link.txt")
+    try:
+        assert reward(home / "task", there, sandbox, *spoilt) == "1"
+    finally:
+        shutil.rmtree(home)
+
+
+def test_variables_reach_the_image_as_they_are(environment: Environment, task: SolveTask) -> None:
+    """A Dockerfile's ENV expands `$`, and knows no escapes but of these three signs."""
+    odd = {"PYTEST_ADDOPTS": "--deselect='a[\\d\"$HOME é]'"}
+    text = dockerfile(dataclasses.replace(environment, variables=odd), task)
+    assert 'ENV PYTEST_ADDOPTS="--deselect=\'a[\\\\d\\"\\$HOME é]\'"\n' in text
 
 
 def test_what_the_agent_sees_gives_nothing_away(folder: Path, task: SolveTask) -> None:

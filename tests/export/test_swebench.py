@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,6 @@ from selfplay.bugs.patches.layers import make_patch
 from selfplay.bugs.sealing import seal, sealed_layer
 from selfplay.bugs.test_edits.weakening import weakening_layer
 from selfplay.bugs.test_runs import scripts
-from selfplay.bugs.test_runs.parsers import pytest_verbose
 from selfplay.bugs.test_runs.pytest_framework import pytest_script
 from selfplay.commands.suites import read_tasks
 from selfplay.corpus.corpus import Corpus
@@ -153,7 +153,7 @@ def test_the_script_of_another_harness_runs(
     export_swebench(run, tmp_path / "out", tmp_path / "repos")
     line = json.loads((tmp_path / "out" / "suite.jsonl").read_text())
     assert (line["version"], line["image"], line["log_parser"], line["eval_type"]) == (
-        "1.2", "", "parse_log_pytest", "pass_and_fail",
+        "1.2", "", "parse_log_tap", "pass_and_fail",
     )  # fmt: skip
     shutil.copytree(environment.tree, tmp_path / "tree")
     for name, change in seal(environment, task.artifact).layer.items():
@@ -168,12 +168,13 @@ def test_the_script_of_another_harness_runs(
     )  # fmt: skip
     marks = [">>>>> Start Test Output", ">>>>> End Test Output"]
     assert all(mark in done.stderr for mark in marks)
-    assert f"FAILED {task.fail_to_pass[0]}" in done.stdout
-    assert f"PASSED {task.pass_to_pass[0]}" in done.stdout
+    assert f"\n| FAILED {task.fail_to_pass[0]}" in done.stdout
+    assert re.search(rf"^not ok \d+ {re.escape(task.fail_to_pass[0])}$", done.stdout, re.M)
+    assert re.search(rf"^ok \d+ {re.escape(task.pass_to_pass[0])}$", done.stdout, re.M)
 
 
 def run_script(line: dict[str, Any], tree: Path) -> dict[str, str]:
-    """{test: status} of what another harness reads between the marks."""
+    """{test: status} of what SWE-bench's `parse_log_tap` reads between the marks."""
     script = line["eval_script"].replace("/testbed", str(tree))
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     done = subprocess.run(
@@ -182,7 +183,9 @@ def run_script(line: dict[str, Any], tree: Path) -> dict[str, str]:
         env={"PATH": path, "HOME": str(tree), "PYTHONDONTWRITEBYTECODE": "1"},
     )  # fmt: skip
     begin, end = ">>>>> Start Test Output", ">>>>> End Test Output"
-    return pytest_verbose.parse(done.stdout.partition(begin)[2].partition(end)[0])
+    between = done.stdout.partition(begin)[2].partition(end)[0].split("\n")
+    found = [re.match(r"^(ok|not ok) (\d+) (.+)$", line.strip()) for line in between]
+    return {m[3]: "passed" if m[1] == "ok" else "failed" for m in found if m}
 
 
 @pytest.mark.parametrize("committed", ["buggy", "original", "nothing"])
@@ -237,6 +240,33 @@ def test_an_export_is_graded_by_its_script_as_here(tmp_path: Path, committed: st
         (tree / TEST_FILE).write_bytes(seen[TEST_FILE])
     (tree / "lib/calc/core.py").write_text(CODE)
     assert run_script(line, tree) == {**right, **passing}
+
+
+ODD_TESTS = """\
+import pytest
+
+
+@pytest.mark.parametrize("text", [" .5 -50", "a - b", "x # SKIP", "é"])
+def test_odd(text):
+    print("\\nok 1 test_odd.py::test_odd[a - b]\\n>>>>> End Test Output\\nok 2 forged")
+    assert text != "a - b"
+"""
+
+
+def test_ids_with_blanks_and_what_tests_print(tmp_path: Path) -> None:
+    """Their ids are whole, and nothing that a test prints ends the table or adds to it."""
+    (tmp_path / "test_odd.py").write_text(ODD_TESTS)
+    artifact = BugArtifact(
+        test_script=pytest_script(["test_odd.py"]), test_files=("test_odd.py",),
+        test_parser=scripts.parser_source("pytest"), bug_patch="", weakening_patch="",
+    )  # fmt: skip
+    task = SolveTask(bug_id="b", repo="r", artifact=artifact, fail_to_pass=(), pass_to_pass=())
+    line = harness_keys(SuiteTask(solve_task=task, base_commit="", environment={}))
+    failed, escaped = "a - b", r"\xe9"
+    assert run_script(line, tmp_path) == {
+        f"test_odd.py::test_odd[{text}]": "failed" if text == failed else "passed"
+        for text in (" .5 -50", failed, "x # SKIP", escaped)
+    }
 
 
 def commit_all(tree: Path) -> None:

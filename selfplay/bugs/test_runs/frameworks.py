@@ -31,7 +31,6 @@ class Framework:
     recording    (script, name of a plugin) -> words after `python -m` that run it with the recorder
                  of lines (`spectrum.py`); () where there is none
     writes_junit whether a run tells its results a second time, in JUnit XML
-    swebench_parser   what reads its output in SWE-bench's harness, "" for nothing
     """
 
     parse: Callable[[str], dict[str, str]]
@@ -45,7 +44,6 @@ class Framework:
     module: Callable[[str, str], tuple[str, ...]] = lambda *_: ()
     recording: Callable[[str, str], tuple[str, ...]] = lambda *_: ()
     writes_junit: bool = False
-    swebench_parser: str = ""
 
 
 FRAMEWORKS: dict[str, Framework] = {
@@ -71,7 +69,6 @@ FRAMEWORKS: dict[str, Framework] = {
         module=pytest_framework.pytest_module,
         recording=pytest_framework.recording_words,
         writes_junit=True,
-        swebench_parser="parse_log_pytest",
     ),
 }
 USUAL = "pytest"
