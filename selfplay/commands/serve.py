@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +24,7 @@ keys: suite=PATH (as evaluate's), num_tasks=N, host=127.0.0.1, port=8000 (0: any
       idle_s=600, max_steps=128, scaffold.max_prompt_tokens=640, sandbox=...
 OpenEnv's protocol: POST /reset, /step, GET /state, /health, WebSocket /ws; also POST /grade and
 GET /tasks. Answers, patches and commands are judged and run in sandboxes; docs/ecosystem.md has a
-client. Ctrl-C or SIGTERM ends it.
+client. Ctrl-C or SIGTERM ends it: what is being judged gets no verdict, and every sandbox ends.
 """
 
 
@@ -44,13 +46,27 @@ def run(config: ServeConfig) -> int:
             raise UserError(f"{where}: cannot listen there ({error.strerror})") from None
         say(f"{len(exam.tasks)} bugs at http://{config.host}:{server.server_port}")
         try:
-            server.serve_forever(poll_interval=0.2)
+            with sigterm_as_interrupt():
+                server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:
             say("ended")
         finally:
             server.server_close()
             desk.close()
     return 0
+
+
+@contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """What service managers and containers send ends as Ctrl-C does, not in the middle."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

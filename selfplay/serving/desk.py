@@ -51,6 +51,7 @@ class Attending:
     verdict: Judgement | None = None
     attempt: AgenticAttempt | None = None
     session: Session | None = None
+    ended: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def close(self) -> None:
@@ -142,6 +143,7 @@ class Desk:
         with self._lock:
             found = self._open.pop(name, None)
         if found is not None:
+            found.ended = True
             found.close()
 
     def expire(self) -> None:
@@ -153,7 +155,8 @@ class Desk:
             self.end(name)
 
     def close(self) -> None:
-        """End them all."""
+        """End them all; no more are opened."""
+        self._max = 0
         for name in list(self._open):
             self.end(name)
 
@@ -202,6 +205,9 @@ class Desk:
         if found.session is None:
             found.attempt = self.exam.attempt(found.bug_id)
             found.session = found.attempt.open()
+            if found.ended:  # meanwhile: nobody else would end it
+                found.close()
+                raise NotFound(f"episode_id: {found.episode_id} was ended")
         return found.session
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +25,7 @@ from selfplay.bugs.patches.diffs import reverse_patch
 from selfplay.bugs.patches.layers import apply_patch
 from selfplay.cli import main
 from selfplay.commands.serve import open_exam
+from selfplay.errors import UserError
 from selfplay.serving.desk import Desk, NotFound
 from selfplay.serving.exam import Exam
 from selfplay.serving.http import MAX_BODY, EnvServer
@@ -26,11 +33,16 @@ from selfplay.serving.websocket import accept_key
 
 
 @pytest.fixture(scope="module")
-def exam(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exam]:
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("run") / "bugs"
     words = ["repo=sample-ledger", "source=procedural", "num_bugs=2", "n=6", f"out={run}"]
     assert main(["inject", *words]) == 0
-    with open_exam(run) as found:
+    return run
+
+
+@pytest.fixture(scope="module")
+def exam(suite: Path) -> Iterator[Exam]:
+    with open_exam(suite) as found:
         yield found
 
 
@@ -216,3 +228,78 @@ def test_openenvs_messages_over_a_websocket(exam: Exam) -> None:
                 break
             threading.Event().wait(0.05)
         assert not server.desk._open, "its episode ends with the connection"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_every_sandbox(suite: Path, number: int) -> None:
+    """With an episode whose sandbox is at work, while its client waits."""
+    words = ["serve", f"suite={suite}", "port=0", "sandbox=bubblewrap"]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "selfplay", *words], text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert server.stdout is not None
+    try:
+        told = next(line for line in server.stdout if " bugs at http" in line)
+        url = told.split()[-1]
+
+        def post(path: str, body: Any) -> Any:
+            request = urllib.request.Request(url + path, json.dumps(body).encode())
+            with urllib.request.urlopen(request, timeout=60) as said:
+                return json.load(said)
+
+        name = post("/reset", {})["observation"]["episode_id"]
+        mark = f"{os.getpid()}{number}.5"
+        said: list[Any] = []
+
+        def wait() -> None:
+            with contextlib.suppress(OSError):
+                body = {"episode_id": name, "action": {"command": f"sleep {mark}"}}
+                said.append(post("/step", body))
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        wait_for(lambda: running(f"sleep {mark}"))
+        server.send_signal(number)
+        assert server.wait(60) == 0
+        waiting.join(60)
+        assert not said
+        wait_for(lambda: not running(f"sleep {mark}"))
+    finally:
+        server.kill()
+        server.stdout.close()
+
+
+def running(words: str) -> bool:
+    """Whether a process with this command line is there."""
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if file.read_bytes().replace(b"\0", b" ").decode(errors="replace").strip() == words:
+                return True
+    return False
+
+
+def wait_for(true: Callable[[], bool], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_an_episode_that_ends_while_its_sandbox_opens(exam: Exam) -> None:
+    desk = Desk(exam, max_episodes=2, idle_s=60.0, max_steps=3)
+    name = desk.reset({"seed": 1})["observation"]["episode_id"]
+    found = desk._open[name]
+    opened = exam.attempt
+
+    def attempt(bug_id: str) -> Any:
+        desk.close()
+        return opened(bug_id)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exam, "attempt", attempt)
+        with pytest.raises(NotFound, match="was ended"):
+            desk.step(name, {"command": "true"})
+    assert found.session is None
+    with pytest.raises(UserError, match="0 episodes are open"):
+        desk.reset({})

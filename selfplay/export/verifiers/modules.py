@@ -18,9 +18,9 @@ if version("verifiers").startswith("0.1."):
 
     __all__ = ["load_environment"]
 else:
-    from .taskset import BugTaskset, OneAnswer
+    from .taskset import BugEnv, BugTaskset, OneAnswer
 
-    __all__ = ["BugTaskset", "OneAnswer"]
+    __all__ = ["BugEnv", "BugTaskset", "OneAnswer"]
 '''
 
 EXAM = '''\
@@ -166,4 +166,14 @@ class OneAnswer(vf.Harness[vf.HarnessConfig]):
             said = await client.post(f"{endpoint}/chat/completions", json=body, headers=key)
         failed = said.is_error
         return vf.ProgramResult(int(failed), "", said.text[-2000:] if failed else "")
+
+
+class BugEnvConfig(vf.EnvConfig):
+    agent: vf.AgentConfig = vf.AgentConfig(runtime=vf.SubprocessConfig())
+    """Here, not in a machine elsewhere: nothing of the model's runs in the runtime."""
+
+
+class BugEnv(vf.Env[BugEnvConfig]):
+    async def run(self, task, agents):
+        await agents.agent.run(task)
 '''

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 PARSING = threading.Lock()
 """Held while a syntax tree is made: in CPython 3.11 two threads that do so at once may meet
-"SystemError: AST constructor recursion depth mismatch"."""
+"SystemError: AST constructor recursion depth mismatch". Libraries parse without it (pydantic does),
+so that the error is met all the same; the source is then parsed again."""
+TRIES = 20
 
 BYTE_ORDER_MARK = "\ufeff"
 _PLACEHOLDERS = dict.fromkeys(range(0xDC80, 0xDD00), "_")
@@ -35,7 +37,13 @@ def parse_python(source: str) -> ast.Module:
     plain = text if text.isascii() else text.translate(_PLACEHOLDERS)
     with PARSING, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tree = ast.parse(plain)
+        for left in reversed(range(TRIES)):
+            try:
+                tree = ast.parse(plain)
+                break
+            except SystemError:
+                if not left:
+                    raise
     if text != source:
         for node in ast.walk(tree):
             for line, column in (("lineno", "col_offset"), ("end_lineno", "end_col_offset")):
