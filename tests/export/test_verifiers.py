@@ -11,6 +11,8 @@ from selfplay.export.verifiers.package import NAME, write_verifiers
 
 from .conftest import MakeTask
 
+DEFINITION, FROM = ast.FunctionDef | ast.ClassDef, ast.ImportFrom
+
 
 def test_a_package_that_can_be_installed(make_task: MakeTask, tmp_path: Path) -> None:
     told = {"repo": "calc", "source": {"local": {"path": "x"}}, "license": "MIT"}
@@ -22,8 +24,10 @@ def test_a_package_that_can_be_installed(make_task: MakeTask, tmp_path: Path) ->
     known = {"name", "version", "description", "readme", "requires-python", "keywords"}
     assert set(project["project"]) == known | {"dependencies"}, "keys of the standard alone"
     assert project["project"]["name"] == "selfplay-bugs"
-    module = ast.parse((folder / NAME / "__init__.py").read_text())
-    functions = [n.name for n in module.body if isinstance(n, ast.FunctionDef)]
-    assert functions == ["load_environment"]
+    modules = {p.stem: ast.parse(p.read_text()) for p in (folder / NAME).glob("*.py")}
+    defined = {n.name for m in modules.values() for n in m.body if isinstance(n, DEFINITION)}
+    names = {a.name for n in ast.walk(modules["__init__"]) if isinstance(n, FROM) for a in n.names}
+    assert names - {"version"} <= defined
+    assert names >= {"load_environment", "BugTaskset", "OneAnswer", "BugEnv"}
     assert read_suite(folder / NAME / "suite.jsonl")
     assert "| calc | MIT |" in (folder / "README.md").read_text()
