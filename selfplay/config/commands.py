@@ -13,6 +13,7 @@ from selfplay.config.curriculum import (
     EvalConfig,
     InjectorConfig,
     RewardConfig,
+    TaskConfig,
     check_limits,
 )
 from selfplay.config.learner import LearnerConfig, SupervisedConfig
@@ -71,8 +72,8 @@ class SeveralRepos:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(PlayingCommand):
-    """`selfplay train`: one self-play run."""
+class TrainConfig(PlayingCommand, TaskConfig):
+    """`selfplay train`: one run, of self-play or on tasks that are given."""
 
     name: str = "train"
     """Name of the run."""
@@ -105,7 +106,11 @@ class TrainConfig(PlayingCommand):
     """Sinks beside metrics.jsonl."""
 
     def __post_init__(self) -> None:
+        TaskConfig.__post_init__(self)
         one_of(self, "", "resume", ("auto", "never"))
+        if self.commits is not None and self.curriculum.human_suite is not None:
+            raise UserError("curriculum.human_suite: task=commits plays real bugs alone; name them "
+                            "all in commits=")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
