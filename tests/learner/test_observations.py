@@ -74,7 +74,7 @@ def test_the_worked_example_of_the_docstring() -> None:
     assert grad.tolist() == pytest.approx([-0.05, -0.05])
     apart = [torch.tensor([p]).log().requires_grad_() for p in (0.5, 0.25)]
     parts = [0.1 * observation_loss(one, 2, stats) for one in apart]
-    assert float(sum(parts)) == pytest.approx(loss.item())
+    assert sum(part.item() for part in parts) == pytest.approx(loss.item())
     for part, one in zip(parts, apart, strict=True):
         assert torch.autograd.grad(part, one)[0].tolist() == pytest.approx([-0.05])
     told = stats.means()
