@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from selfplay.bugs.patches.diffs import reverse_patch
 from selfplay.commands.compose import SCAFFOLDS
 from selfplay.config import PolicyConfig, ScaffoldConfig
 from selfplay.curriculum.evaluation import Judged
-from selfplay.curriculum.solving import Attempt
+from selfplay.curriculum.solving import Attempt, told_share
 from selfplay.errors import UserError
 from selfplay.files import (
     append_json_lines,
@@ -87,6 +87,7 @@ class AttemptLog:
                         resolved=bool(line["resolved"]),
                         errored=bool(line["errored"]),
                         reason=str(line["reason"]),
+                        share=line.get("test_share"),
                     )
                     found[judged.instance_id, judged.sample] = judged
             except KeyError as error:
@@ -116,7 +117,7 @@ class AttemptLog:
             policy_version=rollout.policy_version,
             info=rollout.info,
         )
-        line: Mapping[str, Any] = episode_to_dict(episode) | {
+        line: dict[str, Any] = episode_to_dict(episode) | {
             "num_tokens": trajectory.num_sampled if trajectory else 0,
             "num_prompt_tokens": trajectory.loss_mask.count(0) if trajectory else 0,
             "sample": judged.sample,
@@ -128,7 +129,7 @@ class AttemptLog:
             "evaluation": self._evaluation,
             "task": _task_hash(attempt.task),
         }
-        append_json_lines(self._file, [line])
+        append_json_lines(self._file, [line | told_share(outcome)])
 
 
 def _prompt(trajectory: Trajectory | None, tokenizer: Tokenizer) -> str:

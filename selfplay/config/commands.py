@@ -155,17 +155,20 @@ class InjectConfig(SeveralRepos, PlayingCommand):
     out: str = "runs/inject"
     """Folder of bugs and episodes."""
     source: str = "policy"
-    """policy, or procedural: mutations without any model."""
+    """policy; or without any model procedural (mutations) or rebuild (modules taken away)."""
+    level: str = "bodies"
+    """source=rebuild: what is taken of a module: the bodies of its functions, or the whole file."""
     injector: InjectorConfig = field(default_factory=InjectorConfig)
     """What is asked of the injector."""
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     """How functions are drawn."""
 
     def __post_init__(self) -> None:
-        one_of(self, "", "source", ("policy", "procedural"))
+        one_of(self, "", "source", ("policy", "procedural", "rebuild"))
+        one_of(self, "", "level", ("bodies", "file"))
         at_least(self, "", 1, "n", "num_bugs")
         if self.source == "policy" and (len(self.names) != 1 or self.num_bugs):
-            raise UserError("several repositories and num_bugs= need source=procedural")
+            raise UserError("several repositories and num_bugs= need source=procedural or rebuild")
 
     @property
     def num_tries(self) -> int | None:
