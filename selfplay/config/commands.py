@@ -181,7 +181,8 @@ class EvaluateConfig(PlayingCommand):
     """`selfplay evaluate`: the solver on the tasks of one suite file, or of a run's corpus."""
 
     suite: str = MISSING
-    """A suite file, a run directory, or tasks of others (docs/formats.md, "Suites of others")."""
+    """A suite file, a run directory, tasks of others (docs/formats.md, "Suites of others"), or
+    questions about outputs (docs/traces.md)."""
     out: str | None = None
     """File of the result; null: it is only shown."""
     num_tasks: int | None = None
