@@ -268,10 +268,10 @@ class MineConfig(SandboxedCommand, MiningLimits):
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteMakeConfig(SandboxedCommand):
-    """`selfplay suite make`: single-file programs with tests become a suite."""
+    """`selfplay suite make`: programs with tests become a suite."""
 
     programs: str = MISSING
-    """Folder in QuixBugs' layout (docs/formats.md)."""
+    """Folder in QuixBugs' layout, or of programs known by what they do (docs/formats.md)."""
     out: str = MISSING
     """Folder of the suite and of the history that it stands on."""
     script_timeout_s: float = 60.0
