@@ -26,6 +26,8 @@ NEXT = "Trace Python code. Say what comes of the last line: what changed, or how
 TRACE = 'Trace the call: "N| name = value" before line N runs, then "= " and what it gives.'
 WINDOW = 6
 """Events of the frame that are shown before the line that is asked about."""
+ODD = (KeyError, TypeError, AttributeError, ValueError, IndexError)
+"""What a row that is none raises."""
 Told = tuple[str, str, str, str]
 """Function ("REPO/PATH::FUNCTION"), system prompt, question, answer."""
 Row = Mapping[str, Any]
@@ -65,10 +67,13 @@ def repos_of(folder: Path) -> tuple[set[str], set[str]]:
     repos: set[str] = set()
     paths: set[str] = set()
     for kind in KINDS:
-        for _, row in read_json_lines(folder / f"{kind}.jsonl"):
-            repos.add(str(row.get("repo", "")))
-            paths.add(str(row.get("path", "")))
-            paths.update(str(f.get("path", "")) for f in row.get("frames", ()))
+        file = folder / f"{kind}.jsonl"
+        for number, row in read_json_lines(file):
+            try:
+                repos.add(row["repo"])
+                paths.update(frame["path"] for frame in row.get("frames", [row]))
+            except ODD as error:
+                raise _odd(file, number, error) from None
     return repos, paths
 
 
@@ -81,11 +86,8 @@ def read_told(folder: Path, kind: str, seed: int) -> list[Told]:
     for number, row in read_json_lines(file):
         try:
             told = TELL[kind](row, derive_rng(seed, "trace lessons", row["id"]))
-        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-            raise UserError(
-                f"{file}:{number}: no row of this version's {file.name} "
-                f"({type(error).__name__}: {error}); make it anew with selfplay traces"
-            ) from None
+        except ODD as error:
+            raise _odd(file, number, error) from None
         if told is not None:
             found.append(told)
     return found
@@ -196,6 +198,13 @@ def scratchpad(row: Row, rng: random.Random) -> Told | None:
 
 
 TELL = {"traces": next_observation, "questions": output_prediction, "scratchpad": scratchpad}
+
+
+def _odd(file: Path, number: int, error: Exception) -> UserError:
+    return UserError(
+        f"{file}:{number}: no row of this version's {file.name} ({type(error).__name__}: {error}); "
+        "make it anew with selfplay traces"
+    )
 
 
 def _place(repo: str, row: Row) -> str:
