@@ -44,7 +44,7 @@ class LossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RepetitionConfig:
-    """What `learner/degenerate.py` reads. A loop: at least `repetition_tokens` sampled tokens on
+    """What `learner/measures/degenerate.py` reads. A loop: at least `repetition_tokens` sampled tokens on
     end, each equal to the one `p` before it, for a period p of at most `repetition_period`."""
 
     repetition_tokens: int = 48
