@@ -12,8 +12,8 @@ import torch
 from selfplay.config import LossConfig, RepetitionConfig, TrainerConfig
 from selfplay.errors import UserError
 from selfplay.learner.advantages import training_samples
-from selfplay.learner.degenerate import without_loops
 from selfplay.learner.loss import LossStats, observation_loss
+from selfplay.learner.measures.degenerate import without_loops
 from selfplay.learner.observations import observation_mask
 from selfplay.learner.packing import pack
 from selfplay.learner.trainer import Trainer
