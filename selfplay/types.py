@@ -271,6 +271,8 @@ class TrainingSample:
     `advantages[i]` belongs to the prediction of `token_ids[i]`; it is read only where
     `loss_mask[i] == 1`. Samples with equal leading tokens of mask 0 share that prefix when packed.
     `temperature` is that of the distribution that was sampled, which the learner then computes.
+    `observations`: 1 where a token is one that the environment told between two answers (() for
+    nowhere), see `learner/observations.py`.
     """
 
     token_ids: tuple[int, ...]
@@ -279,10 +281,12 @@ class TrainingSample:
     advantages: tuple[float, ...]
     policy_version: int
     temperature: float = 1.0
+    observations: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         num = len(self.token_ids)
         assert num == len(self.loss_mask) == len(self.logprobs) == len(self.advantages)
+        assert len(self.observations) in (0, num)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from selfplay.config.curriculum import (
     EvalConfig,
     InjectorConfig,
     RewardConfig,
+    TaskConfig,
     check_limits,
 )
 from selfplay.config.learner import LearnerConfig, SupervisedConfig
@@ -71,8 +72,8 @@ class SeveralRepos:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(PlayingCommand):
-    """`selfplay train`: one self-play run."""
+class TrainConfig(PlayingCommand, TaskConfig):
+    """`selfplay train`: one run, of self-play or on tasks that are given."""
 
     name: str = "train"
     """Name of the run."""
@@ -105,17 +106,22 @@ class TrainConfig(PlayingCommand):
     """Sinks beside metrics.jsonl."""
 
     def __post_init__(self) -> None:
+        TaskConfig.__post_init__(self)
         one_of(self, "", "resume", ("auto", "never"))
+        if self.commits is not None and self.curriculum.human_suite is not None:
+            raise UserError("curriculum.human_suite: task=commits plays real bugs alone; name them "
+                            "all in commits=")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class WarmstartConfig(PlayingCommand, SupervisedConfig):
-    """`selfplay warmstart`: a supervised start in both roles from validated procedural bugs."""
+    """`selfplay warmstart`: a supervised start from validated procedural bugs, repairs of other
+    code, and traces."""
 
     out: str = MISSING
     """Folder of examples, corpus, adapter and record."""
     num_bugs: int = 800
-    """Procedural bugs to learn from."""
+    """Procedural bugs to learn from; 0 with num_bare or traces: these alone."""
     max_bugs_per_function: int = 4
     """Bugs of one function."""
     injector_share: float = 1.0
@@ -124,6 +130,11 @@ class WarmstartConfig(PlayingCommand, SupervisedConfig):
     """Code that is broken and repaired as text: stdlib, installed packages, directories."""
     num_bare: int = 0
     """Repairs of the code of `sources`, whose tests are not run."""
+    traces: int = 0
+    """Lessons from traces (docs/traces.md): what comes of a line or a call, scratchpads."""
+    trace_data: str | None = None
+    """Folder that `selfplay traces` wrote; null: the tests of repos.train are recorded to
+    out/traces."""
     held_out_fraction: float = 0.05
     """Part of the functions whose examples are held out."""
     rank: int = 16
@@ -134,9 +145,14 @@ class WarmstartConfig(PlayingCommand, SupervisedConfig):
     def __post_init__(self) -> None:
         SupervisedConfig.__post_init__(self)
         share(self, "", "injector_share", "held_out_fraction")
-        at_least(self, "", 1, "num_bugs", "max_bugs_per_function", "rank")
+        at_least(self, "", 1, "max_bugs_per_function", "rank")
+        at_least(self, "", 0, "num_bugs", "num_bare", "traces")
         if bool(self.sources) != (self.num_bare > 0):
             raise UserError("sources=[...] and num_bare=N belong together: give both or neither")
+        if self.trace_data is not None and not self.traces:
+            raise UserError("trace_data=DIR needs traces=N: how many lessons are made of it")
+        if not self.num_bugs + self.num_bare + self.traces:
+            raise UserError("num_bugs=0 leaves nothing to learn from; add num_bare=N or traces=N")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,17 +166,20 @@ class InjectConfig(SeveralRepos, PlayingCommand):
     out: str = "runs/inject"
     """Folder of bugs and episodes."""
     source: str = "policy"
-    """policy, or procedural: mutations without any model."""
+    """policy; or without any model procedural (mutations) or rebuild (modules taken away)."""
+    level: str = "bodies"
+    """source=rebuild: what is taken of a module: the bodies of its functions, or the whole file."""
     injector: InjectorConfig = field(default_factory=InjectorConfig)
     """What is asked of the injector."""
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     """How functions are drawn."""
 
     def __post_init__(self) -> None:
-        one_of(self, "", "source", ("policy", "procedural"))
+        one_of(self, "", "source", ("policy", "procedural", "rebuild"))
+        one_of(self, "", "level", ("bodies", "file"))
         at_least(self, "", 1, "n", "num_bugs")
         if self.source == "policy" and (len(self.names) != 1 or self.num_bugs):
-            raise UserError("several repositories and num_bugs= need source=procedural")
+            raise UserError("several repositories and num_bugs= need source=procedural or rebuild")
 
     @property
     def num_tries(self) -> int | None:
@@ -173,7 +192,8 @@ class EvaluateConfig(PlayingCommand):
     """`selfplay evaluate`: the solver on the tasks of one suite file, or of a run's corpus."""
 
     suite: str = MISSING
-    """A suite file, a run directory, or tasks of others (docs/formats.md, "Suites of others")."""
+    """A suite file, a run directory, tasks of others (docs/formats.md, "Suites of others"), or
+    questions about outputs (docs/traces.md)."""
     out: str | None = None
     """File of the result; null: it is only shown."""
     num_tasks: int | None = None
@@ -259,10 +279,10 @@ class MineConfig(SandboxedCommand, MiningLimits):
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteMakeConfig(SandboxedCommand):
-    """`selfplay suite make`: single-file programs with tests become a suite."""
+    """`selfplay suite make`: programs with tests become a suite."""
 
     programs: str = MISSING
-    """Folder in QuixBugs' layout (docs/formats.md)."""
+    """Folder in QuixBugs' layout, or of programs known by what they do (docs/formats.md)."""
     out: str = MISSING
     """Folder of the suite and of the history that it stands on."""
     script_timeout_s: float = 60.0

@@ -30,17 +30,23 @@ class LossConfig:
     """A token that was sampled with a lower log-probability is noise and not trained on."""
     entropy_coefficient: float = 0.0
     """Weight of the entropy bonus; 0: none."""
+    observation_weight: float = 0.0
+    """Weight of the mean next-token loss on what an episode was told between its answers (results
+    of tools, failures of tests); 0: none of it is learnt."""
 
     def __post_init__(self) -> None:
         one_of(self, "learner.", "importance_mode", ("truncate", "mask"))
         at_least(self, "learner.", 1, "importance_cap")
-        at_least(self, "learner.", 0, "clip_low", "clip_high", "max_log_ratio")
+        at_least(
+            self, "learner.", 0, *("clip_low", "clip_high", "max_log_ratio", "observation_weight")
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class RepetitionConfig:
-    """What `learner/degenerate.py` reads. A loop: at least `repetition_tokens` sampled tokens on
-    end, each equal to the one `p` before it, for a period p of at most `repetition_period`."""
+    """What `learner/measures/degenerate.py` reads. A loop: at least `repetition_tokens` sampled
+    tokens on end, each equal to the one `p` before it, for a period p of at most
+    `repetition_period`."""
 
     repetition_tokens: int = 48
     """Tokens of a stretch that repeats itself and is not trained on; 0 switches this off."""

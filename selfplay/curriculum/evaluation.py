@@ -16,9 +16,9 @@ from typing import Any
 from selfplay.bug_sources.commit_trees import split_name
 from selfplay.curriculum.scaffold import RolloutContext
 from selfplay.curriculum.solving import Attempt, solve
-from selfplay.errors import InfrastructureError, PolicyError, SelfplayError, UserError
-from selfplay.sampling import Policy, SampleRequest, ServedPolicy
-from selfplay.statistics import Interval, bootstrap_pass_at_k
+from selfplay.errors import InfrastructureError, SelfplayError, UserError
+from selfplay.sampling import Policy, SampleRequest, ServedPolicy, sample_what_can_be
+from selfplay.statistics import NUM_RESAMPLES, Interval, bootstrap_mean, bootstrap_pass_at_k
 from selfplay.types import Completion, SolveTask
 
 log = logging.getLogger(__name__)
@@ -31,29 +31,54 @@ _NOT_ASKED = "not asked: the engine answers nothing more"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """What became of attempt number `sample` on a task. Errored: no verdict, to be tried again."""
+    """What became of attempt number `sample` on a task. Errored: no verdict, to be tried again.
+    `share`: as of `SolveOutcome`."""
 
     instance_id: str
     sample: int
     resolved: bool
     errored: bool
     reason: str
+    share: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskScore:
-    """One task: c of n judged attempts resolved it; errored ones are counted apart."""
+class Tried:
+    """What is attempted. `function`: tasks of one function are resampled together ("": each by
+    itself)."""
 
     instance_id: str
     repo: str
+    function: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskScore(Tried):
+    """One task: c of n judged attempts resolved it; errored ones are counted apart. `share`: mean
+    of the attempts whose share of passing tests is known, None where there is none."""
+
     num_judged: int
     num_resolved: int
     num_errored: int
+    share: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Its line in the document."""
+        return {
+            "instance_id": self.instance_id,
+            "repo": self.repo,
+            "n": self.num_judged,
+            "resolved": self.num_resolved,
+            "errored": self.num_errored,
+            **({"function": self.function} if self.function else {}),
+            **({} if self.share is None else {"test_share": self.share}),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Scores of a suite with pass@1 and pass@n, 95 % bootstrap intervals over tasks. `by_repo`:
+    """Scores of a suite with pass@1 and pass@n, 95 % bootstrap intervals over tasks (of functions,
+    where tasks have one, and their tasks). `by_repo`:
     pass@1 with an interval over repositories and their tasks. `stopped`: why attempts are
     missing."""
 
@@ -75,17 +100,14 @@ class Evaluation:
             "pass@1_by_repo": self.by_repo.to_json(),
             "num_errored": sum(s.num_errored for s in self.scores),
             "reasons": self.reasons,
-            "tasks": [
-                {
-                    "instance_id": s.instance_id,
-                    "repo": s.repo,
-                    "n": s.num_judged,
-                    "resolved": s.num_resolved,
-                    "errored": s.num_errored,
-                }
-                for s in self.scores
-            ],
-        }
+            "tasks": [score.to_json() for score in self.scores],
+        } | ({} if self.test_share is None else {"test_share": self.test_share.to_json()})
+
+    @property
+    def test_share(self) -> Interval | None:
+        """Mean over the tasks whose share is known, with an interval over these."""
+        shares = [score.share for score in self.scores if score.share is not None]
+        return bootstrap_mean(shares, NUM_RESAMPLES, seed=0) if shares else None
 
 
 def unnoted(judged: Judged, attempt: Attempt) -> None:
@@ -119,7 +141,8 @@ def evaluate(
         if task.repo in (lost or {}):
             work.give_up(task, f"infrastructure: repository: {(lost or {})[task.repo]}")
     work.run([task for task in tasks if task.repo not in (lost or {})])
-    return _summary(tasks, num_samples, work.found, work.error)
+    tried = [Tried(instance_id=task.bug_id, repo=task.repo) for task in tasks]
+    return summary(tried, num_samples, work.found, work.error)
 
 
 class _Kept:
@@ -137,13 +160,7 @@ class _Kept:
     def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         groups: list[list[Completion]] = [[] for _ in requests]
         if self.error is None:
-            try:
-                if isinstance(self.inner, ServedPolicy):
-                    groups, error = self.inner.try_sample(requests)
-                else:
-                    groups, error = self.inner.sample(requests), None
-            except PolicyError as fault:
-                error = fault
+            groups, error = sample_what_can_be(self.inner, requests)
             self.error = self.error or error
         none = Completion(
             token_ids=(), logprobs=(), text="", finish_reason="stop",
@@ -242,6 +259,7 @@ class _Work:
             resolved=outcome.resolved,
             errored=outcome.errored,
             reason=outcome.reason,
+            share=outcome.share,
         )
         with self.lock:
             self.found[task.bug_id, sample] = judged
@@ -253,23 +271,32 @@ class _Work:
             self.on_progress(self.num_done)
 
 
-def _summary(
-    tasks: Sequence[SolveTask],
+def _mean_share(group: Iterator[Judged]) -> float | None:
+    shares = [judged.share for judged in group if judged.share is not None]
+    return sum(shares) / len(shares) if shares else None
+
+
+def summary(
+    tasks: Sequence[Tried],
     num_samples: int,
     found: Mapping[tuple[str, int], Judged],
     stopped: SelfplayError | None,
 ) -> Evaluation:
-    def group(task: SolveTask) -> Iterator[Judged]:
-        numbers = ((task.bug_id, sample) for sample in range(num_samples))
+    """The scores of verdicts by (instance_id, sample)."""
+
+    def group(task: Tried) -> Iterator[Judged]:
+        numbers = ((task.instance_id, sample) for sample in range(num_samples))
         return (found[key] for key in numbers if key in found)
 
     scores = tuple(
         TaskScore(
-            instance_id=task.bug_id,
+            instance_id=task.instance_id,
             repo=task.repo,
             num_judged=sum(not j.errored for j in group(task)),
             num_resolved=sum(j.resolved for j in group(task)),
             num_errored=sum(j.errored for j in group(task)),
+            function=task.function,
+            share=_mean_share(group(task)),
         )
         for task in tasks
     )
@@ -280,11 +307,13 @@ def _summary(
         reason = "resolved" if judged.resolved else judged.reason.split(":")[0]
         reasons[reason] = reasons.get(reason, 0) + 1
     smallest = min((n for n, _ in counts), default=num_samples)
+    alike = [s.function for s in judged_ones]
+    clusters = alike if all(alike) else None
     return Evaluation(
         scores=scores,
         num_samples=num_samples,
-        pass_at_1=bootstrap_pass_at_k(counts, k=1),
-        pass_at_n=bootstrap_pass_at_k(counts, k=min(num_samples, smallest)),
+        pass_at_1=bootstrap_pass_at_k(counts, k=1, clusters=clusters),
+        pass_at_n=bootstrap_pass_at_k(counts, k=min(num_samples, smallest), clusters=clusters),
         by_repo=bootstrap_pass_at_k(
             counts, k=1, clusters=[split_name(s.repo)[0] for s in judged_ones]
         ),

@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from selfplay.learner.observations import observation_mask
 from selfplay.types import PeerGroup, TrainingSample
 
 PASS_K = 4
@@ -137,7 +138,8 @@ def training_samples(groups: Sequence[PeerGroup], estimator: str = "mean") -> Ba
     piece of an episode whose chat was rewritten.
 
     `estimator` is one of `ESTIMATORS`, for the solver's groups. Metrics by role are of the
-    unweighted advantages of the groups that carry signal: the mean size, and the largest.
+    unweighted advantages of the groups that carry signal: the mean size, and the largest. Of a role
+    whose weight is 0 nothing is learnt, its observations neither.
     """
     assert len({group.group_id for group in groups}) == len(groups), "a group appears twice"
     samples: list[TrainingSample] = []
@@ -162,6 +164,7 @@ def training_samples(groups: Sequence[PeerGroup], estimator: str = "mean") -> Ba
                     advantages=tuple(weighted if mask else 0.0 for mask in piece.loss_mask),
                     policy_version=piece.policy_version,
                     temperature=piece.temperature,
+                    observations=observation_mask(piece.loss_mask) if group.weight else (),
                 )
                 for piece in trajectory.pieces
             ]

@@ -22,6 +22,8 @@ Departures from textbook GRPO (arXiv 2402.03300), with sources:
    ("gibberish"), leave loss and denominator and are counted. A trainer log-probability that is
    not finite makes the token's loss zero and is counted; the trainer then refuses the step.
    Loops ("repetition") are gone before (`degenerate.py`).
+8. Optional next-token loss on what the environment told (`observation_weight`, off by default),
+   with a denominator of its own.
 """
 
 from __future__ import annotations
@@ -79,6 +81,10 @@ class LossStats:
         result["max_abs_log_ratio"] = self.max_abs_log_ratio
         for name in _COUNTS:
             result[f"num_{name}"] = self.sums.get(name, 0.0)
+        if "observation_tokens" in self.sums:
+            observed = self.sums["observation_tokens"]
+            result["num_observation_tokens"] = observed
+            result["observation_loss"] = self.sums["observation_loss"] / max(observed, 1.0)
         return result
 
 
@@ -90,6 +96,45 @@ def kept_tokens(rollout_logprobs: torch.Tensor, config: LossConfig) -> torch.Ten
 def denominator(batches: Iterable[MicroBatch], config: LossConfig) -> int:
     """Trained tokens of the whole step that take part."""
     return sum(int(kept_tokens(b.rollout_logprobs, config).sum()) for b in batches)
+
+
+def step_loss(
+    logprobs: torch.Tensor,
+    entropy: torch.Tensor,
+    batch: MicroBatch,
+    config: LossConfig,
+    num_total: int,
+    num_observed: int,
+    stats: LossStats,
+) -> torch.Tensor:
+    """The share of one micro-batch in all of the step's loss; logprobs and entropy are fp32
+    [N + M]. `num_total`, `num_observed`: trained and observed tokens of the whole step."""
+    num = batch.num_trained
+    if not batch.num_observed:
+        return policy_loss(logprobs, entropy, batch, config, num_total, stats)
+    told = observation_loss(logprobs[num:], num_observed, stats)
+    acted = policy_loss(logprobs[:num], entropy[:num], batch, config, num_total, stats)
+    return acted + config.observation_weight * told
+
+
+def observation_loss(logprobs: torch.Tensor, num_observed: int, stats: LossStats) -> torch.Tensor:
+    """The share of one micro-batch in the mean of -log p over the step's observed tokens, before
+    its weight; logprobs are fp32 [M], at temperature 1.
+
+    Worked example: a step has two such tokens, of probabilities 1/2 and 1/4. The mean is
+    (0.693 + 1.386) / 2 = 1.040; with weight 0.1 the step's loss grows by 0.104, and its gradient
+    in each log-probability by -0.1 / 2 = -0.05, in one micro-batch or in two. A log-probability
+    that is not finite counts as in `policy_loss`.
+    """
+    finite = torch.isfinite(logprobs)
+    per_token = -torch.where(finite, logprobs, 0.0)
+    with torch.no_grad():
+        told = torch.stack([per_token.sum().double(), (~finite).sum().double()])
+    value, lost = told.tolist()
+    stats.add(
+        observation_loss=value, observation_tokens=len(logprobs) - lost, nonfinite_trainer=lost
+    )
+    return per_token.sum() / max(num_observed, 1)
 
 
 def policy_loss(

@@ -6,6 +6,9 @@ The prediction of a token is made at the last token of its prefix, so the prompt
 predicts the first token of every answer. Example, prompt (7, 8), answers (1,) and (2, 3):
 
     row 7 8 1 2 3   positions 0 1 2 2 3   predictors 1, 1, 3   targets 1, 2, 3
+
+Each sample brings the predictions of all its tokens, those in a shared part too: what two episodes
+were both told counts twice, as it would in rows of their own.
 """
 
 from __future__ import annotations
@@ -40,15 +43,18 @@ class Sample(Protocol):
     def advantages(self) -> tuple[float, ...]: ...
     @property
     def temperature(self) -> float: ...
+    @property
+    def observations(self) -> tuple[int, ...]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
-    """One row of T tokens and its N trained tokens, sample after sample.
+    """One row of T tokens, its N trained tokens, sample after sample, and behind these M that were
+    observed.
 
     token_ids, position_ids: int64 [1, T]. predictors (row index whose state predicts), targets:
-    int64 [N]. rollout_logprobs, advantages, temperatures: fp32 [N]. samples: index of each trained
-    token's sample in the step's list, int64 [N].
+    int64 [N + M]; temperatures: fp32 [N + M]. rollout_logprobs, advantages: fp32 [N]. samples:
+    index of each trained token's sample in the step's list, int64 [N].
     """
 
     token_ids: torch.Tensor
@@ -77,7 +83,11 @@ class MicroBatch:
 
     @property
     def num_trained(self) -> int:
-        return len(self.targets)
+        return len(self.rollout_logprobs)
+
+    @property
+    def num_observed(self) -> int:
+        return len(self.targets) - self.num_trained
 
 
 def pack(
@@ -86,10 +96,12 @@ def pack(
     max_tokens: int,
     share_prefixes: bool = True,
     block_tokens: int = BLOCK_TOKENS,
+    observed: bool = False,
 ) -> list[MicroBatch]:
     """Pack samples into rows of at most `max_tokens`; a longer sample gets a row of its own.
 
     Without `share_prefixes`, each sample brings all its tokens: the same result for more work.
+    Only with `observed` are the samples' observations predicted, too, at temperature 1.
 
     Nothing is truncated. Samples are taken in the order of their tokens, which brings equal
     prefixes together, so the result does not depend on the order of `samples`.
@@ -110,7 +122,7 @@ def pack(
                 continue
         rows.append([index])
         size = len(tokens)
-    return [_micro_batch(samples, row, share_prefixes, block_tokens) for row in rows]
+    return [_micro_batch(samples, row, share_prefixes, block_tokens, observed) for row in rows]
 
 
 def num_trained_tokens(samples: Sequence[Sample]) -> int:
@@ -119,7 +131,7 @@ def num_trained_tokens(samples: Sequence[Sample]) -> int:
 
 
 def _micro_batch(
-    samples: Sequence[Sample], row: list[int], share: bool, block_tokens: int
+    samples: Sequence[Sample], row: list[int], share: bool, block_tokens: int, observed: bool
 ) -> MicroBatch:
     sequences = [samples[index].token_ids for index in row]
     tree = build_tree(sequences, block_tokens=block_tokens, share=share)
@@ -129,6 +141,7 @@ def _micro_batch(
     advantages: list[float] = []
     temperatures: list[float] = []
     owners: list[int] = []
+    told: list[tuple[int, int]] = []
     for place, index in enumerate(row):
         sample = samples[index]
         if sample.loss_mask[0]:
@@ -142,6 +155,12 @@ def _micro_batch(
         num = len(targets) - len(owners)
         temperatures.extend([sample.temperature] * num)
         owners.extend([index] * num)
+        if observed:
+            pairs = zip(rows[:-1], sample.token_ids[1:], strict=True)
+            told.extend(compress(pairs, sample.observations[1:]))
+    predictors += [predictor for predictor, _ in told]
+    targets += [target for _, target in told]
+    temperatures += [1.0] * len(told)
     return MicroBatch(
         token_ids=torch.tensor([tree.token_ids]),
         position_ids=torch.tensor([tree.position_ids]),

@@ -24,13 +24,14 @@ from torch import nn
 from selfplay.config import TrainerConfig
 from selfplay.errors import UserError
 from selfplay.learner.lora import add_lora, lora_layers
-from selfplay.learner.loss import LossStats, denominator, policy_loss
+from selfplay.learner.loss import LossStats, denominator, step_loss
 from selfplay.learner.measures.memory import default_row_tokens
 from selfplay.learner.packing import MicroBatch, Sample, pack
 from selfplay.learner.ranks.balance import divide
 from selfplay.learner.ranks.distributed import ALONE, World, whole
 from selfplay.learner.ranks.sharding import shard
 from selfplay.learner.scoring import TokenScorer
+from selfplay.modeling.allocator import return_freed_memory
 from selfplay.modeling.attention import use_plans
 from selfplay.modeling.compiled import compile_layers
 from selfplay.modeling.devices import memory_boundary
@@ -129,20 +130,25 @@ class Trainer:
         not finite. In a larger world, `samples` are those of rank 0, which divides them.
         """
         begin = time.perf_counter()
+        return_freed_memory()
         world = self.world
         samples = world.scatter(divide(samples, world.size)) if world.size > 1 else samples
         batches = self.pack(samples)
-        num_total = sum(world.gather(denominator(batches, self.config)))
+        own = (denominator(batches, self.config), sum(b.num_observed for b in batches))
+        num_total, num_observed = map(sum, zip(*world.gather(own), strict=True))
         stats = LossStats()
+        if self.config.observation_weight:
+            stats.add(observation_tokens=0.0, observation_loss=0.0)
         if num_total == 0:
             return {"skipped": 1.0, **stats.means()}
 
         def loss(logprobs: torch.Tensor, entropy: torch.Tensor, batch: MicroBatch) -> torch.Tensor:
-            return policy_loss(logprobs, entropy, batch, self.config, num_total, stats)
+            return step_loss(logprobs, entropy, batch, self.config, num_total, num_observed, stats)
 
         learning_rate = self.learning_rate * rate_share(num_total, self.config.learning_rate_tokens)
         self.accumulate(batches, loss)
         grad_norm = self.apply(learning_rate)
+        return_freed_memory()
         seconds = time.perf_counter() - begin
         num_packed = sum(batch.num_tokens for batch in batches)
         num_given = sum(len(sample.token_ids) for sample in samples)
@@ -169,6 +175,7 @@ class Trainer:
             max_tokens=self.row_tokens,
             share_prefixes=self.config.share_prefixes,
             block_tokens=BLOCK_TOKENS if self.device.type == "cpu" else 0,
+            observed=self.config.observation_weight > 0,
         )
         return [batch.to(self.device) for batch in batches]
 
@@ -180,7 +187,7 @@ class Trainer:
         """
         self._scorer.train()
         total = 0.0
-        given = [batch for batch in batches if batch.num_trained]
+        given = [batch for batch in batches if len(batch.targets)]
         num_fillers = max(self.world.gather(len(given))) - len(given)
         for batch in given:
             logprobs, entropy = self.score(batch)

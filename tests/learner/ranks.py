@@ -27,6 +27,7 @@ sys.path[:0] = [] if __package__ else [str(ROOT)]
 
 from selfplay.config import TrainerConfig  # noqa: E402
 from selfplay.learner import checkpoint  # noqa: E402
+from selfplay.learner.observations import observation_mask  # noqa: E402
 from selfplay.learner.publish import save_hf  # noqa: E402
 from selfplay.learner.ranks.distributed import ALONE, World, joined_world, whole  # noqa: E402
 from selfplay.learner.ranks.rank_group import RankGroup  # noqa: E402
@@ -41,6 +42,7 @@ LORA = TrainerConfig(
 FULL = replace(LORA, lora_rank=0)
 CASES: dict[str, tuple[TrainerConfig, dict[str, Any]]] = {
     "lora": (LORA, {}),
+    "observing": (replace(LORA, observation_weight=0.5), {}),
     "full": (FULL, {}),
     "untied": (replace(FULL, activation_checkpointing=True), {"tied": False}),
     "lora-bf16": (LORA, {"dtype": torch.bfloat16}),
@@ -71,6 +73,13 @@ def batches() -> list[list[TrainingSample]]:
     return [[*groups[0], *groups[1], *groups[2]], groups[2], [*groups[3], noise], groups[0][:2]]
 
 
+def told(one: TrainingSample) -> TrainingSample:
+    """The same with the inner tokens of a long answer as an observation."""
+    start, end = one.loss_mask.index(1), len(one.loss_mask)
+    mask = tuple(int(m and not start < i < end - 1) for i, m in enumerate(one.loss_mask))
+    return replace(one, loss_mask=mask, observations=observation_mask(mask))
+
+
 class Case:
     """One trainer, and the gradients that its optimizer was given, whole."""
 
@@ -89,6 +98,8 @@ class Case:
     def run(self, start: int, stop: int) -> None:
         """Steps `start .. stop - 1`; ranks beside the first give no samples."""
         for samples in batches()[start:stop]:
+            if self.trainer.config.observation_weight:
+                samples = [told(one) for one in samples]
             given = samples if self.trainer.world.is_first else []
             self.stats.append(self.trainer.step(given))
 

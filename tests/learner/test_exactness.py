@@ -17,14 +17,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from selfplay.config import LossConfig, TrainerConfig
-from selfplay.learner.loss import LossStats, denominator, policy_loss
+from selfplay.learner.loss import LossStats, denominator, step_loss
+from selfplay.learner.observations import observation_mask
 from selfplay.learner.trainer import Trainer
 from selfplay.types import TrainingSample
 
 from .tiny import VOCABULARY, tiny_model
 
 BAR = 1e-5
-LOSS = LossConfig(entropy_coefficient=0.02)
+LOSS = LossConfig(entropy_coefficient=0.02, observation_weight=0.3)
 RANK = 3
 
 
@@ -57,6 +58,7 @@ def ragged_batches(draw: st.DrawFn) -> list[TrainingSample]:
                     advantages=tuple(advantage * m for m in mask),
                     policy_version=0,
                     temperature=rng.choice([0.9, 0.9, 0.7]),
+                    observations=observation_mask(mask),
                 )
             )
     return samples
@@ -88,10 +90,10 @@ def trained_gradients(
 ) -> tuple[float, dict[str, torch.Tensor]]:
     """What `Trainer.step` has before it clips."""
     batches = trainer.pack(samples)
-    num_total = denominator(batches, LOSS)
+    num_total, num_told = denominator(batches, LOSS), sum(batch.num_observed for batch in batches)
     stats = LossStats()
     loss = trainer.accumulate(
-        batches, lambda p, h, batch: policy_loss(p, h, batch, LOSS, num_total, stats)
+        batches, lambda p, h, batch: step_loss(p, h, batch, LOSS, num_total, num_told, stats)
     )
     grads = {}
     for name, master in trainer.masters.items():
@@ -136,7 +138,14 @@ def reference_gradients(
     logits = model(input_ids=ids, attention_mask=mask, position_ids=positions).logits
     temperatures = torch.tensor([s.temperature for s in samples]).view(-1, 1, 1)
     logp = torch.log_softmax(logits / temperatures, dim=-1)
+    plain = torch.log_softmax(logits, dim=-1)
     total, num = logits.new_zeros(()), 0
+    told = [
+        -plain[row, pad + i - 1, s.token_ids[i]]
+        for row, (pad, s) in enumerate(zip(pads, samples, strict=True))
+        for i, observed in enumerate(s.observations)
+        if observed
+    ]
     for row, (pad, s) in enumerate(zip(pads, samples, strict=True)):
         for i, trained in enumerate(s.loss_mask):
             if not trained or not s.logprobs[i] >= LOSS.gibberish_logprob:
@@ -154,6 +163,8 @@ def reference_gradients(
             entropy = -(distribution.exp() * distribution).sum()
             total = total - value - LOSS.entropy_coefficient * entropy
     total = total / max(num, 1)
+    if told:
+        total = total + LOSS.observation_weight * torch.stack(told).mean()
     grads = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
     return float(total.detach()), {
         name: torch.zeros_like(parameters[name]) if grad is None else grad

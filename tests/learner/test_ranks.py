@@ -67,8 +67,13 @@ def test_many_ranks_train_what_one_does(played: dict[int, Path], name: str, size
         assert set(ours) == set(theirs)
         for key in ("num_tokens", "num_dropped_gibberish", "num_sample_tokens", "skipped"):
             assert ours[key] == theirs[key]
+        if name == "observing":
+            assert ours["num_observation_tokens"] == theirs["num_observation_tokens"]
+            assert ours["observation_loss"] == pytest.approx(theirs["observation_loss"], abs=1e-5)
         for key in ("loss", "ratio", "entropy", "mismatch_kl", "grad_norm", "max_abs_log_ratio"):
             assert ours[key] == pytest.approx(theirs[key], abs=1e-5 if exact else 0.2)
+    if name == "observing":
+        assert got["stats"][0]["num_observation_tokens"] == 17
     steps = zip(got["gradients"], want["gradients"], strict=True)
     for number, (ours, theirs) in enumerate(steps):
         if exact or number == 0:
