@@ -26,7 +26,7 @@ def test_injector_asks_for_the_strategy_and_the_hint() -> None:
 
 
 def test_solver_leaves_out_what_is_not_there() -> None:
-    bare = render("solver", listing=LISTING, issue="", tests="", messages=[], suspects=[])
+    bare = render("solver", listing=LISTING, issue="", tests="", messages=[], suspects=[], trace=[])
     assert bare == LISTING + "\n\nFix the bug"
     full = render(
         "solver",
@@ -40,7 +40,9 @@ def test_solver_leaves_out_what_is_not_there() -> None:
         LISTING
         + "\n\nIt breaks.\n\nFailing tests:\ndef test():\n    f()\nE a\n\nFix the bug in line 2"
     )
-    many = render("solver", listing="", issue="", tests="", messages=[], suspects=[3, 1, 2])
+    many = render(
+        "solver", listing="", issue="", tests="", messages=[], suspects=[3, 1, 2], trace=[]
+    )
     assert many == "Fix the bug in line 3, 1 or 2"
 
 

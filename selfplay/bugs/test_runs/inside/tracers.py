@@ -25,6 +25,8 @@ MAX_CANDIDATES = 20
 OPTIMIZED, GENERATORS = 0x1, 0x20 | 0x80 | 0x200
 _ATOMS = frozenset(map(id, (int, float, str, bytes, bool, type(None))))
 _MISSING = object()
+TOOL = "selfplay"
+"""What `sys.monitoring` knows the recorder by."""
 
 
 class Log:
@@ -83,8 +85,7 @@ class Log:
             self._shown.pop(id(frame), None)
             self._answer(id(frame), kind, value)
         if not self._stack and not self.why:
-            self.samples.append(self._events)
-            self._events = []
+            self._complete()
 
     def exception(self, frame: FrameType, error: BaseException) -> None:
         """An exception is raised in a frame, or comes into it from a call."""
@@ -96,16 +97,33 @@ class Log:
         self.why = self.why or why
         self.stop()
 
+    def told(self) -> dict[str, Any]:
+        """What was recorded, as plain JSON types."""
+        return {"places": self.places, "samples": self.samples, "questions": self.questions}
+
+    def _complete(self) -> None:
+        """The call from outside has ended."""
+        self.samples.append(self._events)
+        self._events = []
+
     def _add(self, kind: str, frame: FrameType, data: Any) -> None:
         if self.why:
             return
-        code = frame.f_code
+        place = self._place(frame.f_code)
+        self._events.append([kind, place, frame.f_lineno, data, len(self._stack) - 1])
+        self._spend(data)
+
+    def _place(self, code: CodeType) -> int:
+        """The number of a function in `places`."""
         place = self._place_of.get(code)
         if place is None:
             place = self._place_of[code] = len(self.places)
             name = getattr(code, "co_qualname", code.co_name)
             self.places.append((self.files[code.co_filename], name))
-        self._events.append([kind, place, frame.f_lineno, data, len(self._stack) - 1])
+        return place
+
+    def _spend(self, data: Any) -> None:
+        """Count one event; the last that there is room for ends the recording."""
         self.events_left -= 1
         size = len(data) if isinstance(data, str) else sum(len(v or "") + 8 for v in data.values())
         self.bytes_left -= size + 32
@@ -200,16 +218,18 @@ class SetTrace:
         """Record from the next call on."""
         self.log = log
         self.disturbed = sys.gettrace() is not None
+        if self.disturbed:
+            return
         log.stop = lambda: sys.settrace(None)
         sys.settrace(self._outside)
 
     def stop(self) -> None:
-        """Record nothing more."""
+        """Record nothing more; another's trace function stays."""
         found = sys.gettrace()
-        ended = self.log is not None and self.log.why
-        if found != self._outside and not (ended and found is None):
+        if found == self._outside:
+            sys.settrace(None)
+        elif found is not None or self.log is None or not self.log.why:
             self.disturbed = True
-        sys.settrace(None)
 
     def _outside(self, frame: FrameType, event: str, _: Any) -> Any:
         log = self.log
@@ -260,15 +280,18 @@ class SetTrace:
 
 
 class Monitoring:
-    """`sys.monitoring` (Python 3.12 on), for the thread that started it."""
+    """`sys.monitoring` (Python 3.12 on), for the thread that started it. Its tool id is taken when
+    a recording starts and given back when it stops: a tool of the tests may want it.
 
-    def __init__(self) -> None:
+    tool    a free id (`free_tool`)
+    """
+
+    def __init__(self, tool: int) -> None:
         self.log: Log | None = None
         self.disturbed = False
         self._api: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
-        self._tool = next(n for n in (4, 3, 5) if self._api.get_tool(n) is None)
+        self._tool = tool
         self._thread = threading.get_ident()
-        self._api.use_tool_id(self._tool, "selfplay")
         events = self._api.events
         self._events = {
             events.PY_START: self._on_start,
@@ -280,22 +303,28 @@ class Monitoring:
             events.RAISE: self._on_raise,
             events.PY_UNWIND: self._on_unwind,
         }
-        for event, function in self._events.items():
-            self._api.register_callback(self._tool, event, function)
 
     def start(self, log: Log) -> None:
         """Record from the next call on."""
         self.log = log
         log.stop = self._off
+        self._api.use_tool_id(self._tool, TOOL)
+        for event, function in self._events.items():
+            self._api.register_callback(self._tool, event, function)
         self._api.set_events(self._tool, sum(self._events))
 
     def stop(self) -> None:
         """Record nothing more."""
-        self.disturbed = self._api.get_tool(self._tool) != "selfplay"
+        self.disturbed = self._api.get_tool(self._tool) != TOOL
+        if self.disturbed:
+            return
         self._off()
+        for event in self._events:
+            self._api.register_callback(self._tool, event, None)
+        self._api.free_tool_id(self._tool)
 
     def _off(self) -> None:
-        if self._api.get_tool(self._tool) == "selfplay":
+        if self._api.get_tool(self._tool) == TOOL:
             self._api.set_events(self._tool, 0)
 
     def _tell(self, code: CodeType, what: Callable[[Log, FrameType], None]) -> Any:
@@ -357,7 +386,14 @@ class ThreadWatch:
         sys.settrace(None)
 
 
+def free_tool() -> int | None:
+    """An id that no other tool of `sys.monitoring` has; None where all are taken, and before it."""
+    api: Any = getattr(sys, "monitoring", None)
+    return next((n for n in (4, 3, 5, 2) if api and api.get_tool(n) is None), None)
+
+
 def make_tracer(use: str = "") -> SetTrace | Monitoring:
-    """The tracer of this interpreter; "settrace" or "monitoring" names one."""
-    use = use or ("monitoring" if sys.version_info >= (3, 12) else "settrace")
-    return Monitoring() if use == "monitoring" else SetTrace()
+    """The tracer of this interpreter; "settrace" or "monitoring" names one. It is made anew for
+    each recording: which ids are free is seen then."""
+    tool = free_tool() if use != "settrace" else None
+    return SetTrace() if tool is None else Monitoring(tool)
