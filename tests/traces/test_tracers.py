@@ -251,3 +251,12 @@ def test_an_id_is_given_back(trace: Any) -> None:
     again = "m and m.free_tool_id(4); tracer.start(log); small.double(3)"
     rows, _, disturbed, _ = trace(f"{given}; {again}", 1, "tail.py")
     assert rows and not disturbed
+
+
+def test_who_has_the_id_next_misses_nothing(trace: Any) -> None:
+    """What was switched off as none of ours is somebody else's to see."""
+    monitored = "seen = []; m.use_tool_id(4, 'another'); m.set_events(4, m.events.LINE)"
+    callback = "m.register_callback(4, m.events.LINE, lambda _, line: seen.append(line))"
+    after = f"{monitored}; {callback}; small.double(2); m.set_events(4, 0); assert 2 in seen"
+    given = "m = getattr(sys, 'monitoring', None); log.files.clear(); small.double(1)"
+    trace(f"{given}; tracer.stop(); m and exec({after!r})")

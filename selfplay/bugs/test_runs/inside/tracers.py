@@ -281,7 +281,8 @@ class SetTrace:
 
 class Monitoring:
     """`sys.monitoring` (Python 3.12 on), for the thread that started it. Its tool id is taken when
-    a recording starts and given back when it stops: a tool of the tests may want it.
+    a recording starts and given back when it stops, with every place that was switched off under
+    it: a tool of the tests may want it.
 
     tool    a free id (`free_tool`)
     """
@@ -322,6 +323,7 @@ class Monitoring:
         for event in self._events:
             self._api.register_callback(self._tool, event, None)
         self._api.free_tool_id(self._tool)
+        self._api.restart_events()
 
     def _off(self) -> None:
         if self._api.get_tool(self._tool) == TOOL:
