@@ -14,10 +14,9 @@ from selfplay.agent.tools import TOOLS
 from selfplay.chat import Transcript
 from selfplay.config import LossConfig, RepetitionConfig, TrainerConfig
 from selfplay.errors import UserError
-from selfplay.learner.advantages import training_samples
+from selfplay.learner.advantages import observation_mask, training_samples
 from selfplay.learner.degenerate import without_loops
 from selfplay.learner.loss import LossStats, observation_loss
-from selfplay.learner.observations import observation_mask
 from selfplay.learner.packing import pack
 from selfplay.learner.trainer import Trainer
 from selfplay.scripted.compact import ByteTokenizer

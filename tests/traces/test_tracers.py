@@ -50,7 +50,8 @@ def forgetting():
 DRIVER = """\
 import json, sys
 import small
-from selfplay_tracers import Log, make_tracer
+from selfplay_events import Log
+from selfplay_tracers import make_tracer
 
 tracer = make_tracer(sys.argv[1])
 log = Log({small.__file__: "small.py"}, int(sys.argv[2]), 100_000, 20.0)

@@ -11,6 +11,7 @@ INSIDE = Path(__file__).parent
 PLUGIN = "selfplay_traces"
 PROGRAMS = {
     PLUGIN: "recorder",
+    "selfplay_events": "events",
     "selfplay_tracers": "tracers",
     "selfplay_tail": "tail",
     "selfplay_values": "values",

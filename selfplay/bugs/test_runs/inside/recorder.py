@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from selfplay_events import Log  # type: ignore[import-not-found]
 from selfplay_tail import Tail  # type: ignore[import-not-found]
-from selfplay_tracers import Log, ThreadWatch, make_tracer  # type: ignore[import-not-found]
+from selfplay_tracers import ThreadWatch, make_tracer  # type: ignore[import-not-found]
 
 ROOT = "/testbed/"
 asked: dict[str, Any] = {}

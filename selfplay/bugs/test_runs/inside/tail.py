@@ -14,7 +14,7 @@ from itertools import chain
 from types import FrameType
 from typing import Any
 
-from selfplay_tracers import Log  # type: ignore[import-not-found]
+from selfplay_events import Log  # type: ignore[import-not-found]
 
 MAX_CHARACTERS = 200
 """Of one value."""
