@@ -76,7 +76,8 @@ def trained_projects(root: Path) -> dict[str, str]:
             found[plain(name)] = str(file.relative_to(root))
     for file in sorted((root / "selfplay" / "data" / "adapters").glob("*/record.json")):
         for stage in json.loads(file.read_text())["stages"]:
-            for name in (*stage.get("repos", ()), *stage.get("sources", ())):
+            traced = stage.get("traces", {}).get("repos", ())
+            for name in (*stage.get("repos", ()), *stage.get("sources", ()), *traced):
                 found[plain(str(name).split(" ")[0])] = str(file.relative_to(root))
     return found
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from selfplay.errors import SelfplayError
+from selfplay.errors import PolicyError, SelfplayError
 from selfplay.types import Completion
 
 if TYPE_CHECKING:
@@ -112,3 +112,15 @@ class ServedPolicy(Policy, Protocol):
         answer nothing more, groups are shorter and the error is told.
         """
         ...
+
+
+def sample_what_can_be(
+    policy: Policy, requests: Sequence[SampleRequest]
+) -> tuple[list[list[Completion]], SelfplayError | None]:
+    """As `ServedPolicy.try_sample`, of any policy: what it answered, and why there is no more."""
+    try:
+        if isinstance(policy, ServedPolicy):
+            return policy.try_sample(requests)
+        return policy.sample(requests), None
+    except PolicyError as fault:
+        return [[] for _ in requests], fault

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -32,6 +33,15 @@ def test_a_trained_project_is_refused_under_whatever_name() -> None:
     with pytest.raises(UserError, match="learns from"):
         check(task, TRAINED | {next(iter(projects_of(load_spec("boltons", ROOT / "repos")))): "x"})
     assert {"cachetools", "slugify", "funcy", "more-itertools", "rich"} <= TRAINED.keys()
+
+
+def test_what_a_stage_learned_from_traces_counts(tmp_path: Path) -> None:
+    (tmp_path / "conf" / "repos").mkdir(parents=True)
+    record = tmp_path / "selfplay" / "data" / "adapters" / "new" / "record.json"
+    record.parent.mkdir(parents=True)
+    stages = [{"repos": ["toolz"], "traces": {"repos": ["python-slugify", "parse"]}}]
+    record.write_text(json.dumps({"stages": stages}))
+    assert trained_projects(tmp_path).keys() == {"toolz", "slugify", "parse"}
 
 
 def test_the_two_parts_share_neither_bug_nor_project() -> None:

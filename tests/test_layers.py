@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (  # each room and the rooms that it 
     ("bugs", {"repo", "sandbox"}),
     ("corpus", {"bugs", "repo"}),
     ("bug_sources", {"bugs", "repo", "sandbox"}),
+    ("traces", {"bugs", "repo", "sandbox"}),
     ("modeling", set()),
     ("agent", {"sandbox"}),  # tools and chats alone
     ("compact", {"bugs", "repo", "sandbox"}),
@@ -46,9 +47,8 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (  # each room and the rooms that it 
         },
     ),
     ("learner", {"modeling", "policy"}),  # nothing of roles, bugs or repositories
-    ("warmstart", {"roles", "compact", "bug_sources", "bugs", "repo", "sandbox"}),
+    ("warmstart", {"traces", "roles", "compact", "bug_sources", "bugs", "repo", "sandbox"}),
     ("report", {"corpus", "bugs"}),  # what lies on disk, for people
-    ("traces", {"bugs", "repo", "sandbox"}),
     ("serving", {"roles", "policy", "agent", "compact", "bugs", "repo", "sandbox"}),
     ("export", {"scripted", "policy", "modeling", "corpus", "bugs", "repo", "sandbox"}),
 )

@@ -16,6 +16,7 @@ from typing import Any
 
 from selfplay.bugs.patches.diffs import reverse_patch
 from selfplay.commands.compose import SCAFFOLDS
+from selfplay.commands.output import say
 from selfplay.config import PolicyConfig, ScaffoldConfig
 from selfplay.curriculum.evaluation import Judged
 from selfplay.curriculum.solving import Attempt
@@ -55,13 +56,20 @@ def begin(summary: Path, attempts: Path) -> None:
     write_atomic(summary, encode_json({"finished": False}) + b"\n")
 
 
+def tell_known(known: Sequence[Judged], out: str | None) -> None:
+    """Say what an evaluation goes on from."""
+    num = sum(not judged.errored for judged in known)
+    if num and out:
+        say(f"going on from {num} attempts in {places(out)[1]}")
+
+
 class AttemptLog:
     """The lines of one file. Those of another evaluation are refused: `key` says which one it is,
     such as `key_of`."""
 
     def __init__(self, file: Path, key: Sequence[Any]) -> None:
         self._file = file
-        self._evaluation = _hash(list(key))
+        self._evaluation = digest(list(key))
 
     def is_ours(self) -> bool:
         """Whether no line is of another evaluation."""
@@ -70,8 +78,11 @@ class AttemptLog:
 
     def read(self, tasks: Sequence[SolveTask]) -> list[Judged]:
         """Verdicts on these tasks; of one that was tried again, the last. Mends a torn line."""
+        return self.verdicts({task.bug_id: _task_hash(task) for task in tasks})
+
+    def verdicts(self, wanted: Mapping[str, str]) -> list[Judged]:
+        """As `read`, on {id: hash} of what is attempted."""
         repair_json_lines(self._file, self._file.with_suffix(".torn"))
-        wanted = {task.bug_id: _task_hash(task) for task in tasks}
         found: dict[tuple[str, int], Judged] = {}
         for number, line in read_json_lines(self._file):
             try:
@@ -125,10 +136,12 @@ class AttemptLog:
             "prompt": _prompt(trajectory, tokenizer),
             "patch": outcome.patch,
             "gold": reverse_patch(attempt.task.artifact.bug_patch),
-            "evaluation": self._evaluation,
-            "task": _task_hash(attempt.task),
         }
-        append_json_lines(self._file, [line])
+        self.add(line, _task_hash(attempt.task))
+
+    def add(self, line: Mapping[str, Any], task: str) -> None:
+        """One attempt as a line, on disk when this returns; `task`: hash of what is attempted."""
+        append_json_lines(self._file, [{**line, "evaluation": self._evaluation, "task": task}])
 
 
 def _prompt(trajectory: Trajectory | None, tokenizer: Tokenizer) -> str:
@@ -153,8 +166,9 @@ def key_of(policy: PolicyConfig, scaffold: ScaffoldConfig, seed: int) -> list[An
 
 def _task_hash(task: SolveTask) -> str:
     artifact = task.artifact
-    return _hash([artifact.bug_patch, artifact.weakening_patch, list(task.fail_to_pass)])
+    return digest([artifact.bug_patch, artifact.weakening_patch, list(task.fail_to_pass)])
 
 
-def _hash(value: Any) -> str:
+def digest(value: Any) -> str:
+    """Of plain types, to tell whether they are the same."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]

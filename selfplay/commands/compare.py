@@ -20,7 +20,8 @@ keys: a=A b=B (or by their places: selfplay compare A B), json=true
 A, B: what `evaluate out=FILE` wrote, or a run directory (its evaluation after training), or its
 eval_before.json and eval_after.json.
 Prints the mean change of pass@1 and pass@k from A to B on the tasks that both judged, with 95 %
-bootstrap intervals over tasks (paired), and every task whose resolved attempts changed.
+bootstrap intervals over tasks (paired; over functions, where questions are about them), and every
+task whose resolved attempts changed.
 """
 Row = Mapping[str, Any]
 
@@ -64,6 +65,8 @@ def compare(first: Mapping[str, Row], second: Mapping[str, Row]) -> dict[str, An
     judged = [name for name in common if first[name]["n"] and second[name]["n"]]
     a, b = ([(t[i]["n"], t[i]["resolved"]) for i in judged] for t in (first, second))
     most = min((n for n, _ in (*a, *b)), default=1)
+    alike = [str(first[i].get("function", "")) for i in judged]
+    clusters = alike if all(alike) else None
     changed = [_change(first[i], second[i]) for i in judged]
     changed = [row for row in changed if row["a"] * row["n_b"] != row["b"] * row["n_a"]]
     changed.sort(key=lambda row: row["b"] / row["n_b"] - row["a"] / row["n_a"])
@@ -72,7 +75,7 @@ def compare(first: Mapping[str, Row], second: Mapping[str, Row]) -> dict[str, An
         "not_judged": len(common) - len(judged),
         "missing_in_b": [name for name in first if name not in second],
         "missing_in_a": [name for name in second if name not in first],
-        **{f"pass@{k}": _difference(a, b, k) for k in sorted({1, most})},
+        **{f"pass@{k}": _difference(a, b, k, clusters) for k in sorted({1, most})},
         "resolved_only_in_a": [row["instance_id"] for row in changed if not row["b"]],
         "resolved_only_in_b": [row["instance_id"] for row in changed if not row["a"]],
         "changed": changed,
@@ -91,10 +94,14 @@ def _change(a: Row, b: Row) -> dict[str, Any]:
 
 
 def _difference(
-    a: Sequence[tuple[int, int]], b: Sequence[tuple[int, int]], k: int
+    a: Sequence[tuple[int, int]],
+    b: Sequence[tuple[int, int]],
+    k: int,
+    clusters: Sequence[str] | None,
 ) -> dict[str, Any]:
     means = [sum(pass_at_k(*pair, k) for pair in pairs) / max(1, len(pairs)) for pairs in (a, b)]
-    return {"a": means[0], "b": means[1], "difference": paired_difference(a, b, k=k).to_json()}
+    change = paired_difference(a, b, k=k, clusters=clusters)
+    return {"a": means[0], "b": means[1], "difference": change.to_json()}
 
 
 def _print(config: CompareConfig, document: dict[str, Any]) -> None:

@@ -1,29 +1,35 @@
-"""`selfplay evaluate`: the solver on a suite of held-out bugs, one line a task."""
+"""`selfplay evaluate`: the solver on a suite of held-out bugs, or a policy on questions about
+outputs; one line a task."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from selfplay.commands.attempt_log import AttemptLog, begin, key_of, places
+from selfplay.commands.attempt_log import AttemptLog, begin, key_of, places, tell_known
 from selfplay.commands.compose import make_rollout_context, open_policy, sandbox_pool, usage_of
-from selfplay.commands.output import print_json, print_table, say
+from selfplay.commands.output import print_json, print_table
+from selfplay.commands.predictions import evaluate_predictions, open_predictor, prediction_key
 from selfplay.commands.selfcheck import check_tasks
 from selfplay.commands.suites import prepare_suite, read_tasks
 from selfplay.config import EvaluateConfig, PolicyConfig
+from selfplay.corpus.suite import SuiteTask
 from selfplay.curriculum.evaluation import Evaluation, evaluate, unnoted
 from selfplay.curriculum.scaffold import Sampling
 from selfplay.errors import UserError
 from selfplay.files import finite, write_atomic
+from selfplay.sampling import Policy
+from selfplay.traces.suites import questions_file, read_questions
 
 CONFIG, SCHEMA = "evaluate", EvaluateConfig
 HELP = """
 keys: suite=PATH (a suite file, a run directory: its own corpus, or what others wrote: lines of
-      SWE-bench or SWE-smith, Parquet, Harbor's tasks), policy=transformers|base|
+      SWE-bench or SWE-smith, Parquet, Harbor's tasks; or questions.jsonl of `selfplay traces`, or
+      CRUXEval's lines: what do calls give?), policy=transformers|base|
       vllm|openai|scripted, checkpoint=PATH (a run directory or an exported weights directory),
       num_samples=8, num_tasks=N, out=FILE, seed=N, sandbox=..., json=true
 Prints resolved counts for each task, pass@1 and pass@n with 95 % bootstrap intervals.
@@ -34,12 +40,48 @@ same command goes on from what is there; `selfplay episode show run=e.attempts.j
 
 def run(config: EvaluateConfig) -> int:
     """Evaluate; exit code 0 when every task was judged, 3 when all failed on infrastructure."""
-    tasks = read_tasks(Path(config.suite))[: config.num_tasks]
-    if not tasks:
-        raise UserError(f"suite={config.suite}: holds no task")
     policy_config = config.policy
+    questions = questions_file(Path(config.suite))
+    asked = read_questions(questions)[: config.num_tasks] if questions else []
+    tasks = [] if questions else read_tasks(Path(config.suite))[: config.num_tasks]
+    if not tasks and not asked:
+        raise UserError(f"suite={config.suite}: holds no task")
     if config.checkpoint:
         policy_config = of_checkpoint(policy_config, Path(config.checkpoint))
+    if asked:
+        key = prediction_key(policy_config, config.seed)
+    else:
+        key = key_of(policy_config, config.scaffold, config.seed)
+    summary, attempts = places(config.out) if config.out else (None, None)
+    attempt_log = AttemptLog(attempts, key) if attempts else None
+    if summary and attempts:
+        begin(summary, attempts)
+    if asked:
+        policy = open_predictor(policy_config)
+        result = evaluate_predictions(config, policy, asked, attempt_log)
+    else:
+        policy, result = evaluate_repairs(config, policy_config, tasks, attempt_log)
+    usage = usage_of(policy)
+    document = result.to_json() | ({"usage": usage} if usage else {})
+    if summary:
+        text = json.dumps(finite(document), indent=1) + "\n"
+        write_atomic(summary, text.encode("ascii"))
+    if result.stopped is not None:
+        raise result.stopped
+    if config.json:
+        print_json(document)
+    else:
+        _print(str(config.suite), result, usage)
+    return 0 if any(s.num_judged for s in result.scores) else 3
+
+
+def evaluate_repairs(
+    config: EvaluateConfig,
+    policy_config: PolicyConfig,
+    tasks: Sequence[SuiteTask],
+    attempt_log: AttemptLog | None,
+) -> tuple[Policy, Evaluation]:
+    """The solver on bugs, each fix graded in a sandbox."""
     sampling = Sampling(
         temperature=config.policy.temperature,
         top_p=config.policy.top_p,
@@ -47,14 +89,8 @@ def run(config: EvaluateConfig) -> int:
         seed=config.seed,
     )
     solve_tasks = [task.solve_task for task in tasks]
-    summary, attempts = places(config.out) if config.out else (None, None)
-    key = key_of(policy_config, config.scaffold, config.seed)
-    attempt_log = AttemptLog(attempts, key) if attempts else None
-    if summary and attempts:
-        begin(summary, attempts)
     known = attempt_log.read(solve_tasks) if attempt_log else []
-    if any(not judged.errored for judged in known):
-        say(f"going on from {sum(not j.errored for j in known)} attempts in {attempts}")
+    tell_known(known, config.out)
     with sandbox_pool(config.sandbox) as pool:
         problems: dict[str, str] = {}
         repos = prepare_suite(tasks, config.repos, pool, problems)
@@ -78,18 +114,7 @@ def run(config: EvaluateConfig) -> int:
                 on_attempt=attempt_log.writer(policy.tokenizer) if attempt_log else unnoted,
                 lost=problems,
             )
-    usage = usage_of(policy)
-    document = result.to_json() | ({"usage": usage} if usage else {})
-    if summary:
-        text = json.dumps(finite(document), indent=1) + "\n"
-        write_atomic(summary, text.encode("ascii"))
-    if result.stopped is not None:
-        raise result.stopped
-    if config.json:
-        print_json(document)
-    else:
-        _print(str(config.suite), result, usage)
-    return 0 if any(s.num_judged for s in result.scores) else 3
+    return policy, result
 
 
 def _print(suite: str, result: Evaluation, usage: Mapping[str, object] | None) -> None:

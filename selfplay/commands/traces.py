@@ -53,6 +53,18 @@ Row = dict[str, Any]
 
 def run(config: TracesConfig) -> int:
     """Record; 0 when something is there, 1 when nothing is, 3 when a repository failed."""
+    document = record_all(config)
+    if config.json:
+        print_json(document)
+    else:
+        show(document, Path(config.out))
+    if document["failed"]:
+        return 3
+    return 0 if document["num_traces"] else 1
+
+
+def record_all(config: TracesConfig) -> Row:
+    """Record the repositories that are not done, and write the datasets of all; the record."""
     out = Path(config.out)
     specs = [load_spec(name, repos_dir(config.repos)) for name in config.names]
     if len({spec.name for spec in specs}) < len(specs):
@@ -63,17 +75,9 @@ def run(config: TracesConfig) -> int:
     except OSError as error:
         raise UserError(f"out={out}: cannot be written ({error.strerror})") from None
     try:
-        rows = {spec.name: row for spec, row in _each(specs, config, out)}
-        document = collect(out, rows)
+        return collect(out, {spec.name: row for spec, row in _each(specs, config, out)})
     finally:
         os.close(lock)
-    if config.json:
-        print_json(document)
-    else:
-        show(document, out)
-    if document["failed"]:
-        return 3
-    return 0 if document["num_traces"] else 1
 
 
 def _each(

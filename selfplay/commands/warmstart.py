@@ -1,5 +1,5 @@
-"""`selfplay warmstart`: a supervised start in both roles from validated procedural bugs, and from
-repairs of code whose tests are not run."""
+"""`selfplay warmstart`: a supervised start in both roles from validated procedural bugs, from
+repairs of code whose tests are not run, and from traces of tests."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from selfplay.commands.compose import (
 )
 from selfplay.commands.kept_training import KeptTraining, training_key
 from selfplay.commands.output import print_json, say
+from selfplay.commands.trace_lessons import make_trace_lessons
 from selfplay.config import LearnerConfig, SupervisedConfig, WarmstartConfig
 from selfplay.corpus.corpus import Corpus
 from selfplay.curriculum.compact import CompactRoles
@@ -41,6 +42,7 @@ from selfplay.warmstart.examples import (
     injector_example,
     solver_example,
 )
+from selfplay.warmstart.held_out import refuse_held_out
 from selfplay.warmstart.lessons import Lesson, lesson_line, read_lessons, split
 from selfplay.warmstart.procedural_bugs import ProceduralBug, in_turn, validated_bugs
 from selfplay.warmstart.tries import Tries
@@ -51,15 +53,19 @@ if TYPE_CHECKING:
 
 CONFIG, SCHEMA = "warmstart", WarmstartConfig
 HELP = """
-keys: out=DIR (examples.jsonl, bare.jsonl, corpus.sqlite, adapter/, record.json go there),
+keys: out=DIR (examples.jsonl, bare.jsonl, traces.jsonl, corpus.sqlite, adapter/ and record.json
+      go there),
       num_bugs=N, repos.train=[a,b], injector_share=, sources=[stdlib,PACKAGE,DIR] num_bare=N
-      (code that is broken and repaired as text, no tests run), epochs=, learning_rate=,
-      max_minutes=, rank=, seed=, policy.model=..., sandbox=..., json=true
+      (code that is broken and repaired as text, no tests run), traces=N (what code does when it
+      runs: the tests of repos.train, recorded to out/traces, or trace_data=DIR of
+      `selfplay traces`), epochs=, learning_rate=, max_minutes=, rank=, seed=, policy.model=...,
+      sandbox=..., json=true
 Examples that out=DIR already holds are used again; delete *.done there to make new ones.
 Making them goes on where it was killed, and so does training, from its last full minute.
 Use the result with policy.adapter=DIR/adapter.
 """
 TRIES = "tries.jsonl"
+TRACES_FILE, TRACES_DONE = "traces.jsonl", "traces.done"
 TRAINING = "training"
 HISTORY_SHARE = 0.2
 """Share of injector examples that are told as "undo this change" instead of by a hint."""
@@ -68,6 +74,8 @@ HISTORY_SHARE = 0.2
 def run(config: WarmstartConfig) -> int:
     """Make examples, train, save the adapter and the record of how it came to be."""
     began = time.monotonic()
+    refuse_held_out("repos.train", config.repos.train)
+    refuse_held_out("sources", config.sources)
     sources = [code_source(name) for name in config.sources]
     out = Path(config.out)
     try:
@@ -80,16 +88,7 @@ def run(config: WarmstartConfig) -> int:
     learner = open_learner(
         config.policy, LearnerConfig(lora_rank=config.rank, warmup_steps=0), config.seed
     )
-    file = out / "examples.jsonl"
-    if not (out / "examples.done").is_file():
-        make_examples(config, learner.policy.tokenizer, file, out / "corpus.sqlite")
-        write_atomic(out / "examples.done", b"")
-        (out / TRIES).unlink(missing_ok=True)
-    bare = out / "bare.jsonl"
-    if config.num_bare and not (out / "bare.done").is_file():
-        make_bare_examples(config, sources, learner.policy.tokenizer, bare)
-        write_atomic(out / "bare.done", b"")
-    files = [file, bare] if config.num_bare else [file]
+    files = make_lessons(config, sources, learner.policy.tokenizer, out)
     train, held_out = split(read_lessons(files), config.held_out_fraction, config.seed)
     say(f"{len(train)} examples to learn from, {len(held_out)} held out (other functions)")
     kept = KeptTraining(learner.trainer, out / TRAINING, key_of(config, train))
@@ -98,10 +97,12 @@ def run(config: WarmstartConfig) -> int:
     losses = [step.loss for step in history]  # none where no time is given for a step
     record = {
         "command": "selfplay warmstart " + " ".join(task_words()),
-        "repos": list(config.repos.train),
+        "repos": list(config.repos.train) if config.num_bugs else [],
         "sources": [f"{source.name} {source.version}".rstrip() for source in sources],
+        **(json.loads((out / TRACES_DONE).read_bytes()) if config.traces else {}),
         "num_examples": {
-            role: sum(x.role == role for x in train) for role in ("injector", "solver")
+            role: sum(x.role == role for x in train)
+            for role in ("injector", "solver", *(["trace"] if config.traces else []))
         },
         "num_steps": len(history),
         "loss_first": losses[0] if losses else None,
@@ -116,6 +117,32 @@ def run(config: WarmstartConfig) -> int:
     else:
         say(f"adapter written to {out / 'adapter'}; held-out loss {record['held_out_loss']:.3f}")
     return 0
+
+
+def make_lessons(
+    config: WarmstartConfig, sources: Sequence[CodeSource], tokenizer: Tokenizer, out: Path
+) -> list[Path]:
+    """The files of all lessons; what is there is used again."""
+    files = []
+    file = out / "examples.jsonl"
+    if config.num_bugs and not (out / "examples.done").is_file():
+        make_examples(config, tokenizer, file, out / "corpus.sqlite")
+        write_atomic(out / "examples.done", b"")
+        (out / TRIES).unlink(missing_ok=True)
+    if config.num_bugs:
+        files.append(file)
+    bare = out / "bare.jsonl"
+    if config.num_bare and not (out / "bare.done").is_file():
+        make_bare_examples(config, sources, tokenizer, bare)
+        write_atomic(out / "bare.done", b"")
+    if config.num_bare:
+        files.append(bare)
+    if config.traces and not (out / TRACES_DONE).is_file():
+        told = make_trace_lessons(config, tokenizer, out / TRACES_FILE)
+        write_atomic(out / TRACES_DONE, json.dumps(told).encode())
+    if config.traces:
+        files.append(out / TRACES_FILE)
+    return files
 
 
 def make_examples(

@@ -110,12 +110,13 @@ class TrainConfig(PlayingCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class WarmstartConfig(PlayingCommand, SupervisedConfig):
-    """`selfplay warmstart`: a supervised start in both roles from validated procedural bugs."""
+    """`selfplay warmstart`: a supervised start from validated procedural bugs, repairs of other
+    code, and traces."""
 
     out: str = MISSING
     """Folder of examples, corpus, adapter and record."""
     num_bugs: int = 800
-    """Procedural bugs to learn from."""
+    """Procedural bugs to learn from; 0 with num_bare or traces: these alone."""
     max_bugs_per_function: int = 4
     """Bugs of one function."""
     injector_share: float = 1.0
@@ -124,6 +125,11 @@ class WarmstartConfig(PlayingCommand, SupervisedConfig):
     """Code that is broken and repaired as text: stdlib, installed packages, directories."""
     num_bare: int = 0
     """Repairs of the code of `sources`, whose tests are not run."""
+    traces: int = 0
+    """Lessons from traces (docs/traces.md): what comes of a line or a call, scratchpads."""
+    trace_data: str | None = None
+    """Folder that `selfplay traces` wrote; null: the tests of repos.train are recorded to
+    out/traces."""
     held_out_fraction: float = 0.05
     """Part of the functions whose examples are held out."""
     rank: int = 16
@@ -134,9 +140,14 @@ class WarmstartConfig(PlayingCommand, SupervisedConfig):
     def __post_init__(self) -> None:
         SupervisedConfig.__post_init__(self)
         share(self, "", "injector_share", "held_out_fraction")
-        at_least(self, "", 1, "num_bugs", "max_bugs_per_function", "rank")
+        at_least(self, "", 1, "max_bugs_per_function", "rank")
+        at_least(self, "", 0, "num_bugs", "num_bare", "traces")
         if bool(self.sources) != (self.num_bare > 0):
             raise UserError("sources=[...] and num_bare=N belong together: give both or neither")
+        if self.trace_data is not None and not self.traces:
+            raise UserError("trace_data=DIR needs traces=N: how many lessons are made of it")
+        if not self.num_bugs + self.num_bare + self.traces:
+            raise UserError("num_bugs=0 leaves nothing to learn from; add num_bare=N or traces=N")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +184,8 @@ class EvaluateConfig(PlayingCommand):
     """`selfplay evaluate`: the solver on the tasks of one suite file, or of a run's corpus."""
 
     suite: str = MISSING
-    """A suite file, a run directory, or tasks of others (docs/formats.md, "Suites of others")."""
+    """A suite file, a run directory, tasks of others (docs/formats.md, "Suites of others"), or
+    questions about outputs (docs/traces.md)."""
     out: str | None = None
     """File of the result; null: it is only shown."""
     num_tasks: int | None = None

@@ -44,8 +44,9 @@ class LossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RepetitionConfig:
-    """What `learner/degenerate.py` reads. A loop: at least `repetition_tokens` sampled tokens on
-    end, each equal to the one `p` before it, for a period p of at most `repetition_period`."""
+    """What `learner/measures/degenerate.py` reads. A loop: at least `repetition_tokens` sampled
+    tokens on end, each equal to the one `p` before it, for a period p of at most
+    `repetition_period`."""
 
     repetition_tokens: int = 48
     """Tokens of a stretch that repeats itself and is not trained on; 0 switches this off."""

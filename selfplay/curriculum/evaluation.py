@@ -16,8 +16,8 @@ from typing import Any
 from selfplay.bug_sources.commit_trees import split_name
 from selfplay.curriculum.scaffold import RolloutContext
 from selfplay.curriculum.solving import Attempt, solve
-from selfplay.errors import InfrastructureError, PolicyError, SelfplayError, UserError
-from selfplay.sampling import Policy, SampleRequest, ServedPolicy
+from selfplay.errors import InfrastructureError, SelfplayError, UserError
+from selfplay.sampling import Policy, SampleRequest, ServedPolicy, sample_what_can_be
 from selfplay.statistics import Interval, bootstrap_pass_at_k
 from selfplay.types import Completion, SolveTask
 
@@ -41,11 +41,19 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskScore:
-    """One task: c of n judged attempts resolved it; errored ones are counted apart."""
+class Tried:
+    """What is attempted. `function`: tasks of one function are resampled together ("": each by
+    itself)."""
 
     instance_id: str
     repo: str
+    function: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskScore(Tried):
+    """One task: c of n judged attempts resolved it; errored ones are counted apart."""
+
     num_judged: int
     num_resolved: int
     num_errored: int
@@ -53,7 +61,8 @@ class TaskScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Scores of a suite with pass@1 and pass@n, 95 % bootstrap intervals over tasks. `by_repo`:
+    """Scores of a suite with pass@1 and pass@n, 95 % bootstrap intervals over tasks (of functions,
+    where tasks have one, and their tasks). `by_repo`:
     pass@1 with an interval over repositories and their tasks. `stopped`: why attempts are
     missing."""
 
@@ -82,6 +91,7 @@ class Evaluation:
                     "n": s.num_judged,
                     "resolved": s.num_resolved,
                     "errored": s.num_errored,
+                    **({"function": s.function} if s.function else {}),
                 }
                 for s in self.scores
             ],
@@ -119,7 +129,8 @@ def evaluate(
         if task.repo in (lost or {}):
             work.give_up(task, f"infrastructure: repository: {(lost or {})[task.repo]}")
     work.run([task for task in tasks if task.repo not in (lost or {})])
-    return _summary(tasks, num_samples, work.found, work.error)
+    tried = [Tried(instance_id=task.bug_id, repo=task.repo) for task in tasks]
+    return summary(tried, num_samples, work.found, work.error)
 
 
 class _Kept:
@@ -137,13 +148,7 @@ class _Kept:
     def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         groups: list[list[Completion]] = [[] for _ in requests]
         if self.error is None:
-            try:
-                if isinstance(self.inner, ServedPolicy):
-                    groups, error = self.inner.try_sample(requests)
-                else:
-                    groups, error = self.inner.sample(requests), None
-            except PolicyError as fault:
-                error = fault
+            groups, error = sample_what_can_be(self.inner, requests)
             self.error = self.error or error
         none = Completion(
             token_ids=(), logprobs=(), text="", finish_reason="stop",
@@ -253,23 +258,26 @@ class _Work:
             self.on_progress(self.num_done)
 
 
-def _summary(
-    tasks: Sequence[SolveTask],
+def summary(
+    tasks: Sequence[Tried],
     num_samples: int,
     found: Mapping[tuple[str, int], Judged],
     stopped: SelfplayError | None,
 ) -> Evaluation:
-    def group(task: SolveTask) -> Iterator[Judged]:
-        numbers = ((task.bug_id, sample) for sample in range(num_samples))
+    """The scores of verdicts by (instance_id, sample)."""
+
+    def group(task: Tried) -> Iterator[Judged]:
+        numbers = ((task.instance_id, sample) for sample in range(num_samples))
         return (found[key] for key in numbers if key in found)
 
     scores = tuple(
         TaskScore(
-            instance_id=task.bug_id,
+            instance_id=task.instance_id,
             repo=task.repo,
             num_judged=sum(not j.errored for j in group(task)),
             num_resolved=sum(j.resolved for j in group(task)),
             num_errored=sum(j.errored for j in group(task)),
+            function=task.function,
         )
         for task in tasks
     )
@@ -280,11 +288,13 @@ def _summary(
         reason = "resolved" if judged.resolved else judged.reason.split(":")[0]
         reasons[reason] = reasons.get(reason, 0) + 1
     smallest = min((n for n, _ in counts), default=num_samples)
+    alike = [s.function for s in judged_ones]
+    clusters = alike if all(alike) else None
     return Evaluation(
         scores=scores,
         num_samples=num_samples,
-        pass_at_1=bootstrap_pass_at_k(counts, k=1),
-        pass_at_n=bootstrap_pass_at_k(counts, k=min(num_samples, smallest)),
+        pass_at_1=bootstrap_pass_at_k(counts, k=1, clusters=clusters),
+        pass_at_n=bootstrap_pass_at_k(counts, k=min(num_samples, smallest), clusters=clusters),
         by_repo=bootstrap_pass_at_k(
             counts, k=1, clusters=[split_name(s.repo)[0] for s in judged_ones]
         ),

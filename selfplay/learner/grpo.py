@@ -20,8 +20,8 @@ from selfplay.config import LearnerConfig, PolicyConfig
 from selfplay.errors import UserError
 from selfplay.learner import checkpoint
 from selfplay.learner.advantages import staleness, training_samples, within_budget
-from selfplay.learner.degenerate import without_loops
 from selfplay.learner.lora import adapter_rank, add_lora, load_adapter, merge_adapter, save_adapter
+from selfplay.learner.measures.degenerate import without_loops
 from selfplay.learner.measures.memory import check_model
 from selfplay.learner.publish import Publisher, save_hf
 from selfplay.learner.ranks.distributed import ALONE, World

@@ -31,6 +31,7 @@ from selfplay.learner.ranks.balance import divide
 from selfplay.learner.ranks.distributed import ALONE, World, whole
 from selfplay.learner.ranks.sharding import shard
 from selfplay.learner.scoring import TokenScorer
+from selfplay.modeling.allocator import return_freed_memory
 from selfplay.modeling.attention import use_plans
 from selfplay.modeling.compiled import compile_layers
 from selfplay.modeling.devices import memory_boundary
@@ -129,6 +130,7 @@ class Trainer:
         not finite. In a larger world, `samples` are those of rank 0, which divides them.
         """
         begin = time.perf_counter()
+        return_freed_memory()
         world = self.world
         samples = world.scatter(divide(samples, world.size)) if world.size > 1 else samples
         batches = self.pack(samples)
@@ -146,6 +148,7 @@ class Trainer:
         learning_rate = self.learning_rate * rate_share(num_total, self.config.learning_rate_tokens)
         self.accumulate(batches, loss)
         grad_norm = self.apply(learning_rate)
+        return_freed_memory()
         seconds = time.perf_counter() - begin
         num_packed = sum(batch.num_tokens for batch in batches)
         num_given = sum(len(sample.token_ids) for sample in samples)

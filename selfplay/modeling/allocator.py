@@ -8,6 +8,7 @@ same peak of 4.5 GB.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 
@@ -24,5 +25,13 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError, TypeError):
         return False
     settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, _TOP_PAD_BYTES))
-    taken = [mallopt(name, value) == 1 for name, value in settings]
-    return all(taken)
+    kept = [mallopt(name, value) == 1 for name, value in settings]
+    return all(kept)
+
+
+def return_freed_memory() -> None:
+    """What was kept so far goes back to the system: between sampling and learning, whose tensors
+    are of other sizes, so that a process is as large as the larger of both and not as their sum."""
+    if keep_freed_memory.cache_info().currsize:
+        with contextlib.suppress(OSError, AttributeError, TypeError):
+            ctypes.CDLL(None).malloc_trim(0)

@@ -104,21 +104,26 @@ class ScriptedPolicy:
         candidates = [c for c in candidates if c not in tried] or candidates
         start = derive_seed(request.seed, text) if asks_for_repair(text) else 0
         start = start or request.seed
+        chosen = (candidates[(start + i) % len(candidates)] for i in range(request.num_samples))
         return [
-            self._completion(candidates[(start + i) % len(candidates)], request.max_new_tokens)
-            for i in range(request.num_samples)
+            completion_of(self.tokenizer, text, request.max_new_tokens, self.version)
+            for text in chosen
         ]
 
-    def _completion(self, text: str, max_new_tokens: int) -> Completion:
-        token_ids = (*self.tokenizer.encode(text), self.tokenizer.end_of_turn_id)
-        cut = token_ids[:max_new_tokens]
-        return Completion(
-            token_ids=cut,
-            logprobs=(0.0,) * len(cut),
-            text=self.tokenizer.decode(cut),
-            finish_reason="stop" if len(cut) == len(token_ids) else "length",
-            policy_version=self.version,
-        )
+
+def completion_of(
+    tokenizer: ByteTokenizer, text: str, max_new_tokens: int, version: int
+) -> Completion:
+    """An answer as an engine gives it, cut at `max_new_tokens`."""
+    token_ids = (*tokenizer.encode(text), tokenizer.end_of_turn_id)
+    cut = token_ids[:max_new_tokens]
+    return Completion(
+        token_ids=cut,
+        logprobs=(0.0,) * len(cut),
+        text=tokenizer.decode(cut),
+        finish_reason="stop" if len(cut) == len(token_ids) else "length",
+        policy_version=version,
+    )
 
 
 def asks_for_repair(prompt: str) -> bool:

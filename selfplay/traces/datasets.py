@@ -51,13 +51,14 @@ def scratchpad_rows(prepared: PreparedRepo, tests: Iterable[TestRecording]) -> I
     for test in tests:
         for sample in test.samples:
             path, function = test.places[sample[0][1]]
-            code = code_of(path, function)
+            first, code = code_of(path, function)
             if sample[0][0] != "call" or sample[-1][0] != RETURNED or not code:
                 continue
             own = list(_own_events(sample))
             row = {
                 "path": path,
                 "function": function,
+                "line": first,
                 "code": code,
                 "input": _told(sample[0][3]),
                 "steps": [_step(event) for event in own[1:-1]],
@@ -79,7 +80,7 @@ def question_rows(prepared: PreparedRepo, questions: Iterable[Question]) -> Iter
             "path": q.path,
             "function": q.function,
             "import": f"from {q.module} import {q.function}",
-            "code": code_of(q.path, q.function),
+            "code": code_of(q.path, q.function)[1],
             "input": q.input,
             "output": q.output,
             "output_prediction": f"assert {call.format(q.input)} == ??",
@@ -146,14 +147,14 @@ def _lines(source: str) -> list[str]:
     return re.split(r"\r\n|\r|\n", source)  # as Python counts them
 
 
-def _code_of(prepared: PreparedRepo) -> Callable[[str, str], str]:
-    """(path, qualified name) -> the function's text, "" where it is not known."""
-    found: dict[tuple[str, str], str] = {}
+def _code_of(prepared: PreparedRepo) -> Callable[[str, str], tuple[int, str]]:
+    """(path, qualified name) -> the function's first line and text, "" where it is not known."""
+    found: dict[tuple[str, str], tuple[int, str]] = {}
     for info in prepared.functions:
         key = (info.path, info.qualname)
         lines = _lines(prepared.source(info.path))[info.start_line - 1 : info.end_line]
-        found[key] = textwrap.dedent("\n".join(lines))
-    return lambda path, name: found.get((path, name), "")
+        found[key] = (info.start_line, textwrap.dedent("\n".join(lines)))
+    return lambda path, name: found.get((path, name), (0, ""))
 
 
 def _key(*parts: Any) -> str:

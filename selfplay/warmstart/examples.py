@@ -1,8 +1,9 @@
-"""Supervised examples of both roles for the warm start: a prompt of the run, and a good answer."""
+"""Supervised examples for the warm start: a prompt of the run, and a good answer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from selfplay.repo.history import PastChange
 from selfplay.roles.compact.gold_answer import gold_answer
@@ -13,12 +14,15 @@ from selfplay.sampling import Tokenizer
 from selfplay.types import Role, SolveTask
 from selfplay.warmstart.procedural_answers import ProceduralAnswer
 
+Teaches = Role | Literal["trace"]
+"""Whom an example teaches; "trace": what code does, which both roles stand on."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SupervisedExample:
     """A prompt and the answer to imitate; `answer_ids` end with the end-of-turn token."""
 
-    role: Role
+    role: Teaches
     prompt_ids: tuple[int, ...]
     answer_ids: tuple[int, ...]
     answer: str
@@ -35,7 +39,7 @@ class SupervisedExample:
 
 
 def make_example(
-    role: Role, tokenizer: Tokenizer, prompt_ids: tuple[int, ...], answer: str
+    role: Teaches, tokenizer: Tokenizer, prompt_ids: tuple[int, ...], answer: str
 ) -> SupervisedExample:
     """An answer in text, with the end of its turn."""
     return SupervisedExample(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from selfplay.config import RepetitionConfig
 from selfplay.errors import UserError
-from selfplay.learner.degenerate import looping, without_loops
+from selfplay.learner.measures.degenerate import looping, without_loops
 
 from .samples import sample
 

@@ -15,8 +15,8 @@ from selfplay.chat import Transcript
 from selfplay.config import LossConfig, RepetitionConfig, TrainerConfig
 from selfplay.errors import UserError
 from selfplay.learner.advantages import observation_mask, training_samples
-from selfplay.learner.degenerate import without_loops
 from selfplay.learner.loss import LossStats, observation_loss
+from selfplay.learner.measures.degenerate import without_loops
 from selfplay.learner.packing import pack
 from selfplay.learner.trainer import Trainer
 from selfplay.scripted.compact import ByteTokenizer

@@ -28,3 +28,23 @@ def test_a_freed_tensor_is_used_again() -> None:
     }
     assert faults["plain"] > 20 * 16384, "glibc keeps it by itself: the setting can go"
     assert faults["kept"] < faults["plain"] / 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
+def test_what_was_kept_can_be_returned() -> None:
+    script = """
+import re
+import torch
+from pathlib import Path
+from selfplay.modeling.allocator import keep_freed_memory, return_freed_memory
+def resident():
+    return int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+assert keep_freed_memory()
+kept = [torch.ones(1 << 24), torch.ones(1000)]
+del kept[0]
+before = resident()
+return_freed_memory()
+print(before - resident())
+"""
+    returned = int(subprocess.check_output([sys.executable, "-c", script], text=True))
+    assert returned > 50_000, "KiB of the 65,536 that a tensor had held"

@@ -120,6 +120,7 @@ def test_what_is_kept_and_what_is_left_out(work: Path, tmp_path: Path) -> None:
     pad = next(p for p in lines(out / "scratchpad.jsonl") if p["function"] == "halves")
     assert (pad["input"], pad["output"]) == ("text = 'abcd'", "('ab', 'cd')")
     assert pad["steps"] == ["L9:", "L10: middle = 2"] and pad["code"].startswith("def halves")
+    assert pad["line"] == 8
 
 
 def test_the_questions_are_true_in_both_directions(work: Path, tmp_path: Path) -> None:

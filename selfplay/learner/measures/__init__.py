@@ -1,1 +1,2 @@
-"""What training needs and how well it goes: memory, devices, sampler against trainer."""
+"""What training needs and how well it goes: memory, devices, sampler against trainer, answers in
+loops."""
