@@ -19,17 +19,20 @@ if [ "${SLURM_NNODES:-1}" -le 1 ]; then
 fi
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${nodes[0]} port=${PORT:-$((20000 + SLURM_JOB_ID % 20000))}  # two jobs may share a node
-on() { local node=$1; shift; do_it srun --nodes=1 --ntasks=1 --overlap -w "$node" "$@"; }
-export PORT=$port
+step() { words=(srun --nodes=1 --ntasks=1 --overlap -w "$1" "${@:2}"); }
+begin() { if [ -n "${DRY:-}" ]; then do_it "${words[@]}"; else "${words[@]}" & fi; }
+answers() { [ -n "${DRY:-}" ] || (exec 3<>"/dev/tcp/$head/$port") 2>/dev/null; }
 # `--block` keeps the node's Ray in the step: Slurm ends it, and all it started, with the job.
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
-on "$head" .venv/bin/ray start --block --head --port "$port" --include-dashboard=false \
-    --disable-usage-stats --num-cpus 0 --resources '{"sandbox_slots": 0}' &
-[ -n "${DRY:-}" ] || sleep "${HEAD_S:-20}"
-for node in "${nodes[@]:1}"; do
-    on "$node" bash -c ".venv/bin/ray start --block --address $head:$port --disable-usage-stats \
-        --resources \"{\\\"sandbox_slots\\\": \$(nproc)}\"" &
+step "$head" .venv/bin/ray start --block --head --port "$port" --include-dashboard=false \
+    --disable-usage-stats --num-cpus 0 --resources '{"sandbox_slots": 0}'
+begin
+for ((tried = 0; tried < ${HEAD_S:-300}; tried++)); do answers && break || sleep 1; done
+answers || { echo "launch_slurm: no Ray at $head:$port after ${HEAD_S:-300} s" >&2; exit 1; }
+for node in "${nodes[@]:1}"; do  # the run begins with the first that is up; the others join it
+    step "$node" bash -c "exec .venv/bin/ray start --block --address $head:$port \
+        --disable-usage-stats --resources \"{\\\"sandbox_slots\\\": \$(nproc)}\""
+    begin
 done
-[ -n "${DRY:-}" ] || sleep "${NODES_S:-20}"
-on "$head" bash scripts/launch_ray.sh train "sandbox.cluster.address=$head:$port" "$@"
-[ -z "${DRY:-}" ] || wait
+step "$head" bash scripts/launch_ray.sh train "sandbox.cluster.address=$head:$port" "$@"
+do_it "${words[@]}"

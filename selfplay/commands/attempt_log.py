@@ -19,7 +19,7 @@ from selfplay.commands.compose import SCAFFOLDS
 from selfplay.commands.output import say
 from selfplay.config import PolicyConfig, ScaffoldConfig
 from selfplay.curriculum.evaluation import Judged
-from selfplay.curriculum.solving import Attempt
+from selfplay.curriculum.solving import Attempt, told_share
 from selfplay.errors import UserError
 from selfplay.files import (
     append_json_lines,
@@ -98,6 +98,7 @@ class AttemptLog:
                         resolved=bool(line["resolved"]),
                         errored=bool(line["errored"]),
                         reason=str(line["reason"]),
+                        share=line.get("test_share"),
                     )
                     found[judged.instance_id, judged.sample] = judged
             except KeyError as error:
@@ -137,7 +138,7 @@ class AttemptLog:
             "patch": outcome.patch,
             "gold": reverse_patch(attempt.task.artifact.bug_patch),
         }
-        self.add(line, _task_hash(attempt.task))
+        self.add({**line, **told_share(outcome)}, _task_hash(attempt.task))
 
     def add(self, line: Mapping[str, Any], task: str) -> None:
         """One attempt as a line, on disk when this returns; `task`: hash of what is attempted."""

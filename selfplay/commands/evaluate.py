@@ -119,14 +119,21 @@ def evaluate_repairs(
 
 def _print(suite: str, result: Evaluation, usage: Mapping[str, object] | None) -> None:
     n = result.num_samples
-    rows = [(s.instance_id, s.repo, f"{s.num_resolved}/{s.num_judged}") for s in result.scores]
-    print_table(suite, ("task", "repo", "resolved"), rows)
+    header = ["task", "repo", "resolved"]
+    rows = [[s.instance_id, s.repo, f"{s.num_resolved}/{s.num_judged}"] for s in result.scores]
+    measures = [("pass@1", result.pass_at_1), (f"pass@{n}", result.pass_at_n)]
+    if result.test_share is not None:
+        header.append("tests that pass")
+        for row, score in zip(rows, result.scores, strict=True):
+            row.append("-" if score.share is None else f"{score.share:.1%}")
+        measures.append(("tests that pass", result.test_share))
+    print_table(suite, header, rows)
     print_table(
         "summary",
         ("metric", "value", "95 % interval"),
         [
             (name, f"{value.mean:.1%}", f"{value.low:.1%} to {value.high:.1%}")
-            for name, value in (("pass@1", result.pass_at_1), (f"pass@{n}", result.pass_at_n))
+            for name, value in measures
         ],
     )
     if usage:

@@ -14,6 +14,7 @@ from selfplay.commands.compose import (
 )
 from selfplay.commands.harvest import harvest, summary
 from selfplay.commands.inject_by_policy import by_policy
+from selfplay.commands.inject_rebuild import rebuild
 from selfplay.commands.output import print_json, print_table, say
 from selfplay.commands.transcript import show_turn
 from selfplay.config import InjectConfig
@@ -31,7 +32,8 @@ HELP = """
 keys: repo=NAME_OR_PATH n=N, out=DIR (corpus.sqlite, artifacts/ and episodes.jsonl are added to),
       seed=N, source=policy|procedural (operators on the syntax tree instead of the model; with
       repo=[a,b,...] several repositories, num_bugs=N until the corpus holds N bugs; tries.jsonl
-      says what became of each try, and the same command goes on where it was killed),
+      says what became of each try, and the same command goes on where it was killed)
+      source=rebuild (modules without bodies, or with level=file without the file, as tasks),
       policy=..., scaffold=compact|agentic, injector=direct|removal|mixed|agentic, sandbox=...,
       json=true
 A command that was killed goes on where it was; one that ended asks anew and adds what it finds.
@@ -43,8 +45,8 @@ Exit code 0 when at least one bug is valid, else 1.
 def run(config: InjectConfig) -> int:
     """Inject, validate, keep; print one line an episode."""
     names = config.names
-    procedural = config.source == "procedural"
-    policy_config = replace(config.policy, engine="scripted") if procedural else config.policy
+    by_rule = config.source != "policy"
+    policy_config = replace(config.policy, engine="scripted") if by_rule else config.policy
     sampling = Sampling(
         temperature=config.policy.temperature,
         top_p=config.policy.top_p,
@@ -64,6 +66,8 @@ def run(config: InjectConfig) -> int:
         keep_originals(context.repo_contexts.values(), corpus)
         if config.source == "policy":
             rows = by_policy(config, context, corpus, out)
+        elif config.source == "rebuild":
+            rows = rebuild(config, context, corpus, out)
         else:
             injectors = [
                 CompactRoles.on(repo_context, policy.tokenizer, config.scaffold).injector

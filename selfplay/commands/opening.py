@@ -98,16 +98,17 @@ def make_controller(
         name: RepoTargets(context.repo_contexts[name].prepared, config.scaffold)
         for name in opened.trained
     }
+    sampler = TaskSampler(
+        targets,
+        context.scaffold,
+        curriculum=shape,
+        injector=config.injector,
+        seed=config.seed,
+    )
     curriculum = Curriculum(
         corpus=corpus,
         folder=run_dir.path,
-        sampler=TaskSampler(
-            targets,
-            context.scaffold,
-            curriculum=shape,
-            injector=config.injector,
-            seed=config.seed,
-        ),
+        sampler=sampler if config.task == "selfplay" else None,
         repo_contexts=context.repo_contexts,
         shape=shape,
         human=human,

@@ -58,12 +58,14 @@ def tokens_of_a_step(config: TrainConfig) -> dict[str, int]:
     fresh = injections if shape.max_fresh_groups is None else shape.max_fresh_groups
     validated = injections if shape.max_validations is None else shape.max_validations
     validated = min(injections, validated)
-    groups = max(min(validated, fresh), shape.min_solve_groups)
+    fewest, groups = shape.min_solve_groups, max(min(validated, fresh), shape.min_solve_groups)
+    if config.task == "commits":
+        injections, validated, fewest, groups = 0, 0, shape.num_tasks, shape.num_tasks
     answers = injections + groups * shape.group_size
     return {
         "injections": injections,
         "validations_at_most": validated,
-        "attempts_at_least": shape.min_solve_groups * shape.group_size,
+        "attempts_at_least": fewest * shape.group_size,
         "attempts_at_most": groups * shape.group_size,
         "longest_sequence": longest,
         "trained_at_most": answers * longest,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from selfplay.bug_sources.commit_trees import split_name
 from selfplay.bugs.artifact import solve_task
 from selfplay.bugs.grading.grade import grade
 from selfplay.bugs.patches.layers import reverse_patch
@@ -11,7 +12,7 @@ from selfplay.bugs.validation.validate import validate
 from selfplay.config import ScaffoldConfig
 from selfplay.curriculum.compact import CompactRoles
 from selfplay.curriculum.scaffold import RepoContext, RolloutContext
-from selfplay.errors import InfrastructureError, PolicyError, SandboxError
+from selfplay.errors import InfrastructureError, PolicyError, SandboxError, UserError
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.agentic.workspace import audit_sandbox
 from selfplay.roles.compact.injector import CompactInjector
@@ -65,6 +66,26 @@ def check_grading(context: RolloutContext, repo: RepoContext, config: ScaffoldCo
             f"{clean.reason or 'resolved'}; no patch: {broken.reason or 'resolved'})"
         )
     check_sealing(context, repo.prepared, task)
+
+
+def check_gold(context: RolloutContext, tasks: Sequence[SolveTask]) -> None:
+    """The first task of each project graded with its gold patch and with none. Raises `UserError`
+    for one that does not hold here."""
+    first: dict[str, SolveTask] = {}
+    for task in tasks:
+        first.setdefault(split_name(task.repo)[0], task)
+
+    def check(task: SolveTask) -> None:
+        runner = context.repo_contexts[task.repo].runner
+        clean = grade(task, reverse_patch(task.artifact.bug_patch), runner)
+        broken = grade(task, "", runner)
+        if not clean.resolved or broken.resolved:
+            raise UserError(
+                f"{task.bug_id}: does not hold here (gold patch: {clean.reason or 'resolved'}; no "
+                f"patch: {broken.reason or 'resolved'}); see `selfplay corpus verify`"
+            )
+
+    context.pool.map(check, first.values())
 
 
 def check_tasks(context: RolloutContext, tasks: Iterable[SolveTask]) -> None:

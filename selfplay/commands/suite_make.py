@@ -6,8 +6,10 @@ from collections import Counter
 from pathlib import Path
 
 from selfplay.bug_sources.python_programs import Program, read_programs, write_history
+from selfplay.bug_sources.reference_programs import task_folders
 from selfplay.commands import mine
 from selfplay.commands.output import say
+from selfplay.commands.suite_of_programs import make_of_programs
 from selfplay.config import MineConfig, SuiteMakeConfig
 from selfplay.errors import UserError
 
@@ -16,6 +18,7 @@ HELP = """
 keys: programs=DIR (python_programs/, correct_python_programs/ and json_testcases/ or
       python_testcases/), out=DIR (suite.jsonl, suite.jsonl.log, and programs/: the history that the
       suite stands on), script_timeout_s=60, sandbox=..., json=true
+      or programs known by what they do: NAME/reference, NAME/docs/, NAME/tests.jsonl
 One bug for each program: the broken version against the correct one, its tests as the oracle. Every
 kept bug is validated and has passed the round trip. The same command goes on where it was killed.
 """
@@ -24,6 +27,9 @@ kept bug is validated and has passed the round trip. The same command goes on wh
 def run(config: SuiteMakeConfig) -> int:
     """Make it; exit codes as `mine`: 0 when there is a bug, 1 when none, 3 on undecided ones."""
     source, out = Path(config.programs), Path(config.out)
+    folders = task_folders(source)
+    if folders:
+        return make_of_programs(config, folders)
     programs = read_programs(source)
     history = out / "programs"
     try:

@@ -8,7 +8,7 @@ from typing import Any
 from selfplay.bug_sources.commit_trees import split_name
 from selfplay.commands.output import print_table
 from selfplay.config import TrainConfig
-from selfplay.corpus.corpus import Corpus
+from selfplay.corpus.corpus import GIVEN, Corpus
 from selfplay.run_dir import RunDir
 from selfplay.run_dir.metrics import current_names
 from selfplay.statistics import paired_difference
@@ -39,6 +39,8 @@ def summarise(
         "details": {
             "bugs_by_repo": corpus.counts_by("repo", planted=True),
             "bugs_by_strategy": corpus.counts_by("strategy", planted=True),
+            "task": config.task,
+            "num_given_tasks": sum(corpus.counts_by("origin").get(o, 0) for o in GIVEN),
             "higher_order_bugs": corpus.num_grown(),
             "optimizer_steps": sum(row.get("learner/groups_trained", 0) > 0 for row in rows),
             "groups_with_variance": sum(row.get("learner/groups_trained", 0) for row in rows),

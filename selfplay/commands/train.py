@@ -16,7 +16,6 @@ from selfplay.commands.attempt_log import AttemptLog, key_of
 from selfplay.commands.compose import (
     keep_originals,
     open_trained,
-    prepare_repos,
     sandbox_pool,
     scaffold_class,
 )
@@ -24,8 +23,9 @@ from selfplay.commands.opening import make_controller, open_metrics, open_run
 from selfplay.commands.output import print_json, say
 from selfplay.commands.placing import placed
 from selfplay.commands.plan import dry_run
+from selfplay.commands.played import open_played
 from selfplay.commands.report import report_of_run
-from selfplay.commands.selfcheck import check_tasks, self_check
+from selfplay.commands.selfcheck import check_gold, check_tasks, self_check
 from selfplay.commands.suites import prepare_suite, suite_spec
 from selfplay.commands.summary import print_summary, summarise
 from selfplay.commands.watch import open_watcher
@@ -36,7 +36,6 @@ from selfplay.curriculum.controller import Watcher
 from selfplay.curriculum.evaluation import evaluate
 from selfplay.curriculum.scaffold import RolloutContext, Sampling
 from selfplay.errors import UserError
-from selfplay.export.sources import keep_prepared
 from selfplay.learning import Learner
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.repo.spec import projects_of
@@ -49,6 +48,8 @@ CONFIG, SCHEMA = "train", TrainConfig
 HELP = """
 keys: experiment=NAME (conf/experiment/), name=RUN, steps=N, seed=N, resume=auto|never,
       policy=transformers|base|vllm|scripted, repos.train=[a,b],
+      task=commits commits=FILE (the solver alone, on mined commits, an earlier run's bugs or any
+      suite; issue=message|subject|template|none, curriculum.num_tasks=N a step),
       reward=solve_rate|consistency|band|power|similarity|partial,
       learner=lora|full|none, evaluation.suite=PATH, json=true, and every other key of conf/
 The run is written to runs/<name>/; the same command continues it after any interruption.
@@ -99,25 +100,22 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Learner]) -> int
         watcher.use_of_sandboxes = pool.use
         suite = load_suite(config)
         tasks = [task.solve_task for task in suite]
-        repos = prepare_repos(config.repos.train, config.repos, pool)
-        trained = tuple(repos)
-        human = load_human(config)
-        repos |= prepare_suite(human, config.repos, pool)
-        check_apart(config, suite, repos)
-        repos |= prepare_suite(suite, config.repos, pool)
-        keep_prepared(run_dir.path, (repos[name] for name in trained))
-        opened = open_run(config, run_dir, repos, trained, pool, open_learner)
+        played = open_played(config, run_dir, pool)
+        check_apart(config, suite, played.repos)
+        repos = played.repos | prepare_suite(suite, config.repos, pool)
+        opened = open_run(config, run_dir, repos, played.trained, pool, open_learner)
         say("self-check: one generation; in each repository a command, and a bug graded both ways")
-        self_check(opened.context, trained, config.scaffold)
-        human_tasks = tuple(task.solve_task for task in human)
-        check_tasks(opened.context, [*tasks, *human_tasks])
+        self_check(opened.context, played.trained, config.scaffold)
+        check_tasks(opened.context, [*tasks, *played.human])
+        if not played.trained:
+            check_gold(opened.context, played.human)
         corpus = stack.enter_context(Corpus(run_dir.corpus))
         keep_originals(opened.context.repo_contexts.values(), corpus)
         spent = evaluated(config, run_dir, opened.context, tasks, ("before", 0), watcher)
         metrics = open_metrics(config, run_dir, opened)
         stack.callback(metrics.close)
         controller = make_controller(
-            config, run_dir, corpus, opened, metrics, watcher, human=human_tasks
+            config, run_dir, corpus, opened, metrics, watcher, human=played.human
         )
         deadline = step_deadline(config, began, spent)
         done = controller.run(opened.first_step, config.steps, deadline)
@@ -148,12 +146,6 @@ def load_suite(config: TrainConfig) -> list[SuiteTask]:
     if config.evaluation.suite is None:
         return []
     return read_suite(Path(config.evaluation.suite))[: config.evaluation.num_tasks]
-
-
-def load_human(config: TrainConfig) -> list[SuiteTask]:
-    """Real bugs that are trained on."""
-    suite = config.curriculum.human_suite
-    return [] if suite is None else read_suite(Path(suite))
 
 
 def check_apart(

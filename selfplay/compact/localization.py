@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
@@ -65,6 +66,29 @@ def rank(
         return -(scores[function] + extra), function
 
     return sorted(scores, key=key)
+
+
+def by_words(issue: str, texts: Mapping[str, str]) -> list[str]:
+    """Functions by the words that their text shares with an issue, those of few functions counting
+    more (log of functions / functions with the word); equal ones by name.
+
+    Example: "round_to is wrong" and two functions, one of them with the word round_to: log 2.
+    """
+    held = {name: _words(text) for name, text in texts.items()}
+    number = Counter(word for words in held.values() for word in words)
+    asked = _words(issue)
+    scores = {
+        name: math.fsum(math.log(len(texts) / number[word]) for word in sorted(asked & words))
+        for name, words in held.items()
+    }
+    return sorted(scores, key=lambda name: (-scores[name], name))
+
+
+def _words(text: str) -> set[str]:
+    """Names in a text, and their parts; short ones tell nothing."""
+    names = set(re.findall(r"[A-Za-z_]\w*", text))
+    parts = {part for name in names for part in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)}
+    return {word.lower() for word in names | parts if len(word) > 2}
 
 
 def suspect_lines(listing: Listing, spectrum: Spectrum, max_lines: int) -> list[int]:

@@ -13,6 +13,7 @@ from selfplay.config.curriculum import (
     EvalConfig,
     InjectorConfig,
     RewardConfig,
+    TaskConfig,
     check_limits,
 )
 from selfplay.config.learner import LearnerConfig, SupervisedConfig
@@ -71,8 +72,8 @@ class SeveralRepos:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(PlayingCommand):
-    """`selfplay train`: one self-play run."""
+class TrainConfig(PlayingCommand, TaskConfig):
+    """`selfplay train`: one run, of self-play or on tasks that are given."""
 
     name: str = "train"
     """Name of the run."""
@@ -105,7 +106,11 @@ class TrainConfig(PlayingCommand):
     """Sinks beside metrics.jsonl."""
 
     def __post_init__(self) -> None:
+        TaskConfig.__post_init__(self)
         one_of(self, "", "resume", ("auto", "never"))
+        if self.commits is not None and self.curriculum.human_suite is not None:
+            raise UserError("curriculum.human_suite: task=commits plays real bugs alone; name them "
+                            "all in commits=")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,17 +166,20 @@ class InjectConfig(SeveralRepos, PlayingCommand):
     out: str = "runs/inject"
     """Folder of bugs and episodes."""
     source: str = "policy"
-    """policy, or procedural: mutations without any model."""
+    """policy; or without any model procedural (mutations) or rebuild (modules taken away)."""
+    level: str = "bodies"
+    """source=rebuild: what is taken of a module: the bodies of its functions, or the whole file."""
     injector: InjectorConfig = field(default_factory=InjectorConfig)
     """What is asked of the injector."""
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     """How functions are drawn."""
 
     def __post_init__(self) -> None:
-        one_of(self, "", "source", ("policy", "procedural"))
+        one_of(self, "", "source", ("policy", "procedural", "rebuild"))
+        one_of(self, "", "level", ("bodies", "file"))
         at_least(self, "", 1, "n", "num_bugs")
         if self.source == "policy" and (len(self.names) != 1 or self.num_bugs):
-            raise UserError("several repositories and num_bugs= need source=procedural")
+            raise UserError("several repositories and num_bugs= need source=procedural or rebuild")
 
     @property
     def num_tries(self) -> int | None:
@@ -271,10 +279,10 @@ class MineConfig(SandboxedCommand, MiningLimits):
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteMakeConfig(SandboxedCommand):
-    """`selfplay suite make`: single-file programs with tests become a suite."""
+    """`selfplay suite make`: programs with tests become a suite."""
 
     programs: str = MISSING
-    """Folder in QuixBugs' layout (docs/formats.md)."""
+    """Folder in QuixBugs' layout, or of programs known by what they do (docs/formats.md)."""
     out: str = MISSING
     """Folder of the suite and of the history that it stands on."""
     script_timeout_s: float = 60.0

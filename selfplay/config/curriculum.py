@@ -145,6 +145,8 @@ class CurriculumConfig:
     """Suite of real bugs (`selfplay mine`) that are solved beside the model's own; null: none."""
     human_share: float = 0.2
     """With human_suite: part of a round's bugs that are taken from it, the least tried first."""
+    num_tasks: int = 8
+    """With task=commits: tasks of a round, those tried in the fewest rounds first."""
     higher_order_share: float = 1.0
     """Part of a round's bugs that are higher-order ones nobody has tried, at most."""
     replay_share: float = 1.0
@@ -163,7 +165,7 @@ class CurriculumConfig:
     """Steps on end without anything to learn that stop the run."""
 
     def __post_init__(self) -> None:
-        names = ("num_groups", "seeds_per_group", "samples_per_seed", "group_size")
+        names = ("num_groups", "seeds_per_group", "samples_per_seed", "group_size", "num_tasks")
         at_least(self, "curriculum.", 1, *names, "max_idle_steps", "first_attempts")
         at_least(self, "curriculum.", 0, "min_solve_groups", "higher_order", "max_fresh_groups")
         at_least(self, "curriculum.", 0, "max_replays", "max_validations", "entropy_alarm")
@@ -181,6 +183,26 @@ class CurriculumConfig:
                 f"curriculum.max_staleness={self.max_staleness}: must be 0 to {MAX_AGE}"
             )
         share(self, "curriculum.", "replay_low", "replay_high", "gold_floor", "gold_cap")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig:
+    """What a run plays: bugs of the model's own, or tasks that are given."""
+
+    task: str = "selfplay"
+    """selfplay, or commits: the solver alone, on the tasks of `commits`; no injector."""
+    commits: str | None = None
+    """With task=commits: what `selfplay mine` wrote, a run directory (its bugs are repaired), or
+    any other suite that `selfplay evaluate` reads."""
+    issue: str = "message"
+    """With task=commits: issue text of a task. message (as the suite has it: of a commit its whole
+    message), subject (its first line), template (made of the failing tests alone), or none."""
+
+    def __post_init__(self) -> None:
+        one_of(self, "", "task", ("selfplay", "commits"))
+        one_of(self, "", "issue", ("message", "subject", "template", "none"))
+        if (self.task == "commits") != (self.commits is not None):
+            raise UserError("task=commits and commits=FILE belong together: give both or neither")
 
 
 @dataclass(frozen=True, kw_only=True)

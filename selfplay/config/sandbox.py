@@ -16,7 +16,7 @@ class ClusterConfig:
     address: str | None = None
     """HOST:PORT of the cluster's head; null: the one that this machine belongs to."""
     wait_s: float = 600.0
-    """Seconds that jobs wait for a node when none is left."""
+    """Seconds that a run which starts waits for the first node, and jobs when none is left."""
 
     def __post_init__(self) -> None:
         one_of(self, "sandbox.cluster.", "name", ("local", "ray"))

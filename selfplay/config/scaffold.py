@@ -89,6 +89,9 @@ class ScaffoldConfig:
     """Test files that an artifact of the compact injector runs."""
     max_oracle_s: float = 3.0
     """Seconds that those test files may take together on the original."""
+    show_tests: bool = True
+    """Whether a task that has an issue text is shown with its failing tests. false: with the issue
+    and functions that its words point to alone, as SWE-RL asks (arXiv 2502.18449)."""
     public_share: float = 1.0
     """Part of the failing tests that a solver is shown; it is graded on all of them."""
     agent: AgentConfig = field(default_factory=AgentConfig)

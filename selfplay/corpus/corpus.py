@@ -23,7 +23,9 @@ from selfplay.errors import UserError
 from selfplay.records import from_plain, to_plain
 from selfplay.types import SolveTask, Target
 
-Origin = Literal["model", "procedural", "mined"]
+Origin = Literal["model", "procedural", "mined", "given"]
+GIVEN = ("mined", "given")
+"""Origins of tasks that nobody planted in a run."""
 DIFFICULTIES = ("unattempted", "never", "hard", "medium", "easy", "always")
 COLUMNS = ("repo", "path", "function", "strategy", "origin", "difficulty")
 MAX_SAME_FAILURES = 4
@@ -94,12 +96,14 @@ class Corpus:
         parent: str | None = None,
         parent_episode: str | None = None,
         tree: Path | None = None,
+        given: bool = False,
     ) -> bool:
         """Store a valid bug; False when it is a duplicate, and nothing is stored.
 
         `tree`, the original source, sharpens the comparison. The very same bug of the same step is
-        no duplicate (a repeated step). `parent` and the failed attempt `parent_episode` name what
-        a higher-order bug grew from. Raises `PatchError` for a malformed bug patch.
+        no duplicate (a repeated step), nor is one that is `given` from outside. `parent` and the
+        failed attempt `parent_episode` name what a higher-order bug grew from. Raises `PatchError`
+        for a malformed bug patch.
         """
         found = fingerprint(task, target, tree)
         with self._database.write() as connection:
@@ -111,7 +115,7 @@ class Corpus:
                     moved = (step, task.bug_id)
                     connection.execute("UPDATE bugs SET step = ? WHERE bug_id = ?", moved)
                 return bool(row[0] >= step)
-            if _is_duplicate(connection, task.repo, found, step):
+            if not given and _is_duplicate(connection, task.repo, found, step):
                 return False
             connection.execute(
                 "INSERT INTO bugs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
@@ -205,7 +209,7 @@ class Corpus:
             return {name: number for name, number in counts.items() if number}
         where = ""
         if planted:
-            where = "WHERE origin <> 'mined' AND bug_id NOT IN (SELECT bug_id FROM ancestry)"
+            where = f"WHERE origin NOT IN {GIVEN} AND bug_id NOT IN (SELECT bug_id FROM ancestry)"
         rows = self._database.read(
             f"SELECT {column}, COUNT(*) n FROM bugs {where} GROUP BY 1 ORDER BY n DESC, 1"
         )
@@ -327,6 +331,7 @@ def store_bug(
     tree: Path,
     parent: str | None = None,
     parent_episode: str | None = None,
+    given: bool = False,
 ) -> bool:
     """`Corpus.add_bug` of the corpus in `folder`, behind `artifacts/<bug id>/` there.
 
@@ -342,6 +347,7 @@ def store_bug(
         parent=parent,
         parent_episode=parent_episode,
         tree=tree,
+        given=given,
     )
 
 

@@ -34,6 +34,8 @@ class Curriculum:
     """Draws, replays and keeps the bugs of one run.
 
     folder          of the run; `artifacts/` there holds each bug's five files
+    sampler         what the injector is asked for; None: `human` alone is solved, nothing injected,
+                    replayed or grown (task=commits)
     shape           of a step: which earlier bugs are replayed, how many grow from failed attempts
     human           real bugs that are solved beside the model's own, `shape.human_share` of all
     on_the_table    {round: bugs that it replays}, of rounds that others may not know of yet
@@ -41,7 +43,7 @@ class Curriculum:
 
     corpus: Corpus
     folder: Path
-    sampler: TaskSampler
+    sampler: TaskSampler | None
     repo_contexts: Mapping[str, RepoContext]
     shape: CurriculumConfig
     human: tuple[SolveTask, ...] = ()
@@ -51,6 +53,8 @@ class Curriculum:
     def draw(self, step: int, before: int | None = None) -> list[InjectionTask]:
         """The injection tasks of a round; `before`: None is `step` itself."""
         before = step if before is None else before
+        if self.sampler is None:
+            return []
 
         def known_bugs(repo: str) -> list[BugArtifact]:
             bugs = self.corpus.bugs(repo)
@@ -111,7 +115,7 @@ class Curriculum:
         another round replays whose attempts do not count yet."""
         before = step if before is None else before
         missing = self.shape.min_solve_groups - num_new
-        if missing <= 0:
+        if missing <= 0 or self.sampler is None:
             return []
         tried = self.corpus.replay_candidates(
             before_step=before,
@@ -144,6 +148,8 @@ class Curriculum:
         before = step if before is None else before
         share, attempts = self.shape.human_share, self.corpus.attempts
         number = round(share / (1.0 - share) * num_others)
+        if self.sampler is None:
+            number = self.shape.num_tasks
         tried = {
             task.bug_id: len({a["step"] for a in attempts(task.bug_id) if a["step"] < before})
             for task in self.human
@@ -152,14 +158,17 @@ class Curriculum:
         derive_rng(step, "human").shuffle(order)
         chosen = sorted(order, key=lambda task: tried[task.bug_id])[:number]
         for task in chosen:
+            is_mined = self.sampler is not None or task.artifact.meta.get("origin") == "mined"
+            origin = "mined" if is_mined else "given"
             store_bug(
                 self.corpus,
                 self.folder,
                 task,
-                origin="mined",
-                strategy="mined",
+                origin=origin,
+                strategy=origin,
                 target=Target(),
                 step=step,
+                given=True,
                 tree=self.repo_contexts[task.repo].prepared.environment.tree,
             )
         return chosen
@@ -192,6 +201,8 @@ class Curriculum:
         One attempt of each group is tried, the first whose patch applied and did not resolve. A
         fault of the machine loses the bug and nothing else.
         """
+        if self.sampler is None:
+            return 0
         failed = [(i, group[i]) for group in groups if (i := _first_failed(group)) is not None]
         failed = failed[: 2 * self.shape.higher_order]
         before = step if before is None else before

@@ -18,7 +18,7 @@ from selfplay.curriculum.scaffold import RolloutContext
 from selfplay.curriculum.solving import Attempt, solve
 from selfplay.errors import InfrastructureError, SelfplayError, UserError
 from selfplay.sampling import Policy, SampleRequest, ServedPolicy, sample_what_can_be
-from selfplay.statistics import Interval, bootstrap_pass_at_k
+from selfplay.statistics import NUM_RESAMPLES, Interval, bootstrap_mean, bootstrap_pass_at_k
 from selfplay.types import Completion, SolveTask
 
 log = logging.getLogger(__name__)
@@ -31,13 +31,15 @@ _NOT_ASKED = "not asked: the engine answers nothing more"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """What became of attempt number `sample` on a task. Errored: no verdict, to be tried again."""
+    """What became of attempt number `sample` on a task. Errored: no verdict, to be tried again.
+    `share`: as of `SolveOutcome`."""
 
     instance_id: str
     sample: int
     resolved: bool
     errored: bool
     reason: str
+    share: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +54,25 @@ class Tried:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskScore(Tried):
-    """One task: c of n judged attempts resolved it; errored ones are counted apart."""
+    """One task: c of n judged attempts resolved it; errored ones are counted apart. `share`: mean
+    of the attempts whose share of passing tests is known, None where there is none."""
 
     num_judged: int
     num_resolved: int
     num_errored: int
+    share: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Its line in the document."""
+        return {
+            "instance_id": self.instance_id,
+            "repo": self.repo,
+            "n": self.num_judged,
+            "resolved": self.num_resolved,
+            "errored": self.num_errored,
+            **({"function": self.function} if self.function else {}),
+            **({} if self.share is None else {"test_share": self.share}),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,18 +100,14 @@ class Evaluation:
             "pass@1_by_repo": self.by_repo.to_json(),
             "num_errored": sum(s.num_errored for s in self.scores),
             "reasons": self.reasons,
-            "tasks": [
-                {
-                    "instance_id": s.instance_id,
-                    "repo": s.repo,
-                    "n": s.num_judged,
-                    "resolved": s.num_resolved,
-                    "errored": s.num_errored,
-                    **({"function": s.function} if s.function else {}),
-                }
-                for s in self.scores
-            ],
-        }
+            "tasks": [score.to_json() for score in self.scores],
+        } | ({} if self.test_share is None else {"test_share": self.test_share.to_json()})
+
+    @property
+    def test_share(self) -> Interval | None:
+        """Mean over the tasks whose share is known, with an interval over these."""
+        shares = [score.share for score in self.scores if score.share is not None]
+        return bootstrap_mean(shares, NUM_RESAMPLES, seed=0) if shares else None
 
 
 def unnoted(judged: Judged, attempt: Attempt) -> None:
@@ -247,6 +259,7 @@ class _Work:
             resolved=outcome.resolved,
             errored=outcome.errored,
             reason=outcome.reason,
+            share=outcome.share,
         )
         with self.lock:
             self.found[task.bug_id, sample] = judged
@@ -256,6 +269,11 @@ class _Work:
         with self.lock:
             self.num_done += num
             self.on_progress(self.num_done)
+
+
+def _mean_share(group: Iterator[Judged]) -> float | None:
+    shares = [judged.share for judged in group if judged.share is not None]
+    return sum(shares) / len(shares) if shares else None
 
 
 def summary(
@@ -278,6 +296,7 @@ def summary(
             num_resolved=sum(j.resolved for j in group(task)),
             num_errored=sum(j.errored for j in group(task)),
             function=task.function,
+            share=_mean_share(group(task)),
         )
         for task in tasks
     )

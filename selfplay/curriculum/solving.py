@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from selfplay.bug_sources.rebuild import STRATEGY
 from selfplay.bugs.grading.grade import grade
 from selfplay.bugs.grading.public_tests import overfits, public_tests
 from selfplay.curriculum.scaffold import Answer, Rollout, RolloutContext, judge_once
@@ -17,7 +18,8 @@ from selfplay.types import Episode, EpisodeStatus, GradeReport, SolveTask
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SolveOutcome:
     """What became of one answer; `patch` is "" when the answer gave none. `overfit`: the tests
-    that it was shown pass, and others do not."""
+    that it was shown pass, and others do not. `share`: of the failing tests that pass with it, None
+    where not all of them were run."""
 
     reason: str
     resolved: bool = False
@@ -25,6 +27,7 @@ class SolveOutcome:
     report: GradeReport | None = None
     errored: bool = False
     overfit: bool = False
+    share: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,12 +72,13 @@ def judge_attempt(context: RolloutContext, task: SolveTask, answer: Answer[str])
     """Read one answer and grade its fix patch in a fresh sandbox; an infrastructure fault is
     `errored`."""
     patch = ""
+    seconds = None if is_rebuilt(task) else context.seconds_of(task.repo)
     try:
         patch = answer.read()
-        runner = context.repo_contexts[task.repo].runner
-        report = grade(task, patch, runner, context.seconds_of(task.repo))
+        report = grade(task, patch, context.repo_contexts[task.repo].runner, seconds)
     except Rejected as rejected:
-        return SolveOutcome(reason=rejected.reason, errored=rejected.errored)
+        share = None if rejected.errored or seconds is not None else 0.0
+        return SolveOutcome(reason=rejected.reason, errored=rejected.errored, share=share)
     except InfrastructureError as error:
         return SolveOutcome(reason=f"infrastructure: {error}", patch=patch, errored=True)
     return SolveOutcome(
@@ -83,7 +87,29 @@ def judge_attempt(context: RolloutContext, task: SolveTask, answer: Answer[str])
         patch=patch,
         report=report,
         overfit=overfits(report, public_tests(task, context.public_share)),
+        share=None if seconds is not None else test_share(report),
     )
+
+
+def is_rebuilt(task: SolveTask) -> bool:
+    """Whether a whole module is to be rebuilt: how far an attempt came is told, all tests run."""
+    return task.artifact.meta.get("strategy") == STRATEGY
+
+
+def test_share(report: GradeReport) -> float:
+    """Share of FAIL_TO_PASS that passes, in [0, 1]; 0 where the run is void. It is told and never
+    paid. Example: {"a": "passed", "b": "missing"} gives 0.5."""
+    if report.reason not in ("", "fail_to_pass", "pass_to_pass") or not report.fail_to_pass:
+        return 0.0
+    return sum(s == "passed" for s in report.fail_to_pass.values()) / len(report.fail_to_pass)
+
+
+test_share.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest thinks
+
+
+def told_share(outcome: SolveOutcome) -> dict[str, float]:
+    """The share as a part of a record; nothing where it is not known."""
+    return {} if outcome.share is None else {"test_share": outcome.share}
 
 
 def solve_rate(attempts: Sequence[Attempt]) -> float | None:
@@ -122,5 +148,5 @@ def solver_episode(
         trajectory=rollout.trajectory,
         answer=rollout.answer,
         policy_version=rollout.policy_version,
-        info={**rollout.info, "step": step, "patch": outcome.patch},
+        info={**rollout.info, "step": step, "patch": outcome.patch, **told_share(outcome)},
     )

@@ -246,6 +246,9 @@ def step_metrics(result: StepResult) -> dict[str, float]:
         )
         if entropy is not None:
             row[f"{role}/entropy"] = entropy
+    shares = [a.outcome.share for a in attempts if a.outcome.share is not None]
+    if shares:
+        row["solver/test_share"] = sum(shares) / len(shares)
     row |= group_measures(result.attempts, result.num_fresh)
     row |= probability_measures(result.probabilities)
     return {name: float(value) for name, value in row.items()}

@@ -51,7 +51,12 @@ def keep_sources(
 ) -> None:
     """Add to what the run directory knows of its repositories. `variables`: of each, by name."""
     known = {spec.name: environment_of(spec, variables.get(spec.name, NOTHING)) for spec in specs}
-    text = json.dumps({**read_sources(run), **known}, indent=1)
+    keep_environments(run, known)
+
+
+def keep_environments(run: Path, environments: Mapping[str, Mapping[str, Any]]) -> None:
+    """Add to it what suites say of the repositories of their tasks."""
+    text = json.dumps({**read_sources(run), **environments}, indent=1)
     write_atomic(run / SOURCES, text.encode() + b"\n")
 
 

@@ -33,12 +33,18 @@ def patch_similarity(predicted: str, gold: str) -> float:
     """How alike two patches are, in [0, 1]; `PatchError` for a malformed one.
 
     Mean over the files of either patch of the similarity of its hunks, 2 M / T with M matching
-    characters of T in both (0 for a file that only one of them touches). Very long changes are
-    compared line by line.
+    characters of T in both. 0 for a file in which only one of them changes text: an empty new file
+    or another mode is no change that is like another, else each would raise the mean. Very long
+    changes are compared line by line.
     """
     ours, theirs = _changes(predicted), _changes(gold)
-    paths = {*ours, *theirs}
-    return sum(_similarity(ours.get(p, ""), theirs.get(p, "")) for p in paths) / max(1, len(paths))
+    paths = {p for p in {*ours, *theirs} if ours.get(p) or theirs.get(p) or p not in theirs}
+    alike = (
+        _similarity(ours[path], theirs[path])
+        for path in paths
+        if ours.get(path) and theirs.get(path)
+    )
+    return sum(alike) / max(1, len(paths))
 
 
 def partial_credit(predicted: str, gold: str) -> float:

@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.compact.localization import ochiai, rank, reached_by_all
+from selfplay.compact.localization import by_words, ochiai, rank, reached_by_all
 
 REACHED = {"t1": {"a::f", "a::g"}, "t2": {"a::g"}, "t3": {"a::g", "a::h"}, "t4": {"a::C.m"}}
 
@@ -18,6 +18,15 @@ def test_scores_by_hand() -> None:
     two = ochiai(["t1", "t3", "unknown"], ["t2"], REACHED)
     assert two["a::g"] == 2 / math.sqrt(2 * 3)
     assert two["a::f"] == two["a::h"] == 1 / math.sqrt(2)
+
+
+def test_words_of_an_issue_by_hand() -> None:
+    """A word of one function in three counts log 3, one of two log 3/2, one of all nothing."""
+    texts = {"a::f": "def round_to(step)", "b::g": "def step(x)", "c::h": "def other()"}
+    assert by_words("round_to is wrong", texts) == ["a::f", "b::g", "c::h"]
+    assert by_words("the step of an other def", texts) == ["c::h", "a::f", "b::g"]
+    assert by_words("it", texts) == ["a::f", "b::g", "c::h"]
+    assert by_words("roundTo", texts)[0] == "a::f"  # parts of names count
 
 
 def test_nothing_known_gives_nothing() -> None:

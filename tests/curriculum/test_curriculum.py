@@ -333,3 +333,23 @@ def test_real_bugs_have_their_share_and_take_turns(
     assert sorted(names) == sorted(task.bug_id for task in human), "each once"
     origins = played.corpus.counts_by("origin")
     assert origins["mined"] == 2 and played.curriculum.replays(2, 0)[0] not in human
+
+
+def test_given_tasks_are_played_alone_and_in_turn_however_alike(
+    game: MakeGame, bugs: dict[str, SolveTask]
+) -> None:
+    """Without an injector nothing is drawn, replayed or grown. Two tasks with the same change are
+    two tasks: who gave them knows why (their attempts had nowhere to be stored)."""
+    played = game(solve=[FIX_ROUND, NOTHING], group_size=2, min_solve_groups=4, num_tasks=2)
+    task = bugs["compound"]
+    given = (task, replace(task, bug_id="again"), bugs["Book.balance"])
+    played.curriculum = replace(played.curriculum, sampler=None, human=given)
+    names: list[str] = []
+    for step in range(3):
+        result = played.play(step)
+        assert not result.injections and result.num_grown == result.num_fresh == 0
+        names += [group[0].task.bug_id for group in result.attempts]
+    assert len(names) == 6 and len(set(names[:3])) == len(set(names[3:])) == 3
+    assert all(len(played.corpus.attempts(task.bug_id)) == 4 for task in given)
+    assert played.corpus.counts_by("origin") == {"given": 3}
+    assert played.corpus.counts_by("repo", planted=True) == {}

@@ -64,6 +64,14 @@ def test_an_alarm_speaks_once_and_again_after_it_has_ceased(name: str) -> None:
     assert set(alarms.tripped) == {name}
 
 
+def test_a_run_without_an_injector_is_not_told_of_its_bugs() -> None:
+    wires = Tripwires(config=AlarmsConfig(window=1), entropy=0.0, learns=True)
+    row = {**GOOD, "learner/groups_trained": 0, "solver/num_resolved": 0}
+    row |= {"injector/num_injections": 0, "injector/num_valid": 0}
+    (said,) = wires.check(0, row, made())
+    assert "no bug was solved" in said
+
+
 def test_nothing_is_said_of_a_good_run() -> None:
     alarms = wires()
     assert not any(alarms.check(step, GOOD, made()) for step in range(9))

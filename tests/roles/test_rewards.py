@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfplay.bugs.patches.diffs import reverse_patch
+from selfplay.compact.edits import EditError, Excerpt, Listing, parse_edit
 from selfplay.config import RewardConfig, TrainConfig, load_config
 from selfplay.errors import UserError
 from selfplay.roles.credit import partial_credit
@@ -142,6 +143,52 @@ def test_patch_similarity_by_hand() -> None:
     assert patch_similarity_reward(diff("b.py", "x", "y"), gold) == 0.0
     assert patch_similarity_reward("", gold) == -1.0
     assert patch_similarity_reward("no diff at all", gold) == -1.0
+
+
+EMPTY = "diff --git a/{0} b/{0}\nnew file mode 100644\nindex 0000000..e69de29\n"
+MODE = "diff --git a/a.py b/a.py\nold mode 100644\nnew mode 100755\n"
+
+
+@pytest.mark.parametrize(
+    ("predicted", "gold", "reward"),
+    [
+        # what changes no text is like nothing: each empty file would have counted as a full match
+        ("".join(map(EMPTY.format, "bcdefghij")), diff("a.py", "bad", "god"), 0.0),
+        (MODE, diff("a.py", "bad", "god"), 0.0),
+        (diff("a.py", "bad", "god") + EMPTY.format("b"), diff("a.py", "bad", "god"), 0.5),
+        # a mode that the gold patch changes is no text that could be predicted
+        (diff("b.py", "bad", "god"), diff("b.py", "bad", "god") + MODE, 1.0),
+        (diff("b.py", "bad", "god") + MODE, diff("b.py", "bad", "god") + MODE, 1.0),
+        # of SWE-RL's own tests: a new file alone, and beside one of the two right files
+        (EMPTY.format("c.py") + "--- /dev/null\n+++ b/c.py\n@@ -0,0 +1 @@\n+# dummy\n",
+         diff("a.py", "bad", "god"), 0.0),
+        (EMPTY.format("c.py") + "--- /dev/null\n+++ b/c.py\n@@ -0,0 +1 @@\n+# dummy\n"
+         + diff("b.py", "x", "y"), diff("a.py", "bad", "god") + diff("b.py", "x", "y"), 1 / 3),
+    ],
+)  # fmt: skip
+def test_patch_similarity_pays_for_changed_text_alone(
+    predicted: str, gold: str, reward: float
+) -> None:
+    assert patch_similarity_reward(predicted, gold) == pytest.approx(reward)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "2|     return x - 1",  # search and replace are the same
+        "2|     return x\n2-",  # contradicts itself
+        "9| what is not shown",
+        "<<<<<<< SEARCH\n    return x - 1\n=======\n    return x + 1\n>>>>>>> REPLACE",
+        "",
+    ],
+)
+def test_an_answer_that_is_no_edit_earns_minus_one(answer: str) -> None:
+    """SWE-RL's format errors, in the edit language of this scaffold."""
+    source = "def f(x):\n    return x - 1\n"
+    listing = Listing([Excerpt(path="a.py", rows=(0, 1))], {"a.py": source})
+    with pytest.raises(EditError):
+        parse_edit(answer, listing)
+    assert make_solver_reward(RewardConfig(solver="similarity"))(False, "", GOLD) == -1.0
 
 
 def test_long_patches_are_compared_by_lines() -> None:

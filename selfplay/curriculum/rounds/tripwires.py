@@ -81,7 +81,9 @@ def _no_signal(wires: Tripwires) -> str:
     if not wires.is_full or wires.total("learner/groups_trained"):
         return ""
     solved = wires.total("solver/num_resolved")
-    why = "no bug was valid" if not wires.total("injector/num_valid") else "no bug was solved"
+    injects = wires.total("injector/num_injections")
+    invalid = injects and not wires.total("injector/num_valid")
+    why = "no bug was valid" if invalid else "no bug was solved"
     if solved:
         few = solved < wires.total("solver/num_attempts")
         why = "each bug was solved always or never" if few else "every bug was always solved"

@@ -39,6 +39,10 @@ class Language(Protocol):
     def normal_form(self, source: str) -> str:
         """What texts that are the same code have in common, as far as that can be told."""
 
+    def without_bodies(self, source: str) -> str | None:
+        """The text whose functions do nothing any more, with all else in it; None where there is
+        nothing to take, or no one knows how."""
+
     def steers(self, path: str) -> bool:
         """Whether a file of this name steers the test runner or the interpreter's start."""
 

@@ -43,6 +43,10 @@ class Perl:
         """The text itself: fingerprints of stored bugs were made of it."""
         return source
 
+    def without_bodies(self, source: str) -> str | None:
+        """None: of this language, whole files are taken."""
+        return None
+
     def steers(self, path: str) -> bool:
         """Settings of `prove`, and what perl runs at its start."""
         return PurePosixPath(path).name in _STEERING

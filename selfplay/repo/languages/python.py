@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from selfplay.repo.languages.python_functions import FunctionInfo, list_python_functions
 from selfplay.repo.languages.python_modules import shadows_module
-from selfplay.repo.languages.python_source import code_dump, parse, same_code
+from selfplay.repo.languages.python_source import code_dump, parse, same_code, without_bodies
 from selfplay.sandbox.base import Environment
 
 _STEERING = frozenset(
@@ -49,6 +49,10 @@ class Python:
         """The syntax tree without docstrings; the text where it does not parse."""
         module = parse(source)
         return source if module is None else code_dump(module)
+
+    def without_bodies(self, source: str) -> str | None:
+        """Functions and methods raise NotImplementedError; documentation stays."""
+        return without_bodies(source)
 
     def steers(self, path: str) -> bool:
         """pytest's settings, start-up hooks of the interpreter, byte code and compiled modules."""

@@ -36,6 +36,10 @@ class Text:
         """The text itself."""
         return source
 
+    def without_bodies(self, source: str) -> str | None:
+        """None: of this language, whole files are taken."""
+        return None
+
     def steers(self, path: str) -> bool:
         """Builds and tests may be started by `make`."""
         return path.rpartition("/")[2] == "Makefile"

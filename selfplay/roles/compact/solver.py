@@ -23,12 +23,13 @@ from selfplay.compact.edits import Excerpt, Listing
 from selfplay.compact.excerpts import excerpt, fit_listing
 from selfplay.compact.failure_readers import read_failures, test_bodies, test_name
 from selfplay.compact.failures import Failure, TestBody
-from selfplay.compact.localization import ochiai, rank, reached_by_all, suspect_lines
+from selfplay.compact.localization import by_words, ochiai, rank, reached_by_all, suspect_lines
 from selfplay.compact.places import innermost, traceback_rows, where
 from selfplay.compact.trace_rows import fitting, trace_rows
 from selfplay.config import ScaffoldConfig
 from selfplay.repo.discovery.test_names import test_names
 from selfplay.repo.languages.functions import FunctionInfo, list_functions
+from selfplay.repo.languages.python_source import split_lines
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.roles.compact.injector import edited_layer
 from selfplay.roles.prompts import render
@@ -139,6 +140,8 @@ class CompactSolver:
         tree = self.prepared.environment.tree
         sealed = seal(self.prepared.environment, task.artifact).layer
         shown = public_tests(task, self.scaffold.public_share)
+        if not self.scaffold.show_tests and task.problem_statement.strip():
+            shown = ()
         oracle_patch = public_patch(tree, task, shown)
         restored = apply_patch(tree, sealed, oracle_patch) if oracle_patch else sealed
 
@@ -175,7 +178,7 @@ class CompactSolver:
 
     def _spectrum(self, task: SolveTask, restored: Layer, shown: tuple[str, ...]) -> Spectrum:
         """Of the tree that a solver sees, with the tests that it is shown; coverage takes time."""
-        if self.recorder is None:
+        if self.recorder is None or not shown:
             return Spectrum()
         return self.recorder.record(
             task.bug_id,
@@ -252,6 +255,8 @@ class CompactSolver:
         and 203 fresh bugs the function to repair was among the first two for 97 and 189; by whole
         functions alone, as the original's coverage and tracebacks tell them, for 89 and 182.
         """
+        if not view.fail_to_pass:
+            return self._pointed_to(view)
         run = view.spectrum
         scores = ochiai(view.fail_to_pass, view.pass_to_pass, self.reached)
         paths = {name.split("::", 1)[0] for name in scores}
@@ -282,11 +287,34 @@ class CompactSolver:
             rows={n: line - 1 for n, (score, line) in peaks.items() if score} | located,
         )
 
+    def _pointed_to(self, view: SolverView) -> Suspects:
+        """Functions of all files that tests reach, by the words of the issue; no test has a say."""
+        paths = sorted(
+            {name.split("::", 1)[0] for names in self.reached.values() for name in names}
+        )
+        sources = {path: text for path in paths if (text := view.read(path)) is not None}
+        functions = {
+            f"{path}::{function.qualname}": function
+            for path, text in sources.items()
+            for function in list_functions(text, path)
+        }
+        texts = {
+            name: f"{f.path} {f.qualname} {lines_of(sources[f.path], f.start_line, f.end_line)}"
+            for name, f in functions.items()
+        }
+        order = by_words(view.problem_statement, texts)
+        return Suspects(functions=tuple(functions[n] for n in order), sources=sources, rows={})
+
     def fix_patch(self, prompt: SolverPrompt, answer: str) -> str:
         """The patch from the sealed tree to the edited one. Raises `Rejected`."""
         tree, sealed = self.prepared.environment.tree, prompt.sealed
         edited = edited_layer(self.prepared.environment, answer, prompt.listing, sealed)
         return make_patch(tree, sealed, {**sealed, **edited})
+
+
+def lines_of(source: str, first: int, last: int) -> str:
+    """Lines of a text, counted from 1."""
+    return "".join(split_lines(source)[first - 1 : last])
 
 
 def failures_of(view: SolverView) -> list[Failure]:

@@ -62,10 +62,16 @@ def answer_of(reference: Any, timeout_s: float) -> Any:
     except GetTimeoutError as error:
         raise HostLost(f"no answer in {timeout_s:.0f} s") from error
     except RayError as error:
-        raise HostLost(str(error).strip().splitlines()[0]) from error
+        raise HostLost(_reason(str(error))) from error
     if isinstance(answer, SelfplayError):
         raise answer
     return answer
+
+
+def _reason(text: str) -> str:
+    """One line of what Ray says: with a traceback its end, where the host's own words are."""
+    lines = text.strip().splitlines()
+    return lines[-1 if any(line.lstrip().startswith("File ") for line in lines) else 0].strip()
 
 
 class Hosts:
@@ -78,9 +84,7 @@ class Hosts:
         self._hosts: dict[str, Host] = {}
         self._failed: dict[str, int] = {}
         self._closed = threading.Event()
-        wanted = slots_of(_nodes())
-        if not wanted:
-            raise UserError(f"cluster=ray: no node has CPUs or the resource {SLOTS}")
+        wanted = self._first_nodes()
         starting = {node: self._begin(node, slots) for node, slots in wanted.items()}
         problems = [self._finish(node, begun) for node, begun in starting.items()]
         if not self._hosts:
@@ -136,6 +140,21 @@ class Hosts:
         for host in hosts:
             with contextlib.suppress(Exception):
                 ray.kill(host.actor)
+
+    def _first_nodes(self) -> dict[str, int]:
+        """Slots by node; waits until one is there, since a cluster comes up node by node."""
+        wait_s = self._options.cluster.wait_s
+        until = time.monotonic() + wait_s
+        if not slots_of(_nodes()):
+            log.warning("waiting for the first node of the cluster that has sandboxes")
+        while not (wanted := slots_of(_nodes())):
+            if time.monotonic() > until:
+                raise UserError(
+                    f"cluster=ray: for {wait_s:.0f} s no node had CPUs or the resource {SLOTS}; "
+                    "start one with scripts/launch_ray.sh node HEAD:PORT"
+                )
+            self._closed.wait(LOOK_S)
+        return wanted
 
     @contextmanager
     def _taken(self, what: str) -> Iterator[Host]:
