@@ -25,7 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 from ladder_languages import LANGUAGES, to_numbered
-from ladder_prompts import CONDITIONS, Bug, Case
+from ladder_prompts import CONDITIONS, TRACE_LINES, Bug, Case
 
 from selfplay.bugs.grading.grade import grade
 from selfplay.bugs.test_runs.runner import TestRunner
@@ -71,7 +71,7 @@ def main() -> int:
                 CompactSolver(
                     repos[task.repo],
                     policy.tokenizer,
-                    ScaffoldConfig(),
+                    ScaffoldConfig(trace_lines=TRACE_LINES * ("trace" in options.conditions)),
                     SpectrumRecorder(TestRunner(pool.sandbox, repos[task.repo].environment)),
                 ),
             )

@@ -8,6 +8,7 @@
     four      as `now` with up to four functions
     test      as `now` with up to 24 lines of the tests
     both      the two together
+    trace     as `now` with the last 5 lines that the shown test ran (`scaffold.trace_lines`)
     rich      1,500 tokens: more functions, whole docstrings, callers, neighbours, the whole test
     rich_kind all of it
     replace   as `shown`, answered with search/replace blocks
@@ -31,6 +32,7 @@ from selfplay.compact.edits import Excerpt, Listing, render_edit
 from selfplay.compact.excerpts import excerpt, fit_listing
 from selfplay.compact.localization import suspect_lines
 from selfplay.compact.places import where
+from selfplay.compact.trace_rows import fitting, trace_rows
 from selfplay.repo.languages.functions import FunctionInfo
 from selfplay.repo.languages.python_source import split_lines
 from selfplay.roles.compact.solver import (
@@ -61,8 +63,10 @@ class Shape:
     test_lines: int | None = None
     more: bool = False
     spectrum: bool = True
+    trace_lines: int = 0
 
 
+TRACE_LINES = 5
 _LINE, _KIND = "Fix the bug in line {line}", "Fix the bug: {kind} in line {line}"
 _RICH = {"max_tokens": 1500, "max_functions": 3, "test_lines": 60, "more": True}
 SHAPES = {
@@ -74,6 +78,7 @@ SHAPES = {
     "four": Shape(max_functions=4),
     "test": Shape(test_lines=24),
     "both": Shape(max_functions=4, test_lines=24),
+    "trace": Shape(trace_lines=TRACE_LINES),
     "replace": Shape(place=True, language="replace"),
     "whole": Shape(place=True, language="whole"),
     "rich": Shape(**_RICH),  # type: ignore[arg-type]
@@ -165,7 +170,14 @@ class Bug:
         except (ValueError, KeyError):
             pass
         language = LANGUAGES[shape.language]
-        text = self._text(listing, language.listing(listing), more, tests, names)
+        trace = fitting(
+            trace_rows(listing, self.view.last_lines, shape.trace_lines),
+            lambda rows: self._size(
+                self._text(listing, language.listing(listing), more, tests, names, rows)
+            ),
+            shape.max_tokens or self.solver.scaffold.max_prompt_tokens,
+        )
+        text = self._text(listing, language.listing(listing), more, tests, names, trace)
         assert text.endswith("Fix the bug")
         ask = shape.ask.format(line=number, kind=self.gold.kind or "code")
         if not shape.place and shape.spectrum:
@@ -196,12 +208,10 @@ class Bug:
             sources.setdefault(first.path, self.view.read(first.path) or "")
         if not functions:
             return Listing((), {}), "", tests, names
-        system = render("system")
         budget = shape.max_tokens or scaffold.max_prompt_tokens
 
         def size(listing: Listing, more: str = "") -> int:
-            text = self._text(listing, listing.render(), more, tests, names)
-            return len(self.solver.tokenizer.render(system, text))
+            return self._size(self._text(listing, listing.render(), more, tests, names))
 
         listing = fit_listing(
             [self._maker(suspects, f, shape) for f in functions[:MAX_CANDIDATES]],
@@ -280,8 +290,17 @@ class Bug:
         named = suspect_lines(listing, self.view.spectrum, self.solver.scaffold.max_suspect_lines)
         return bare_question("", named).removeprefix("Fix the bug")
 
+    def _size(self, text: str) -> int:
+        return len(self.solver.tokenizer.render(render("system"), text))
+
     def _text(
-        self, listing: Listing, shown: str, more: str, tests: str, names: Sequence[str]
+        self,
+        listing: Listing,
+        shown: str,
+        more: str,
+        tests: str,
+        names: Sequence[str],
+        trace: Sequence[str] = (),
     ) -> str:
         told = complaints(self.failures, names)
         return render(
@@ -291,6 +310,7 @@ class Bug:
             tests=tests,
             messages=[message + where(failure, listing) for failure, message in told],
             suspects=(),
+            trace=trace,
         )
 
 

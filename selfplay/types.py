@@ -272,7 +272,7 @@ class TrainingSample:
     `loss_mask[i] == 1`. Samples with equal leading tokens of mask 0 share that prefix when packed.
     `temperature` is that of the distribution that was sampled, which the learner then computes.
     `observations`: 1 where a token is one that the environment told between two answers (() for
-    nowhere), see `learner/observations.py`.
+    nowhere), see `learner/advantages.py`.
     """
 
     token_ids: tuple[int, ...]

@@ -80,6 +80,9 @@ class ScaffoldConfig:
     max_suspect_lines: int = 5
     """Lines that a solver's prompt names as the likeliest place: those that the failing tests run
     and the passing ones do not. 0: which lines tests run is not recorded."""
+    trace_lines: int = 0
+    """Lines of the listed functions, as a failing test that is shown ran them last, with the values
+    that they changed, where the prompt has room for them; 0: no test is traced."""
     max_function_lines: int = 36
     """Lines of a function that is played on."""
     max_oracle_files: int = 2
@@ -98,3 +101,4 @@ class ScaffoldConfig:
 
     def __post_init__(self) -> None:
         share(self, "scaffold.", "public_share")
+        at_least(self, "scaffold.", 0, "trace_lines")

@@ -16,7 +16,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from selfplay.learner.observations import observation_mask
 from selfplay.types import PeerGroup, TrainingSample
 
 PASS_K = 4
@@ -178,6 +177,25 @@ def training_samples(groups: Sequence[PeerGroup], estimator: str = "mean") -> Ba
             metrics[f"{role}/advantage_abs"] = math.fsum(values) / len(values)
             metrics[f"{role}/advantage_max"] = max(values)
     return Batch(samples=tuple(samples), metrics=metrics)
+
+
+def observation_mask(loss_mask: Sequence[int]) -> tuple[int, ...]:
+    """1 for each token that was told between two sampled ones, but for the first of each stretch:
+    what `learner.observation_weight` learns from (as code world models do, arXiv 2510.02387).
+
+    That first one is the chat template's: it ends the turn of an answer that was cut, and to learn
+    it would be to learn to stop there. The prompt, and what no answer followed, is told to nobody.
+    `loss_mask` is the trajectory's, before anything is left out of it. Example: the mask
+    0 0 1 1 0 0 0 1 0 gives 0 0 0 0 0 1 1 0 0.
+    """
+    if 1 not in loss_mask:
+        return (0,) * len(loss_mask)
+    first = loss_mask.index(1)
+    last = len(loss_mask) - 1 - loss_mask[::-1].index(1)
+    return tuple(
+        int(first < i < last and not told and not loss_mask[i - 1])
+        for i, told in enumerate(loss_mask)
+    )
 
 
 def staleness(samples: Sequence[TrainingSample], version: int) -> dict[str, float]:

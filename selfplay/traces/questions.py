@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from selfplay.bugs.test_runs.inside import INSIDE
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.sandbox.base import Job, Quota, Sandbox
-from selfplay.traces.recordings import INSIDE, Question
+from selfplay.traces.recordings import Question
 
 BATCH = 500
 HASH_SEED = "2"

@@ -1,28 +1,18 @@
-"""Recordings of tests: run in the sandbox by the plugin of `inside/`, and read back."""
+"""Recordings of tests: run in the sandbox by the recorder, and read back."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from selfplay.bugs.test_runs.inside import PLUGIN, program_layer
 from selfplay.bugs.test_runs.scripts import recording_module, runner_script
 from selfplay.errors import UserError
 from selfplay.records import from_plain
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.sandbox.base import Job, Quota, Sandbox
-from selfplay.traces import inside
-from selfplay.types import FileChange
 
-PLUGIN = "selfplay_traces"
-PROGRAMS = {
-    "selfplay_traces": "recorder",
-    "selfplay_tracers": "tracers",
-    "selfplay_values": "values",
-}
-"""Names inside the sandbox, and the modules of `inside/` that they are."""
-INSIDE = Path(inside.__file__).parent
 OUTPUT = 128 << 20
 START_S, SLOWER = 60.0, 5
 """Seconds that a run has beside its tests', and how many times as long as once these may take."""
@@ -108,15 +98,11 @@ class Recorder:
         }
         plain_s = sum(profile.tests[test].duration_s for test in self._tests)
         traced_s = bounds.max_seconds * len(self._tests) if tracing else 0.0
-        layer = {
-            f"{name}.py": FileChange(content=(INSIDE / f"{module}.py").read_bytes())
-            for name, module in PROGRAMS.items()
-        }
         result = self._sandbox.run(
             Job(
                 environment=self._prepared.environment,
                 argv=("python", "-m", *recording_module(script, PLUGIN)),
-                layer=layer,
+                layer=program_layer(),
                 inputs={"traces.json": json.dumps(asked).encode()},
                 variables={"PYTHONHASHSEED": str(hash_seed)},
                 quota=Quota(timeout_s=START_S + SLOWER * plain_s + traced_s, output=OUTPUT),

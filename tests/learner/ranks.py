@@ -27,7 +27,7 @@ sys.path[:0] = [] if __package__ else [str(ROOT)]
 
 from selfplay.config import TrainerConfig  # noqa: E402
 from selfplay.learner import checkpoint  # noqa: E402
-from selfplay.learner.observations import observation_mask  # noqa: E402
+from selfplay.learner.advantages import observation_mask  # noqa: E402
 from selfplay.learner.publish import save_hf  # noqa: E402
 from selfplay.learner.ranks.distributed import ALONE, World, joined_world, whole  # noqa: E402
 from selfplay.learner.ranks.rank_group import RankGroup  # noqa: E402

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from selfplay.config import LossConfig, TrainerConfig
+from selfplay.learner.advantages import observation_mask
 from selfplay.learner.loss import LossStats, denominator, step_loss
-from selfplay.learner.observations import observation_mask
 from selfplay.learner.trainer import Trainer
 from selfplay.types import TrainingSample
 

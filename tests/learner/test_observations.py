@@ -9,15 +9,18 @@ from typing import Any
 import pytest
 import torch
 
+from selfplay.agent.fenced import FencedRenderer
+from selfplay.agent.tools import TOOLS
+from selfplay.chat import Transcript
 from selfplay.config import LossConfig, RepetitionConfig, TrainerConfig
 from selfplay.errors import UserError
-from selfplay.learner.advantages import training_samples
+from selfplay.learner.advantages import observation_mask, training_samples
 from selfplay.learner.loss import LossStats, observation_loss
 from selfplay.learner.measures.degenerate import without_loops
-from selfplay.learner.observations import observation_mask
 from selfplay.learner.packing import pack
 from selfplay.learner.trainer import Trainer
-from selfplay.types import PeerGroup, TrainingSample, Trajectory, Turn
+from selfplay.scripted.compact import ByteTokenizer
+from selfplay.types import Completion, PeerGroup, TrainingSample, Trajectory, Turn
 
 from .samples import sample
 from .tiny import tiny_model
@@ -88,6 +91,32 @@ def test_a_log_probability_that_is_lost_is_counted() -> None:
     assert float(loss) == 0.5
     assert stats.means()["num_nonfinite_trainer"] == 1
     assert stats.means()["num_observation_tokens"] == 1
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_what_a_tool_said_is_observed_and_no_end_of_an_answer(cut: bool) -> None:
+    """Of an answer that was cut the harness writes the end; the other end is that of the reply."""
+    tokens = ByteTokenizer()
+    renderer, end = FencedRenderer(tokens), tokens.end_of_turn_id
+    chat = Transcript()
+    prompt = renderer.render("A system.", "A user.", TOOLS)
+    for said, heard in (("```bash\nls\n```", "notes.txt"), ("```submit\n```", "")):
+        ids = tokens.encode(said) + (() if cut else (end,))
+        answer = Completion(
+            token_ids=ids,
+            logprobs=(-1.0,) * len(ids),
+            text=said,
+            finish_reason="length" if cut else "stop",
+            policy_version=0,
+        )
+        chat.add(prompt, answer)
+        prompt = renderer.bridge(prompt, ids, heard)
+    found = chat.trajectory(1.0)
+    assert found is not None
+    told = observation_mask(found.loss_mask)
+    seen = tuple(t for t, o in zip(found.token_ids, told, strict=True) if o)
+    assert "notes.txt" in tokens.decode(seen) and seen.count(end) == 1
+    assert "ls" not in tokens.decode(seen) and "submit" not in tokens.decode(seen)
 
 
 def test_trained_groups_alone_are_learnt_from() -> None:

@@ -6,7 +6,7 @@ import pytest
 from jinja2 import UndefinedError
 
 from selfplay.roles.compact.injector import Hint
-from selfplay.roles.prompts import render
+from selfplay.roles.prompts import bare_question, render
 
 LISTING = "1| def f():\n2|     return 1"
 
@@ -26,7 +26,7 @@ def test_injector_asks_for_the_strategy_and_the_hint() -> None:
 
 
 def test_solver_leaves_out_what_is_not_there() -> None:
-    bare = render("solver", listing=LISTING, issue="", tests="", messages=[], suspects=[])
+    bare = render("solver", listing=LISTING, issue="", tests="", messages=[], suspects=[], trace=[])
     assert bare == LISTING + "\n\nFix the bug"
     full = render(
         "solver",
@@ -35,19 +35,21 @@ def test_solver_leaves_out_what_is_not_there() -> None:
         tests="def test():\n    f()",
         messages=["a"],
         suspects=[2],
+        trace=["1: n = 2", "2: return 1"],
     )
     assert full == (
         LISTING
-        + "\n\nIt breaks.\n\nFailing tests:\ndef test():\n    f()\nE a\n\nFix the bug in line 2"
+        + "\n\nIt breaks.\n\nFailing tests:\ndef test():\n    f()\nE a"
+        + "\n\nLast lines run:\n1: n = 2\n2: return 1\n\nFix the bug in line 2"
     )
-    many = render("solver", listing="", issue="", tests="", messages=[], suspects=[3, 1, 2])
+    many = render(
+        "solver", listing="", issue="", tests="", messages=[], suspects=[3, 1, 2], trace=[]
+    )
     assert many == "Fix the bug in line 3, 1 or 2"
 
 
 def test_code_is_not_escaped() -> None:
-    text = render(
-        "solver", listing="1| a < b && {{ c }}", issue="", tests="", messages=[], suspects=[]
-    )
+    text = bare_question("1| a < b && {{ c }}", [])
     assert text.startswith("1| a < b && {{ c }}")
 
 

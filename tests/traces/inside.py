@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from selfplay.traces.recordings import INSIDE, PROGRAMS
+from selfplay.bugs.test_runs.inside import INSIDE, PROGRAMS
 
 NEWER = ("python3.12", "python3.13", "python3.14")
 

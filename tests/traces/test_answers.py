@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from selfplay.bugs.test_runs.inside.values import literal
 from selfplay.traces.answers import MAX_TEXT, answer_in, is_literal, same_value
-from selfplay.traces.inside.values import literal
 from selfplay.traces.predicting import judged
 from selfplay.traces.suites import OutputQuestion
 from selfplay.types import Completion

@@ -50,7 +50,8 @@ def forgetting():
 DRIVER = """\
 import json, sys
 import small
-from selfplay_tracers import Log, make_tracer
+from selfplay_events import Log
+from selfplay_tracers import make_tracer
 
 tracer = make_tracer(sys.argv[1])
 log = Log({small.__file__: "small.py"}, int(sys.argv[2]), 100_000, 20.0)
@@ -59,6 +60,24 @@ exec(sys.argv[3])
 tracer.stop()
 events = [[[e[0], log.places[e[1]][1], *e[2:]] for e in sample] for sample in log.samples]
 print(json.dumps([events, log.why, tracer.disturbed, log.questions]))
+"""
+TAIL = """\
+import json, sys
+import small
+from selfplay_tail import Tail
+from selfplay_tracers import make_tracer
+
+tracer = make_tracer(sys.argv[1])
+log = Tail({small.__file__: "small.py"}, int(sys.argv[2]), 1000, 20.0)
+tracer.start(log)
+try:
+    exec(sys.argv[3])
+except Exception:
+    pass
+tracer.stop()
+told = log.told()
+rows = [[told["places"][row[1]][1], *row[2:]] for row in told["tail"]]
+print(json.dumps([rows, log.why, tracer.disturbed, type(tracer).__name__]))
 """
 TRACERS = interpreters()
 
@@ -69,9 +88,10 @@ def trace(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     as_inside(tmp_path)
     (tmp_path / "small.py").write_text(SOURCE)
     (tmp_path / "drive.py").write_text(DRIVER)
+    (tmp_path / "tail.py").write_text(TAIL)
 
-    def run(statement: str, max_events: int = 1000) -> Any:
-        words = [TRACERS[request.param], "drive.py", request.param, str(max_events), statement]
+    def run(statement: str, bound: int = 1000, program: str = "drive.py") -> Any:
+        words = [TRACERS[request.param], program, request.param, str(bound), statement]
         done = subprocess.run(
             words, cwd=tmp_path, capture_output=True, text=True, timeout=30, env={"PYTHONPATH": ""}
         )
@@ -156,3 +176,88 @@ def test_a_test_with_a_trace_function_of_its_own_is_noticed(
     _, _, disturbed, _ = trace("sys.settrace(lambda *_: None); small.double(1)")
     tracer = request.node.callspec.params["trace"]
     assert disturbed == (tracer == "settrace")
+
+
+def test_the_last_lines_and_what_they_did(trace: Any) -> None:
+    rows, why, disturbed, _ = trace("small.double(1); small.double(3)", 3, "tail.py")
+    assert rows == [
+        ["double", 1, {"n": "3"}, ""],
+        ["double", 2, {"m": "6"}, ""],
+        ["double", 3, {}, "return 6"],
+    ]
+    assert (why, disturbed) == ("", False)
+
+
+def test_a_call_stands_behind_what_it_called(trace: Any) -> None:
+    rows, *_ = trace("small.caught()", 9, "tail.py")
+    assert [(name, line, end.partition("(")[0]) for name, line, _, end in rows] == [
+        ("caught", 18, ""), ("caught", 19, ""),
+        ("failing", 11, ""), ("failing", 12, ""), ("failing", 13, "raise ZeroDivisionError"),
+        ("failing", 14, ""), ("failing", 15, "raise ValueError"),
+        ("caught", 20, "raise ValueError"),
+        ("caught", 21, ""), ("caught", 22, ""),
+        ("double", 1, ""), ("double", 2, ""), ("double", 3, "return 2"),
+        ("caught", 23, "return 2"),
+    ]  # fmt: skip
+
+
+def test_a_generator_keeps_its_rows(trace: Any) -> None:
+    rows, *_ = trace("list(small.up_to(2))", 20, "tail.py")
+    assert [(line, told, end) for _, line, told, end in rows] == [
+        (6, {"n": "2"}, ""),
+        (7, {"i": "0"}, ""), (8, {}, "yield 0"),
+        (7, {"i": "1"}, ""), (8, {}, "yield 1"),
+        (7, {}, "return None"),
+    ]  # fmt: skip
+
+
+def test_an_endless_test_has_no_last_line(trace: Any) -> None:
+    clock = "import signal; signal.signal(14, lambda *_: exec('raise OSError')); signal.alarm(2)"
+    rows, why, *_ = trace(f"{clock}; small.endless()", 5, "tail.py")
+    assert (rows, why) == ([], "events")
+
+
+def test_a_recursion_without_end_breaks_nothing(trace: Any) -> None:
+    """Python itself takes a trace function away that fails so deep: then nothing is told."""
+    deep = "small.f = lambda n: small.double(n) and small.f(n + 1); small.f(0)"
+    rows, why, disturbed, _ = trace(deep, 2, "tail.py")
+    assert why in ("", "recorder") and (disturbed or why or rows[-1][0] == "double")
+
+
+def test_another_trace_function_stays(trace: Any, request: pytest.FixtureRequest) -> None:
+    """As a coverage tool's, which must go on measuring; `sys.monitoring` has room for several."""
+    before = "t = lambda *_: None; tracer.stop(); sys.settrace(t); tracer.start(log)"
+    said = f"{before}; small.double(1); assert sys.gettrace() is t; tracer.stop()"
+    samples, _, disturbed, _ = trace(f"{said}; assert sys.gettrace() is t; tracer.start(log)")
+    alone = request.node.callspec.params["trace"] == "settrace"
+    assert disturbed == alone and len(samples) == (not alone)
+
+
+def test_where_other_tools_have_all_ids_settrace_does_it(trace: Any, tmp_path: Path) -> None:
+    """Coverage tools, debuggers and profilers may hold every one."""
+    taken = "\n".join([
+        "import sys",
+        "for n in range(6 if sys.version_info >= (3, 12) else 0):",
+        "    sys.monitoring.use_tool_id(n, 'another')",
+    ])  # fmt: skip
+    drive = (tmp_path / "tail.py").read_text()
+    (tmp_path / "taken.py").write_text(taken + "\n" + drive)
+    rows, _, disturbed, kind = trace("small.double(3)", 1, "taken.py")
+    assert (rows, disturbed, kind) == ([["double", 3, {}, "return 6"]], False, "SetTrace")
+
+
+def test_an_id_is_given_back(trace: Any) -> None:
+    """To a tool of the tests that begins later; before Python 3.12 there is none."""
+    given = "m = getattr(sys, 'monitoring', None); tracer.stop(); m and m.use_tool_id(4, 'another')"
+    again = "m and m.free_tool_id(4); tracer.start(log); small.double(3)"
+    rows, _, disturbed, _ = trace(f"{given}; {again}", 1, "tail.py")
+    assert rows and not disturbed
+
+
+def test_who_has_the_id_next_misses_nothing(trace: Any) -> None:
+    """What was switched off as none of ours is somebody else's to see."""
+    monitored = "seen = []; m.use_tool_id(4, 'another'); m.set_events(4, m.events.LINE)"
+    callback = "m.register_callback(4, m.events.LINE, lambda _, line: seen.append(line))"
+    after = f"{monitored}; {callback}; small.double(2); m.set_events(4, 0); assert 2 in seen"
+    given = "m = getattr(sys, 'monitoring', None); log.files.clear(); small.double(1)"
+    trace(f"{given}; tracer.stop(); m and exec({after!r})")

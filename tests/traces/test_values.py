@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfplay.traces.inside.values import MAX_LITERAL, MAX_NODES, MAX_TEXT, literal, show
+from selfplay.bugs.test_runs.inside.values import MAX_LITERAL, MAX_NODES, MAX_TEXT, literal, show
 
 atoms = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
 keys = st.integers() | st.text() | st.booleans() | st.binary()

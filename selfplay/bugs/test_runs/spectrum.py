@@ -62,7 +62,7 @@ class SpectrumRecorder:
     """Records spectra on one repository. Thread-safe; what it recorded last is kept."""
 
     def __init__(self, runner: TestRunner) -> None:
-        self._runner = runner
+        self.runner = runner
         self._kept: OrderedDict[tuple[str, Collection[str]], Spectrum] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -88,7 +88,7 @@ class SpectrumRecorder:
         judged = {**dict.fromkeys(passing, 0), **dict.fromkeys(failing, 1)}
         plugin = FileChange(content=Path(line_recorder.__file__).read_bytes())
         job = Job(
-            environment=self._runner.environment,
+            environment=self.runner.environment,
             argv=("python", "-m", *module),
             module=module,
             layer={**layer, f"{PLUGIN}.py": plugin},
@@ -97,7 +97,7 @@ class SpectrumRecorder:
             quota=Quota(timeout_s=timeout_s),
         )
         try:
-            result = self._runner.sandbox.run(job)
+            result = self.runner.sandbox.run(job)
         except InfrastructureError as error:
             log.warning("%s: its tests' lines could not be recorded: %s", key, error)
             return Spectrum()

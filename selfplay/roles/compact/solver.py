@@ -1,8 +1,8 @@
 """The solver in one turn: failing tests and suspicious functions in, a short edit out.
 
 What the prompt shows is a function of the sealed tree, the oracle test patch, the names of the
-failing and passing tests, what the failing tests printed, which lines of the sealed tree they run,
-and the profile of the original tests.
+failing and passing tests, what the failing tests printed, which lines of the sealed tree they run
+and with which values, and the profile of the original tests.
 The bug patch and the original source never choose or show anything.
 """
 
@@ -11,12 +11,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from selfplay.bugs.grading.public_tests import public_patch, public_tests
 from selfplay.bugs.patches.layers import apply_patch, make_patch, read_file, touched_files
 from selfplay.bugs.patches.paths import is_source_path
 from selfplay.bugs.sealing import seal
+from selfplay.bugs.test_runs.last_lines import LastLinesRecorder, TracedLine
 from selfplay.bugs.test_runs.spectrum import Spectrum, SpectrumRecorder
 from selfplay.compact.edits import Excerpt, Listing
 from selfplay.compact.excerpts import excerpt, fit_listing
@@ -24,6 +25,7 @@ from selfplay.compact.failure_readers import read_failures, test_bodies, test_na
 from selfplay.compact.failures import Failure, TestBody
 from selfplay.compact.localization import by_words, ochiai, rank, reached_by_all, suspect_lines
 from selfplay.compact.places import innermost, traceback_rows, where
+from selfplay.compact.trace_rows import fitting, trace_rows
 from selfplay.config import ScaffoldConfig
 from selfplay.repo.discovery.test_names import test_names
 from selfplay.repo.languages.functions import FunctionInfo, list_functions
@@ -51,6 +53,7 @@ class SolverView:
     oracle_patch     reverse of the weakening patch, or the public part of it
     partial          some failing tests are private: nothing of theirs may be shown
     spectrum         lines that the shown failing tests and the passing ones run
+    last_lines       those of the first failing test whose code is shown, as they ran
     """
 
     read: Callable[[str], str | None]
@@ -62,6 +65,7 @@ class SolverView:
     problem_statement: str
     partial: bool = False
     spectrum: Spectrum = field(default_factory=Spectrum)
+    last_lines: tuple[TracedLine, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +106,7 @@ class Suspects:
 class CompactSolver:
     """Solver prompts and fix patches of one repository. Thread-safe.
 
-    recorder    finds out which lines tests run, None: prompts do without
+    recorder    finds out which lines tests run, None: prompts do without, and without traces
     """
 
     def __init__(
@@ -113,6 +117,11 @@ class CompactSolver:
         recorder: SpectrumRecorder | None = None,
     ) -> None:
         self.recorder = recorder if scaffold.max_suspect_lines else None
+        self._tracer = (
+            LastLinesRecorder(recorder.runner, scaffold.trace_lines)
+            if recorder is not None and scaffold.trace_lines
+            else None
+        )
         self.prepared = prepared
         self.tokenizer = tokenizer
         self.scaffold = scaffold
@@ -154,6 +163,8 @@ class CompactSolver:
             partial=len(shown) < len(task.fail_to_pass),
             spectrum=self._spectrum(task, restored, shown),
         )
+        if self._tracer is not None:
+            view = replace(view, last_lines=self._last_lines(self._tracer, task, view, restored))
         text, listing = self.show(view)
         return SolverPrompt(
             task=task,
@@ -178,6 +189,23 @@ class CompactSolver:
             timeout_s=2 * task.limits.script_timeout_s,
         )
 
+    def _last_lines(
+        self, tracer: LastLinesRecorder, task: SolveTask, view: SolverView, restored: Layer
+    ) -> tuple[TracedLine, ...]:
+        """Of the first failing test whose code the prompt shows; of no other test anything."""
+        failures = failures_of(view)
+        _, names = shown_tests(relevant_tests(view, failures, self.reached), failures)
+        paths = {f.path for f in self.prepared.functions} | set(view.spectrum.lines)
+        found = tracer.record(
+            task.bug_id,
+            task.artifact.test_script,
+            restored,
+            tests=tuple(test for test in view.fail_to_pass if test_name(test) in names[:1]),
+            files=sorted(path for path in paths if is_source_path(path, names=self._names)),
+            timeout_s=task.limits.script_timeout_s,
+        )
+        return next(iter(found.values()), ())
+
     def show(self, view: SolverView) -> tuple[str, Listing]:
         """(text, listing) of a prompt, from what a solver may know."""
         failures = failures_of(view)
@@ -188,13 +216,17 @@ class CompactSolver:
         suspects = self.suspects(view, failures, tests)
         system = render("system")
 
-        def text_of(listing: Listing) -> str:
+        def size(text: str) -> int:
+            return len(self.tokenizer.render(system, text))
+
+        def text_of(listing: Listing, trace: Sequence[str] = ()) -> str:
             return render(
                 "solver",
                 listing=listing.render(),
                 issue=issue,
                 tests=tests,
                 messages=[message + where(failure, listing) for failure, message in told],
+                trace=trace,
                 suspects=suspect_lines(listing, view.spectrum, self.scaffold.max_suspect_lines),
             )
 
@@ -204,12 +236,17 @@ class CompactSolver:
         listing = fit_listing(
             [suspects.maker(function) for function in suspects.functions[:MAX_CANDIDATES]],
             suspects.sources.__getitem__,
-            lambda shown: len(self.tokenizer.render(system, text_of(shown))),
+            lambda shown: size(text_of(shown)),
             max_tokens=self.scaffold.max_prompt_tokens,
             max_functions=self.scaffold.max_functions,
             max_lines=self.scaffold.max_function_lines,
         )
-        return text_of(listing), listing
+        trace = fitting(
+            trace_rows(listing, view.last_lines, self.scaffold.trace_lines),
+            lambda rows: size(text_of(listing, rows)),
+            self.scaffold.max_prompt_tokens,
+        )
+        return text_of(listing, trace), listing
 
     def suspects(self, view: SolverView, failures: Sequence[Failure], tests: str) -> Suspects:
         """The functions that the failing tests reach, ranked; `tests`: what is shown of these.

@@ -33,4 +33,5 @@ def render(name: str, **context: object) -> str:
 
 def bare_question(listing: str, suspects: Sequence[int]) -> str:
     """The solver's question about code of whose tests nothing is known."""
-    return render("solver", listing=listing, issue="", tests="", messages=[], suspects=suspects)
+    nothing = {"issue": "", "tests": "", "messages": (), "trace": ()}
+    return render("solver", listing=listing, suspects=suspects, **nothing)

@@ -2,8 +2,8 @@
 
 Self-contained. Reads /in/traces.json; appends one JSON line for each test to /out/traces.jsonl as
 it ends, so that a test which ends the whole run costs those behind it alone. With `tracing` false
-it only measures: the plain run that the cost is compared with. Only the body of a test is recorded,
-its fixtures are not.
+it only measures: the plain run that the cost is compared with. With `num_rows` the last lines are
+kept (`tail.py`) and not all events. Only the body of a test is recorded, its fixtures are not.
 """
 
 from __future__ import annotations
@@ -15,20 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from selfplay_tracers import Log, ThreadWatch, make_tracer  # type: ignore[import-not-found]
+from selfplay_events import Log  # type: ignore[import-not-found]
+from selfplay_tail import Tail  # type: ignore[import-not-found]
+from selfplay_tracers import ThreadWatch, make_tracer  # type: ignore[import-not-found]
 
 ROOT = "/testbed/"
 asked: dict[str, Any] = {}
 outcomes: dict[str, list[str]] = {}
+crashes: dict[str, tuple[str, int]] = {}
 recorded: dict[str, dict[str, Any]] = {}
-tracer: Any = None
 
 
 def pytest_configure(config: Any) -> None:
-    global tracer
     asked.update(json.loads(Path("/in/traces.json").read_text(encoding="utf-8")))
-    if asked["tracing"]:
-        tracer = make_tracer()
 
 
 @pytest.hookimpl(trylast=True)
@@ -39,10 +38,8 @@ def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
 
 @pytest.hookimpl(hookwrapper=True, trylast=True)
 def pytest_runtest_call(item: Any) -> Iterator[None]:
-    log = None
-    if tracer is not None:
-        files = {ROOT + path: path for path in asked["files"]}
-        log = Log(files, asked["max_events"], asked["max_bytes"], asked["max_seconds"])
+    log = make_log() if asked["tracing"] else None
+    tracer = make_tracer()
     began = time.perf_counter()
     threads = ThreadWatch()
     if log is not None:
@@ -57,17 +54,26 @@ def pytest_runtest_call(item: Any) -> Iterator[None]:
         entry = recorded[item.nodeid] = {"seconds": time.perf_counter() - began}
         if log is not None:
             entry["why"] = "tracer" if tracer.disturbed else threads.found or log.why
-            entry["places"] = log.places
-            entry["samples"] = log.samples
-            entry["questions"] = log.questions
+            entry.update(log.told())
+
+
+def make_log() -> Any:
+    files = {ROOT + path: path for path in asked["files"]}
+    if asked.get("num_rows"):
+        return Tail(files, asked["num_rows"], asked["max_events"], asked["max_seconds"])
+    return Log(files, asked["max_events"], asked["max_bytes"], asked["max_seconds"])
 
 
 def pytest_runtest_logreport(report: Any) -> None:
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if report.when == "call" and crash is not None:
+        crashes[report.nodeid] = (crash.path, crash.lineno)
     outcomes.setdefault(report.nodeid, []).append(f"{report.when} {report.outcome}")
 
 
 def pytest_runtest_logfinish(nodeid: str, location: Any) -> None:
     entry = recorded.pop(nodeid, {"seconds": 0.0})
-    line = json.dumps({"test": nodeid, "outcomes": outcomes.pop(nodeid, []), **entry})
+    told = {"test": nodeid, "outcomes": outcomes.pop(nodeid, []), "crash": crashes.get(nodeid)}
+    line = json.dumps({**told, **entry})
     with Path("/out/traces.jsonl").open("a", encoding="utf-8") as file:
         file.write(line + "\n")
