@@ -22,6 +22,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def runs(out: Path) -> dict[str, Any]:
     return {"num_bugs": len(ours), **{k: sum(v[k] for v in ours.values()) for k in KINDS}}
 
 
-def with_comment(tree: Path, bug: dict[str, Any]) -> dict[str, Any]:
+def with_comment(tree: Path, bug: Mapping[str, Any]) -> dict[str, Any]:
     """The first buggy file with a comment at its end, as Python and Perl write one."""
     from selfplay.bugs.patches.layers import read_file
     from selfplay.types import FileChange
