@@ -48,7 +48,7 @@ def curriculum(corpus: Corpus, context: RolloutContext, tmp_path: Path) -> Curri
     return Curriculum(
         corpus=corpus,
         folder=tmp_path,
-        sampler=None,  # type: ignore[arg-type]
+        sampler=object(),  # type: ignore[arg-type]  # nothing is drawn here
         repo_contexts=context.repo_contexts,
         shape=SHAPE,
     )

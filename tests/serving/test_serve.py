@@ -237,6 +237,8 @@ def test_a_signal_ends_it_with_every_sandbox(suite: Path, number: int) -> None:
     server = subprocess.Popen(
         [sys.executable, "-m", "selfplay", *words], text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        # A shell's background job hands on that it ignores Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert server.stdout is not None
     try:
