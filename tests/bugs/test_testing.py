@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,8 +11,9 @@ from selfplay.bugs.test_runs.pytest_framework import pytest_script
 from selfplay.bugs.test_runs.runner import RunCache, TestRun, TestRunner, read_table
 from selfplay.bugs.test_runs.scripts import parser_source
 from selfplay.errors import SandboxError
-from selfplay.sandbox.base import Environment, Job, RunResult, Sandbox
+from selfplay.sandbox.base import Environment, Sandbox
 from selfplay.types import FileChange
+from tests.counting import Counting
 
 from .shop import SUM_BUG, SUM_TESTS, TEST_FILES, as_layer
 
@@ -21,28 +21,6 @@ ECHO_PARSER = """
 import json, sys
 print(json.dumps({line.split()[1]: line.split()[0] for line in sys.stdin}))
 """
-
-
-class Counting:
-    """A real sandbox that counts what it is asked to run."""
-
-    name = "counting"
-
-    def __init__(self, inner: Sandbox, failures: int = 0) -> None:
-        self.inner, self.failures = inner, failures
-        self.jobs: list[Job] = []
-        self.lock = threading.Lock()
-
-    def run(self, job: Job) -> RunResult:
-        with self.lock:
-            self.jobs.append(job)
-            if self.failures:
-                self.failures -= 1
-                raise SandboxError("no space left on device")
-        return self.inner.run(job)
-
-    def close(self) -> None:
-        pass
 
 
 def test_bug_and_original(runner: TestRunner) -> None:

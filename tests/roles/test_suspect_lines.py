@@ -23,6 +23,7 @@ from selfplay.roles.compact.solver import CompactSolver
 from selfplay.sandbox.base import Job, RunResult
 from selfplay.scripted.compact import ByteTokenizer
 from selfplay.types import FileChange, Layer, SolveTask
+from tests.counting import Counting
 
 CORE = "pkg/core.py"
 TESTS = "tests/test_core.py"
@@ -75,24 +76,12 @@ def test_tests_are_counted_line_by_line(recorded: Spectrum, prepared: PreparedRe
 
 
 def test_a_run_that_was_asked_for_before_is_not_repeated(runner: TestRunner) -> None:
-    jobs: list[Job] = []
-    real = runner.sandbox.run
-
-    class Counting:
-        name = "counting"
-
-        def run(self, job: Job) -> RunResult:
-            jobs.append(job)
-            return real(job)
-
-        def close(self) -> None:
-            """Nothing is held."""
-
-    counted = SpectrumRecorder(TestRunner(Counting(), runner.environment))
+    counting = Counting(runner.sandbox)
+    counted = SpectrumRecorder(TestRunner(counting, runner.environment))
     ask = {"failing": (HIGH,), "passing": OTHERS, "timeout_s": 30.0}
     first = counted.record("bug", pytest_script([TESTS]), {}, **ask)  # type: ignore[arg-type]
     assert counted.record("bug", pytest_script([TESTS]), {}, **ask) == first  # type: ignore[arg-type]
-    assert len(jobs) == 1
+    assert len(counting.jobs) == 1
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from selfplay.roles.compact.solver import CompactSolver, SolverPrompt
 from selfplay.sandbox.base import Job, RunResult
 from selfplay.scripted.compact import ByteTokenizer
 from selfplay.types import FileChange, Layer, SolveTask
+from tests.counting import Counting
 
 CORE = "pkg/core.py"
 TEST = "tests/test_odd.py::test_0"
@@ -274,24 +275,12 @@ def test_private_tests_have_no_part_in_it(
 def test_a_bug_is_traced_once_on_the_tree_that_the_solver_sees(
     prepared: PreparedRepo, runner: TestRunner, clamp: SolveTask
 ) -> None:
-    jobs: list[Job] = []
-    real = runner.sandbox.run
-
-    class Counting:
-        name = "counting"
-
-        def run(self, job: Job) -> RunResult:
-            jobs.append(job)
-            return real(job)
-
-        def close(self) -> None:
-            """Nothing is held."""
-
-    counted = TestRunner(Counting(), runner.environment)
+    counting = Counting(runner.sandbox)
+    counted = TestRunner(counting, runner.environment)
     first, solver = traced(prepared, counted, clamp, trace_lines=2)
-    assert len(jobs) == 4, "the spectrum, one plain run, two traced ones"
-    assert solver.prompt(clamp).text == first.text and len(jobs) == 4
+    assert len(counting.jobs) == 4, "the spectrum, one plain run, two traced ones"
+    assert solver.prompt(clamp).text == first.text and len(counting.jobs) == 4
     sealed: Layer = seal(prepared.environment, clamp.artifact).layer
-    traces = [job for job in jobs if "traces.json" in job.inputs]
+    traces = [job for job in counting.jobs if "traces.json" in job.inputs]
     assert all(job.layer[CORE] == sealed[CORE] for job in traces)
     assert all("PYTHONPYCACHEPREFIX" not in job.environment.variables for job in traces)

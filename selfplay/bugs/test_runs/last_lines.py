@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
-from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from selfplay.bugs.sealing import sealed_environment
 from selfplay.bugs.test_runs.inside import PLUGIN, program_layer
+from selfplay.bugs.test_runs.kept import Kept
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.bugs.test_runs.scripts import recording_module
 from selfplay.errors import InfrastructureError, UserError
@@ -27,8 +26,6 @@ from selfplay.types import Layer
 log = logging.getLogger(__name__)
 MAX_EVENTS, MAX_TEST_S, MAX_RUN_S = 50_000, 3.0, 20.0
 """Of one test: events and seconds of a recording. Seconds of one run of all tests."""
-MAX_KEPT = 512
-"""Recordings that are kept in memory; one is some kilobytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +72,7 @@ class LastLinesRecorder:
         self._sandbox = runner.sandbox
         self._environment = sealed_environment(runner.environment)
         self._num_rows = num_rows
-        self._kept: OrderedDict[tuple[str, Collection[str]], LastLines] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept: Kept[LastLines] = Kept()
 
     def record(
         self,
@@ -90,10 +86,8 @@ class LastLinesRecorder:
     ) -> LastLines:
         """Of failing tests of a script on original + `layer`; `key` names both. `files`: those
         whose functions are recorded. Raises nothing; a fault of the machine is logged."""
-        with self._lock:
-            if (key, tests) in self._kept:
-                self._kept.move_to_end((key, tests))
-                return self._kept[key, tests]
+        if (known := self._kept.get((key, tests))) is not None:
+            return known
         module = recording_module(script, PLUGIN)
         if not module or not tests:
             return {}
@@ -103,10 +97,7 @@ class LastLinesRecorder:
             log.warning("%s: its tests could not be traced: %s", key, error)
             return {}
         found = agreed(*runs) if len(runs) == 3 else {}
-        with self._lock:
-            self._kept[key, tests] = found
-            while len(self._kept) > MAX_KEPT:
-                self._kept.popitem(last=False)
+        self._kept.keep((key, tests), found)
         return found
 
     def _runs(

@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 import logging
 import math
-import threading
-from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from selfplay.bugs.test_runs import line_recorder
+from selfplay.bugs.test_runs.kept import Kept
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.bugs.test_runs.scripts import recording_module
 from selfplay.errors import InfrastructureError
@@ -27,8 +26,6 @@ from selfplay.types import FileChange, Layer
 log = logging.getLogger(__name__)
 PLUGIN = "selfplay_lines"
 """The recorder's name in the tree of its run, where an interpreter that is forked finds it."""
-MAX_KEPT = 512
-"""Spectra that are kept in memory; one is some kilobytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +60,7 @@ class SpectrumRecorder:
 
     def __init__(self, runner: TestRunner) -> None:
         self.runner = runner
-        self._kept: OrderedDict[tuple[str, Collection[str]], Spectrum] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept: Kept[Spectrum] = Kept()
 
     def record(
         self,
@@ -78,10 +74,8 @@ class SpectrumRecorder:
     ) -> Spectrum:
         """The spectrum of a script on original + `layer`; `key` names both. An empty one where
         there is none to be had; a fault of the machine is logged and gives an empty one, too."""
-        with self._lock:
-            if (key, failing) in self._kept:
-                self._kept.move_to_end((key, failing))
-                return self._kept[key, failing]
+        if (known := self._kept.get((key, failing))) is not None:
+            return known
         module = recording_module(script, PLUGIN)
         if not module:
             return Spectrum()
@@ -103,10 +97,7 @@ class SpectrumRecorder:
             return Spectrum()
         lines = read_lines(result.files.get("lines.json", b""))
         found = Spectrum(lines=lines, num_failing=len(failing)) if lines else Spectrum()
-        with self._lock:
-            self._kept[key, failing] = found
-            while len(self._kept) > MAX_KEPT:
-                self._kept.popitem(last=False)
+        self._kept.keep((key, failing), found)
         return found
 
 
