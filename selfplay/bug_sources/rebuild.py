@@ -51,16 +51,14 @@ def removals(prepared: PreparedRepo, level: str, seed: int) -> Iterator[Removal]
     paths = sorted(modules)
     derive_rng(seed, prepared.name, STRATEGY, level).shuffle(paths)
     for path in paths:
-        content: bytes | None = None
+        change = FileChange(content=None)
         if level == "bodies":
             text = language_of(path).without_bodies(prepared.source(path))
             if text is None:
                 continue
+            mode = (prepared.environment.tree / path).stat().st_mode
             content = text.encode("utf-8", "surrogateescape")
-        file = prepared.environment.tree / path
-        change = FileChange(content=content, executable=bool(file.stat().st_mode & 0o100))
-        if content is None:
-            change = FileChange(content=None)
+            change = FileChange(content=content, executable=bool(mode & 0o100))
         yield Removal(path=path, level=level, num_functions=modules[path], layer={path: change})
 
 

@@ -36,10 +36,7 @@ def harvest(
 
     One row a try, those of earlier calls included; what could not be decided is tried again.
     """
-    file = out / TRIES
-    repair_json_lines(file, out / f"{TRIES}.torn")
-    stored = [line for _, line in read_json_lines(file)] if file.is_file() else []
-    done = {(row["repo"], row["task_id"]): row for row in stored if row["verdict"] != "undecided"}
+    done = decided_tries(out)
     rows = list(done.values())
     tree_of = {i.prepared.name: i.prepared.environment.tree for i in injectors}
     num_valid = sum(bool(row["bug_id"]) for row in rows)
@@ -47,12 +44,21 @@ def harvest(
     with tqdm(total=config.num_bugs, initial=corpus.num_bugs(), unit="bug", desc="bugs") as bar:
         for bug in _until(bugs, corpus, config.num_bugs):
             row = _keep(bug, tree_of[bug.task.repo], corpus, out)
-            append_json_lines(file, [row])
+            append_json_lines(out / TRIES, [row])
             rows.append(row)
             bar.update(bool(row["bug_id"]))
             num_valid += bool(row["bug_id"])
             bar.set_postfix_str(f"{num_valid / len(rows):.0%} of {len(rows)} tries valid")
     return rows
+
+
+def decided_tries(out: Path) -> dict[tuple[str, str], Row]:
+    """{(repository, try): its row} of earlier calls, but for what could not be decided. Mends a
+    torn line."""
+    file = out / TRIES
+    repair_json_lines(file, out / f"{TRIES}.torn")
+    stored = [line for _, line in read_json_lines(file)] if file.is_file() else []
+    return {(row["repo"], row["task_id"]): row for row in stored if row["verdict"] != "undecided"}
 
 
 def summary(rows: Iterable[Row]) -> list[list[Any]]:

@@ -13,22 +13,19 @@ from pathlib import Path
 from selfplay.bug_sources.rebuild import STRATEGY, NoTask, Removal, artifact_of, removals
 from selfplay.bugs.artifact import solve_task
 from selfplay.bugs.validation.validate import validate
-from selfplay.commands.harvest import TRIES, Row
+from selfplay.commands.harvest import TRIES, Row, decided_tries
 from selfplay.config import InjectConfig
 from selfplay.corpus.corpus import Corpus, store_bug
 from selfplay.curriculum.scaffold import RepoContext, RolloutContext
 from selfplay.errors import InfrastructureError
-from selfplay.files import append_json_lines, read_json_lines, repair_json_lines
+from selfplay.files import append_json_lines
 from selfplay.types import SolveTask, Target
 
 
 def rebuild(config: InjectConfig, context: RolloutContext, corpus: Corpus, out: Path) -> list[Row]:
     """One row a module, those of earlier calls included, until `num_bugs` are in the corpus or each
     repository has had `n` tries; what could not be decided is tried again."""
-    file = out / TRIES
-    repair_json_lines(file, out / f"{TRIES}.torn")
-    stored = [line for _, line in read_json_lines(file)] if file.is_file() else []
-    done = {(row["repo"], row["task_id"]): row for row in stored if row["verdict"] != "undecided"}
+    done = decided_tries(out)
     rows = list(done.values())
     for repo in context.repo_contexts.values():
         found = itertools.islice(removals(repo.prepared, config.level, config.seed),
@@ -37,7 +34,7 @@ def rebuild(config: InjectConfig, context: RolloutContext, corpus: Corpus, out: 
         for removal, (row, task) in zip(todo, _judged(config, context, repo, todo), strict=False):
             if task is not None and not _keep(task, removal, repo, corpus, out):
                 row |= {"reason": "duplicate", "bug_id": ""}
-            append_json_lines(file, [row])
+            append_json_lines(out / TRIES, [row])
             rows.append(row)
             if config.num_bugs is not None and corpus.num_bugs() >= config.num_bugs:
                 return rows
