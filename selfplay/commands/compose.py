@@ -7,6 +7,8 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +33,8 @@ from selfplay.repo.prepare import PreparedRepo, prepare
 from selfplay.repo.spec import find_repos_dir, load_spec
 from selfplay.run_dir import RunDir
 from selfplay.sampling import Policy
-from selfplay.sandbox.pool import SandboxPool
+from selfplay.sandbox.pool import SandboxPool, open_retrying
+from selfplay.sandbox.processes import SandboxProcesses
 from selfplay.sandbox.select import open_sandbox
 
 if TYPE_CHECKING:
@@ -44,21 +47,31 @@ SCAFFOLDS: Mapping[str, type[Scaffold]] = {
     "feedback": FeedbackScaffold,
     "agentic": AgenticScaffold,
 }
+MANY_WORKERS = 8
+"""From here on one interpreter is what workers wait for (docs/sandboxes.md)."""
 ENGINES = ("transformers", "vllm", "openai", "scripted")
 
 
 @contextmanager
 def sandbox_pool(config: SandboxConfig) -> Iterator[SandboxPool]:
     """Open the configured sandbox; closed, with all it holds, at the end."""
-    if config.cluster.name == "ray":
-        pool = ray_pool(config)
-    else:
-        workers = config.num_workers or os.cpu_count() or 1
-        pool = SandboxPool(open_sandbox(config.name, config), num_workers=workers)
+    pool = ray_pool(config) if config.cluster.name == "ray" else local_pool(config)
     try:
         yield pool
     finally:
         pool.close()
+
+
+def local_pool(config: SandboxConfig) -> SandboxPool:
+    """A pool of this machine, with the processes that judge where many cores want them."""
+    workers = config.num_workers or os.cpu_count() or 1
+    judges = config.num_judges
+    if judges is None:
+        judges = workers if workers >= MANY_WORKERS else 0
+    sandbox = open_sandbox(config.name, config)
+    alike = partial(open_retrying, sandbox.name, replace(config, num_workers=1))
+    processes = SandboxProcesses(judges, alike) if judges else None
+    return SandboxPool(sandbox, num_workers=workers, processes=processes)
 
 
 def ray_pool(config: SandboxConfig) -> SandboxPool:
@@ -104,7 +117,7 @@ def keep_originals(repo_contexts: Iterable[RepoContext], corpus: Corpus) -> None
 def make_repo_context(prepared: PreparedRepo, pool: SandboxPool) -> RepoContext:
     """A repository with its runner."""
     runner = TestRunner(pool.sandbox, prepared.environment)
-    return RepoContext(prepared=prepared, runner=runner)
+    return RepoContext(prepared=prepared, runner=runner, processes=pool.processes)
 
 
 def make_rollout_context(

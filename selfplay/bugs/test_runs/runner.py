@@ -74,6 +74,14 @@ class RunCache(MutableMapping[str, TestRun]):
         return len(self._runs)
 
 
+class KeepsRuns(Protocol):
+    """Where runs of the original code outlive the process, or are shared by several."""
+
+    def get(self, key: str, /) -> str | None: ...
+
+    def __setitem__(self, key: str, text: str, /) -> None: ...
+
+
 class RunsTests(Protocol):
     """What grading asks of whoever runs the tests for it."""
 
@@ -93,14 +101,14 @@ class RunsTests(Protocol):
 class TestRunner:
     """Thread-safe, caching runner of scripts on one environment; `num_runs` counts real runs.
 
-    originals    where runs of the original code outlive the process (`Corpus.run_cache`), or None
+    originals    where runs of the original code are kept (`Corpus.run_cache`), or None
     """
 
     __test__ = False
     sandbox: Sandbox
     environment: Environment
     cache: MutableMapping[str, TestRun] | None = None
-    originals: MutableMapping[str, str] | None = None
+    originals: KeepsRuns | None = None
     num_runs: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _pending: dict[str, Future[TestRun]] = field(default_factory=dict)
