@@ -88,7 +88,7 @@ def test_a_chat_that_is_rewritten_becomes_several_samples(
     episode = make_episode()
     episode.renderer = Rewriting(rarely)
     policy = Told([LOOK, "Hm. " + LOOK, LOOK, SUBMIT], version=4)
-    play(policy, [episode], pool, 4)
+    play(policy, [episode], pool, Places(4))
     assert episode.ending == "submitted" and len(policy.requests) == 4
     trajectory = episode.trajectory
     assert trajectory is not None and [len(piece.turns) for piece in trajectory.pieces] == sizes
