@@ -7,8 +7,6 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,8 +31,9 @@ from selfplay.repo.prepare import PreparedRepo, prepare
 from selfplay.repo.spec import find_repos_dir, load_spec
 from selfplay.run_dir import RunDir
 from selfplay.sampling import Policy
-from selfplay.sandbox.pool import SandboxPool, open_retrying
-from selfplay.sandbox.processes import SandboxProcesses
+from selfplay.sandbox.base import Sandbox
+from selfplay.sandbox.pool import SandboxPool
+from selfplay.sandbox.processes import Processes
 from selfplay.sandbox.select import open_sandbox
 
 if TYPE_CHECKING:
@@ -55,34 +54,35 @@ ENGINES = ("transformers", "vllm", "openai", "scripted")
 @contextmanager
 def sandbox_pool(config: SandboxConfig) -> Iterator[SandboxPool]:
     """Open the configured sandbox; closed, with all it holds, at the end."""
-    pool = ray_pool(config) if config.cluster.name == "ray" else local_pool(config)
+    if config.cluster.name == "ray":
+        sandbox, workers = ray_sandbox(config)
+    else:
+        workers = config.num_workers or os.cpu_count() or 1
+        sandbox = open_sandbox(config.name, config)
+    judges = num_judges(config, workers)
+    pool = SandboxPool(sandbox, workers, Processes(judges) if judges else None)
     try:
         yield pool
     finally:
         pool.close()
 
 
-def local_pool(config: SandboxConfig) -> SandboxPool:
-    """A pool of this machine, with the processes that judge where many cores want them."""
-    workers = config.num_workers or os.cpu_count() or 1
-    judges = config.num_judges
-    if judges is None:
-        judges = workers if workers >= MANY_WORKERS else 0
-    sandbox = open_sandbox(config.name, config)
-    alike = partial(open_retrying, sandbox.name, replace(config, num_workers=1))
-    processes = SandboxProcesses(judges, alike) if judges else None
-    return SandboxPool(sandbox, num_workers=workers, processes=processes)
+def num_judges(config: SandboxConfig, num_workers: int) -> int:
+    """Processes that judge beside the run's own, for so many workers."""
+    if config.num_judges is not None:
+        return config.num_judges
+    return num_workers if num_workers >= MANY_WORKERS else 0
 
 
-def ray_pool(config: SandboxConfig) -> SandboxPool:
-    """A pool over the sandboxes of a Ray cluster."""
+def ray_sandbox(config: SandboxConfig) -> tuple[Sandbox, int]:
+    """The sandboxes of a Ray cluster as one, and how many run at once."""
     if importlib.util.find_spec("ray") is None:
         raise UserError("cluster=ray: the package is missing: pip install 'selfplay[ray]'")
     from selfplay.sandbox.ray.sandbox import open_ray
 
     sandbox = open_ray(config)
     say(sandbox.describe())
-    return SandboxPool(sandbox, num_workers=config.num_workers or sandbox.num_slots)
+    return sandbox, config.num_workers or sandbox.num_slots
 
 
 def repos_dir(config: ReposConfig) -> Path:

@@ -33,7 +33,7 @@ class SandboxConfig:
     """Sandboxes that run at once; null: one for each core, of a cluster as many as it has slots."""
     num_judges: int | None = None
     """Processes that validate and grade, since one interpreter serves one worker at a time; 0: none
-    beside the run's own; null: one for each worker where there are 8 or more of this machine."""
+    beside the run's own; null: one for each worker where there are 8 or more."""
     preload: bool = True
     """bubblewrap forks test runs from an interpreter that has loaded the test runner."""
     early_grading: bool = True

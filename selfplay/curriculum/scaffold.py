@@ -24,7 +24,7 @@ from selfplay.config import PolicyConfig, ScaffoldConfig
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.sampling import Policy, SampleRequest
 from selfplay.sandbox.pool import SandboxPool
-from selfplay.sandbox.processes import SandboxProcesses
+from selfplay.sandbox.processes import Processes
 from selfplay.seeds import derive_seed
 from selfplay.types import (
     BugArtifact,
@@ -52,14 +52,14 @@ class RepoContext:
 
     prepared: PreparedRepo
     runner: TestRunner
-    processes: SandboxProcesses | None = None
+    processes: Processes | None = None
 
     def validate(self, artifact: BugArtifact, limits: Limits) -> ValidationReport:
         """Raises `SandboxError` where the process that validates died, twice."""
         environment = self.prepared.environment
         if self.processes is None:
             return validate(artifact, environment, self.runner, limits)
-        return self.processes.call(validate_apart, artifact, environment, limits)
+        return self.processes.call(validate_apart, self.runner, artifact, environment, limits)
 
     def grade(
         self, task: SolveTask, fix_patch: str, seconds: Mapping[str, float] | None
@@ -68,7 +68,7 @@ class RepoContext:
         if self.processes is None:
             return grade(task, fix_patch, self.runner, seconds)
         environment = self.prepared.environment
-        return self.processes.call(grade_apart, task, fix_patch, environment, seconds)
+        return self.processes.call(grade_apart, self.runner, task, fix_patch, environment, seconds)
 
 
 @dataclass(frozen=True, kw_only=True)

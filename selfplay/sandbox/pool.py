@@ -11,11 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from selfplay.config import SandboxConfig
 from selfplay.errors import SandboxError
 from selfplay.sandbox.base import Job, RunResult, Sandbox
-from selfplay.sandbox.processes import SandboxProcesses
-from selfplay.sandbox.select import open_sandbox
+from selfplay.sandbox.processes import Processes
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -47,11 +45,6 @@ class RetryingSandbox:
         self.inner.close()
 
 
-def open_retrying(name: str, options: SandboxConfig) -> Sandbox:
-    """As `open_sandbox`, with a second try for each job."""
-    return RetryingSandbox(open_sandbox(name, options))
-
-
 class SandboxPool:
     """`map` runs a function over items in `num_workers` threads, results in order; `waited_s` are
     the seconds that its callers spent in it, added up where several call at once. `processes` are
@@ -61,7 +54,7 @@ class SandboxPool:
         self,
         sandbox: Sandbox,
         num_workers: int | None = None,
-        processes: SandboxProcesses | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.num_workers = num_workers or os.cpu_count() or 1
         self.processes = processes

@@ -9,43 +9,57 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from selfplay.config import SandboxConfig
 from selfplay.errors import PatchError, SandboxError
-from selfplay.sandbox.base import Environment, Job
-from selfplay.sandbox.pool import SandboxPool, open_retrying
-from selfplay.sandbox.processes import Desk, SandboxProcesses
+from selfplay.sandbox.pool import SandboxPool
+from selfplay.sandbox.processes import Host, Processes
+from selfplay.sandbox.unsafe import UnsafeSandbox
 
 PROGRAM = """
-import os, sys, time
-from functools import partial
-from selfplay.config import SandboxConfig
-from selfplay.sandbox.pool import open_retrying
-from selfplay.sandbox.processes import SandboxProcesses
+import os, time
+from selfplay.sandbox.processes import Processes
 
-def pid(desk): return os.getpid()
+def pid(host): return os.getpid()
 
 if __name__ == "__main__":
-    processes = SandboxProcesses(1, partial(open_retrying, "unsafe", SandboxConfig()))
-    print(processes.call(pid), flush=True)
+    print(Processes(1).call(pid, None), flush=True)
     time.sleep(60)
 """
 
 
-def said(desk: Desk, environment: Environment, word: str) -> tuple[int, bytes]:
-    job = Job(environment=environment, argv=("echo", word))
-    return os.getpid(), desk.sandbox.run(job).output
+class Lent:
+    """What the run lends to a call."""
+
+    def double(self, number: int, *, times: int = 1) -> int:
+        if number < 0:
+            raise SandboxError(f"down at {number}")
+        return number * 2**times
 
 
-def refuse(desk: Desk, text: str) -> None:
+def four_times(host: Host, number: int) -> tuple[int, int]:
+    return os.getpid(), host.ask("double", host.ask("double", number), times=1)
+
+
+def survives(host: Host) -> str:
+    try:
+        host.ask("double", -1)
+    except SandboxError as error:
+        return f"told: {error}"
+    return ""
+
+
+def refuse(host: Host, text: str) -> None:
     raise PatchError(text)
 
 
-def die(desk: Desk, once: Path | None) -> int:
+def secret(host: Host) -> object:
+    return lambda: None
+
+
+def die(host: Host, once: Path | None) -> int:
     """Die; with `once`, only where that file is not there."""
     if once is None or not once.exists():
         if once is not None:
@@ -55,33 +69,51 @@ def die(desk: Desk, once: Path | None) -> int:
 
 
 @pytest.fixture(scope="module")
-def processes() -> Iterator[SandboxProcesses]:
-    opened = SandboxProcesses(2, partial(open_retrying, "bubblewrap", SandboxConfig()))
+def processes() -> Iterator[Processes]:
+    opened = Processes(2)
     yield opened
     opened.close()
     opened.close()
 
 
-def test_sandboxes_of_other_processes_answer_and_raise(
-    processes: SandboxProcesses, environment: Environment
-) -> None:
+def test_calls_are_answered_and_may_ask_back(processes: Processes) -> None:
     with ThreadPoolExecutor(4) as threads:
-        words = [f"word {number}" for number in range(8)]
-        found = list(threads.map(lambda w: processes.call(said, environment, w), words))
-    assert [output for _, output in found] == [f"{word}\n".encode() for word in words]
+        found = list(threads.map(lambda n: processes.call(four_times, Lent(), n), range(20)))
+    assert [number for _, number in found] == [4 * number for number in range(20)]
     pids = {pid for pid, _ in found}
-    assert os.getpid() not in pids and len(pids) <= 2
+    assert os.getpid() not in pids and 1 <= len(pids) <= 2
+
+
+def test_errors_go_both_ways(processes: Processes) -> None:
     with pytest.raises(PatchError, match="no such hunk"):
-        processes.call(refuse, "no such hunk")
+        processes.call(refuse, None, "no such hunk")
+    assert processes.call(survives, Lent()) == "told: down at -1"
+    with pytest.raises(SandboxError, match="down at -3"):
+        processes.call(four_times, Lent(), -3)
+    with pytest.raises(SandboxError, match="cannot be sent"):
+        processes.call(secret, None)
+    assert processes.call(four_times, Lent(), 1)[1] == 4
 
 
-def test_what_a_dead_process_did_is_done_once_more(
-    processes: SandboxProcesses, environment: Environment, tmp_path: Path
-) -> None:
-    assert processes.call(die, tmp_path / "died") > 0
-    with pytest.raises(SandboxError, match="died twice"):
-        processes.call(die, None)
-    assert processes.call(said, environment, "alive")[1] == b"alive\n"
+def test_what_a_dead_process_did_is_done_once_more(processes: Processes, tmp_path: Path) -> None:
+    assert processes.call(die, None, tmp_path / "died") > 0
+    with pytest.raises(SandboxError, match="died, two"):
+        processes.call(die, None, None)
+    assert processes.call(four_times, Lent(), 2)[1] == 8
+
+
+def test_a_call_that_is_broken_off_spoils_no_later_one(processes: Processes) -> None:
+    class Stopped(BaseException):
+        pass
+
+    class Stops:
+        def double(self, number: int) -> int:
+            raise Stopped
+
+    for _ in range(3):
+        with pytest.raises(Stopped):
+            processes.call(four_times, Stops(), 1)
+    assert processes.call(four_times, Lent(), 3)[1] == 12
 
 
 def test_processes_end_with_a_run_that_was_killed(tmp_path: Path) -> None:
@@ -103,21 +135,10 @@ def test_processes_end_with_a_run_that_was_killed(tmp_path: Path) -> None:
     assert not child.is_dir()
 
 
-def test_a_sandbox_that_does_not_open_is_an_infrastructure_fault() -> None:
-    processes = SandboxProcesses(1, partial(open_retrying, "no such sandbox", SandboxConfig()))
-    with pytest.raises(SandboxError, match="judges died"):
-        processes.call(refuse, "")
-    processes.close()
-
-
-def test_the_pool_closes_them(environment: Environment) -> None:
-    open_alike = partial(open_retrying, "unsafe", SandboxConfig())
-    processes = SandboxProcesses(1, open_alike)
-    pool = SandboxPool(open_alike(), num_workers=2, processes=processes)
-    assert pool.map(lambda word: processes.call(said, environment, word)[1], "ab") == [
-        b"a\n",
-        b"b\n",
-    ]
+def test_the_pool_closes_them() -> None:
+    processes = Processes(1)
+    pool = SandboxPool(UnsafeSandbox(), num_workers=2, processes=processes)
+    assert pool.map(lambda n: processes.call(four_times, Lent(), n)[1], [1, 2]) == [4, 8]
     pool.close()
-    with pytest.raises(RuntimeError, match="shutdown"):
-        processes.call(said, environment, "late")
+    with pytest.raises(SandboxError, match="closed"):
+        processes.call(four_times, Lent(), 1)
