@@ -232,3 +232,17 @@ def test_informative_groups_of_a_run_are_counted_and_divided_by_its_minutes(tmp_
         "informative_fresh_groups_per_min": 0.5,
     }  # fmt: skip
     assert (summary["details"]["entropy_first"], summary["details"]["entropy_last"]) == (0.9, 0.5)
+
+
+def test_a_run_whose_last_steps_solved_nothing_is_summed_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All their episodes were errored, say: a run that had ended well died of its own table."""
+    solved = {"solver/entropy": 0.9, "solver/distinct_answers": 5.0}
+    for number, (first, last) in enumerate([(solved, {}), ({}, solved)]):
+        with RunDir(tmp_path / str(number)) as run, Corpus(run.corpus) as corpus:
+            append_json_lines(run.metrics, [{"step": 0, **first}, {"step": 1, **last}])
+            print_summary(summarise(TrainConfig(), run, corpus, wall_s=1.0), run)
+        (line,) = [n for n in capsys.readouterr().out.splitlines() if "entropy, nats" in n]
+        cells = [cell.strip() for cell in line.split("│")]
+        assert cells[2:4] == (["0.90", "-"] if not number else ["-", "0.90"])

@@ -31,7 +31,9 @@ from selfplay.repo.prepare import PreparedRepo, prepare
 from selfplay.repo.spec import find_repos_dir, load_spec
 from selfplay.run_dir import RunDir
 from selfplay.sampling import Policy
+from selfplay.sandbox.base import Sandbox
 from selfplay.sandbox.pool import SandboxPool
+from selfplay.sandbox.processes import Processes
 from selfplay.sandbox.select import open_sandbox
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ SCAFFOLDS: Mapping[str, type[Scaffold]] = {
     "feedback": FeedbackScaffold,
     "agentic": AgenticScaffold,
 }
+MANY_WORKERS = 8
+"""From here on one interpreter is what workers wait for (docs/sandboxes.md)."""
 ENGINES = ("transformers", "vllm", "openai", "scripted")
 
 
@@ -51,25 +55,34 @@ ENGINES = ("transformers", "vllm", "openai", "scripted")
 def sandbox_pool(config: SandboxConfig) -> Iterator[SandboxPool]:
     """Open the configured sandbox; closed, with all it holds, at the end."""
     if config.cluster.name == "ray":
-        pool = ray_pool(config)
+        sandbox, workers = ray_sandbox(config)
     else:
         workers = config.num_workers or os.cpu_count() or 1
-        pool = SandboxPool(open_sandbox(config.name, config), num_workers=workers)
+        sandbox = open_sandbox(config.name, config)
+    judges = num_judges(config, workers)
+    pool = SandboxPool(sandbox, workers, Processes(judges) if judges else None)
     try:
         yield pool
     finally:
         pool.close()
 
 
-def ray_pool(config: SandboxConfig) -> SandboxPool:
-    """A pool over the sandboxes of a Ray cluster."""
+def num_judges(config: SandboxConfig, num_workers: int) -> int:
+    """Processes that judge beside the run's own, for so many workers."""
+    if config.num_judges is not None:
+        return config.num_judges
+    return num_workers if num_workers >= MANY_WORKERS else 0
+
+
+def ray_sandbox(config: SandboxConfig) -> tuple[Sandbox, int]:
+    """The sandboxes of a Ray cluster as one, and how many run at once."""
     if importlib.util.find_spec("ray") is None:
         raise UserError("cluster=ray: the package is missing: pip install 'selfplay[ray]'")
     from selfplay.sandbox.ray.sandbox import open_ray
 
     sandbox = open_ray(config)
     say(sandbox.describe())
-    return SandboxPool(sandbox, num_workers=config.num_workers or sandbox.num_slots)
+    return sandbox, config.num_workers or sandbox.num_slots
 
 
 def repos_dir(config: ReposConfig) -> Path:
@@ -104,7 +117,7 @@ def keep_originals(repo_contexts: Iterable[RepoContext], corpus: Corpus) -> None
 def make_repo_context(prepared: PreparedRepo, pool: SandboxPool) -> RepoContext:
     """A repository with its runner."""
     runner = TestRunner(pool.sandbox, prepared.environment)
-    return RepoContext(prepared=prepared, runner=runner)
+    return RepoContext(prepared=prepared, runner=runner, processes=pool.processes)
 
 
 def make_rollout_context(

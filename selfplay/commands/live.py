@@ -22,7 +22,7 @@ from selfplay.commands.output import plain
 from selfplay.curriculum.step import StepResult
 
 MAX_ROWS = 8
-"""Of the table of repositories and strategies, those with the most injections."""
+"""Of the table of repositories and strategies, those with the most injections, then attempts."""
 MAX_DIFF_LINES = 16
 
 
@@ -74,7 +74,8 @@ class LiveView:
                     self._count(injection.task.repo, injection.task.strategy, "valid")
                     bug = injection.outcome.solve_task
                     self._last_bug = (bug.bug_id, bug.artifact.bug_patch)
-            strategies = {i.bug_id: i.task.strategy for i in result.injections if i.bug_id}
+            strategies: dict[str, str] = dict(result.given)
+            strategies |= {i.bug_id: i.task.strategy for i in result.injections if i.bug_id}
             for group in result.attempts:
                 for attempt in group:
                     strategy = strategies.get(attempt.task.bug_id, "replayed")
@@ -133,7 +134,7 @@ class LiveView:
         table = Table(box=None, pad_edge=False)
         for column in ("repository", "strategy", "injections", "valid", "attempts", "solved"):
             table.add_column(column, justify="left" if column[0] in "r" else "right")
-        most = sorted(self._counts.items(), key=lambda item: (-item[1]["asked"], item[0]))
+        most = sorted(self._counts.items(), key=_rank)
         for (repo, strategy), counts in most[:MAX_ROWS]:
             table.add_row(
                 Text(plain(repo)),
@@ -144,6 +145,11 @@ class LiveView:
                 _share(counts["solved"], counts["tried"]),
             )
         return table
+
+
+def _rank(item: tuple[tuple[str, str], Counter[str]]) -> tuple[int, int, tuple[str, str]]:
+    place, counts = item
+    return -counts["asked"], -counts["tried"], place
 
 
 def _rounds(phases: Mapping[int, str]) -> Text:

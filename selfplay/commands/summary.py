@@ -89,6 +89,11 @@ def seconds(rows: list[dict[str, Any]]) -> dict[str, float]:
     return {name: round(sum(row.get(key, 0.0) for row in rows), 1) for name, key in names.items()}
 
 
+def _number(value: float | None) -> str:
+    """ "-" where no step of the quarter has it: nothing was solved, or all of it was errored."""
+    return "-" if value is None else f"{value:.2f}"
+
+
 def _shares(seconds: dict[str, float]) -> str:
     """Example: "50%, 25%, 20%, 5%"."""
     whole = sum(seconds.values()) or 1.0
@@ -109,8 +114,8 @@ def print_summary(summary: dict[str, Any], run_dir: RunDir) -> None:
     for name, key in (("entropy, nats a token", "entropy"),
                       ("distinct answers a group", "distinct_answers")):  # fmt: skip
         first, last = details[f"{key}_first"], details[f"{key}_last"]
-        if first is not None:
-            rows.append((f"solver's {name}", f"{first:.2f}", f"{last:.2f}"))
+        if first is not None or last is not None:
+            rows.append((f"solver's {name}", _number(first), _number(last)))
     before, after = summary["eval_before"], summary["eval_after"]
     if before and after:
         for key in (k for k in before if k.startswith("pass@")):

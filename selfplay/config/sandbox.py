@@ -31,6 +31,9 @@ class SandboxConfig:
     """Backend: auto, docker, bubblewrap or unsafe."""
     num_workers: int | None = None
     """Sandboxes that run at once; null: one for each core, of a cluster as many as it has slots."""
+    num_judges: int | None = None
+    """Processes that validate and grade, since one interpreter serves one worker at a time; 0: none
+    beside the run's own; null: one for each worker where there are 8 or more."""
     preload: bool = True
     """bubblewrap forks test runs from an interpreter that has loaded the test runner."""
     early_grading: bool = True
@@ -42,6 +45,7 @@ class SandboxConfig:
 
     def __post_init__(self) -> None:
         at_least(self, "sandbox.", 1, "num_workers")
+        at_least(self, "sandbox.", 0, "num_judges")
 
 
 @dataclass(frozen=True, kw_only=True)

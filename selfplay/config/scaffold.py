@@ -37,7 +37,7 @@ class AgentConfig(AgentLimits):
     """Agentic episodes: their bounds, and how the roles use them."""
 
     num_open: int = 16
-    """Sandboxes that are open at once."""
+    """Sandboxes that are open at once, over all rounds that are alive."""
     num_resubmit: int = 0
     """Refused submissions of the injector that it may mend."""
     seeded: bool = True

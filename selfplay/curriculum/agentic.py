@@ -7,7 +7,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from selfplay.agent.driver import play
+from selfplay.agent.driver import Places, play
 from selfplay.agent.loop import AgentEpisode, AgentTask, OnTurn
 from selfplay.chat import ChatRenderer
 from selfplay.config import AgentLimits, PolicyConfig, ScaffoldConfig
@@ -32,12 +32,14 @@ class AgenticRoles:
 
 @dataclass(frozen=True, kw_only=True)
 class AgenticScaffold:
-    """Both roles with tools; `roles` by the repository's name, `num_open` sandboxes at once."""
+    """Both roles with tools; `roles` by the repository's name, `num_open` sandboxes at once, which
+    all rounds that are alive share (`places`)."""
 
     roles: Mapping[str, AgenticRoles]
     renderer: ChatRenderer
     limits: AgentLimits
     num_open: int
+    places: Places
     targeted: bool = True
     on_turn: OnTurn | None = None
     strategies: tuple[Strategy, ...] = field(
@@ -72,6 +74,7 @@ class AgenticScaffold:
             renderer=policy.tokenizer.chat(),
             limits=agent,
             num_open=agent.num_open,
+            places=Places(agent.num_open),
             targeted=agent.seeded,
             on_turn=on_turn,
         )
@@ -148,7 +151,7 @@ class AgenticScaffold:
             )
             for task in tasks
         ]
-        play(context, episodes, context.pool, self.num_open)
+        play(context, episodes, context.pool, self.places)
         return [to_rollout(episode, context.policy.version) for episode in episodes]
 
 

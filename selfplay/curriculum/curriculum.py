@@ -16,7 +16,7 @@ from pathlib import Path
 
 from selfplay.bug_sources.higher_order import MAX_ORDER, Grown, bug_order, grow
 from selfplay.config import CurriculumConfig
-from selfplay.corpus.corpus import Corpus, store_bug
+from selfplay.corpus.corpus import Corpus, Origin, store_bug
 from selfplay.curriculum.injecting import Injection
 from selfplay.curriculum.scaffold import RepoContext
 from selfplay.curriculum.solving import Attempt, attempt_id
@@ -158,8 +158,7 @@ class Curriculum:
         derive_rng(step, "human").shuffle(order)
         chosen = sorted(order, key=lambda task: tried[task.bug_id])[:number]
         for task in chosen:
-            is_mined = self.sampler is not None or task.artifact.meta.get("origin") == "mined"
-            origin = "mined" if is_mined else "given"
+            origin = self.origin_of(task)
             store_bug(
                 self.corpus,
                 self.folder,
@@ -172,6 +171,11 @@ class Curriculum:
                 tree=self.repo_contexts[task.repo].prepared.environment.tree,
             )
         return chosen
+
+    def origin_of(self, human: SolveTask) -> Origin:
+        """Of a bug of `human`: out of a history, or a task of whatever kind that was given."""
+        is_mined = self.sampler is not None or human.artifact.meta.get("origin") == "mined"
+        return "mined" if is_mined else "given"
 
     def keep_attempts(self, groups: Iterable[Sequence[Attempt]], step: int) -> None:
         """Store the attempts of a step on each bug, and with them its solve rate."""

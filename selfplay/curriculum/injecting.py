@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from selfplay.bugs.artifact import solve_task
-from selfplay.bugs.validation.validate import validate
 from selfplay.curriculum.groups.screening import Screening, worth_validating
 from selfplay.curriculum.scaffold import Answer, Rollout, RolloutContext, judge_once
 from selfplay.errors import InfrastructureError
@@ -99,7 +98,7 @@ def judge_injection(
     artifact: BugArtifact | None = None
     try:
         artifact = answer.read()
-        report = validate(artifact, repo.prepared.environment, repo.runner, task.limits)
+        report = repo.validate(artifact, task.limits)
     except Rejected as rejected:
         return InjectionOutcome(reason=rejected.reason, errored=rejected.errored)
     except InfrastructureError as error:

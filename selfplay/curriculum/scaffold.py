@@ -16,21 +16,28 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from selfplay.agent.loop import OnTurn
+from selfplay.bugs.apart import grade_apart, validate_apart
+from selfplay.bugs.grading.grade import grade
 from selfplay.bugs.test_runs.runner import TestRunner
+from selfplay.bugs.validation.validate import validate
 from selfplay.config import PolicyConfig, ScaffoldConfig
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.sampling import Policy, SampleRequest
 from selfplay.sandbox.pool import SandboxPool
+from selfplay.sandbox.processes import Processes
 from selfplay.seeds import derive_seed
 from selfplay.types import (
     BugArtifact,
     Completion,
     EpisodeStatus,
+    GradeReport,
     InjectionTask,
+    Limits,
     Role,
     SolveTask,
     Strategy,
     Trajectory,
+    ValidationReport,
 )
 
 T = TypeVar("T")
@@ -40,10 +47,28 @@ Verdict = TypeVar("Verdict")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepoContext:
-    """A prepared repository and the runner of its tests."""
+    """A prepared repository, the runner of its tests, and the processes that judge beside this one,
+    if any: `validate` and `grade` are the functions of `bugs/`, wherever they run."""
 
     prepared: PreparedRepo
     runner: TestRunner
+    processes: Processes | None = None
+
+    def validate(self, artifact: BugArtifact, limits: Limits) -> ValidationReport:
+        """Raises `SandboxError` where the process that validates died, twice."""
+        environment = self.prepared.environment
+        if self.processes is None:
+            return validate(artifact, environment, self.runner, limits)
+        return self.processes.call(validate_apart, self.runner, artifact, environment, limits)
+
+    def grade(
+        self, task: SolveTask, fix_patch: str, seconds: Mapping[str, float] | None
+    ) -> GradeReport:
+        """Raises `SandboxError` when the infrastructure fails."""
+        if self.processes is None:
+            return grade(task, fix_patch, self.runner, seconds)
+        environment = self.prepared.environment
+        return self.processes.call(grade_apart, self.runner, task, fix_patch, environment, seconds)
 
 
 @dataclass(frozen=True, kw_only=True)

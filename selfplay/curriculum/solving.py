@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from selfplay.bug_sources.rebuild import STRATEGY
-from selfplay.bugs.grading.grade import grade
 from selfplay.bugs.grading.public_tests import overfits, public_tests
 from selfplay.curriculum.scaffold import Answer, Rollout, RolloutContext, judge_once
 from selfplay.errors import InfrastructureError
@@ -75,7 +74,7 @@ def judge_attempt(context: RolloutContext, task: SolveTask, answer: Answer[str])
     seconds = None if is_rebuilt(task) else context.seconds_of(task.repo)
     try:
         patch = answer.read()
-        report = grade(task, patch, context.repo_contexts[task.repo].runner, seconds)
+        report = context.repo_contexts[task.repo].grade(task, patch, seconds)
     except Rejected as rejected:
         share = None if rejected.errored or seconds is not None else 0.0
         return SolveOutcome(reason=rejected.reason, errored=rejected.errored, share=share)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from selfplay.corpus.corpus import Origin
 from selfplay.curriculum.curriculum import Curriculum
 from selfplay.curriculum.groups.growing import solve_in_parts
 from selfplay.curriculum.groups.guidance import guided
@@ -65,6 +66,7 @@ class StepResult:
     `attempts` are on bugs of these very rounds, which no weights have been trained on.
 
     num_new         valid bugs of the step that no earlier one had
+    given           {bug id: origin} of real bugs that were solved beside them
     probabilities   {bug id: probability of its gold answer} of these, where that was asked for
     """
 
@@ -76,6 +78,7 @@ class StepResult:
     num_fresh: int
     num_grown: int
     probabilities: Mapping[str, float]
+    given: Mapping[str, Origin] = field(default_factory=dict)
 
 
 def play_step(
@@ -98,7 +101,8 @@ def play_step(
     curriculum.keep_probabilities(probabilities, step)
     fresh = chosen(new, probabilities, rules.screening)
     bugs = [*fresh, *curriculum.replays(step, len(fresh), before)]
-    bugs += curriculum.human_bugs(step, len(bugs), before)
+    human = curriculum.human_bugs(step, len(bugs), before)
+    bugs += human
 
     report("solve")
     first = min(rules.first_attempts or rules.group_size, rules.group_size)
@@ -134,6 +138,7 @@ def play_step(
         num_fresh=len(fresh),
         num_grown=num_grown,
         probabilities=probabilities,
+        given={task.bug_id: curriculum.origin_of(task) for task in human},
     )
 
 
@@ -160,6 +165,7 @@ def of_one_step(results: Sequence[StepResult]) -> StepResult:
         num_fresh=len(fresh),
         num_grown=sum(result.num_grown for result in results),
         probabilities={b: p for result in results for b, p in result.probabilities.items()},
+        given={bug: origin for result in results for bug, origin in result.given.items()},
     )
 
 

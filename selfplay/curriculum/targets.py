@@ -81,12 +81,13 @@ class RepoTargets:
         worth: Worth = NO_WORTH,
         *,
         levels: Collection[str] = ("function",),
+        power: int = 2,
         file_cap: int | None = None,
     ) -> Target | None:
         """A function with few bugs, for the history strategy with a past change of it.
 
-        `counts["path::function"]` bugs are known there: its weight is 1 / (1 + count)^2 with the
-        level "function", times what these were worth (`promise`), and 0 from `cap` on. With the
+        `counts["path::function"]` bugs are known there: its weight is 1 / (1 + count)^power with
+        the level "function", times what these were worth (`promise`), and 0 from `cap` on. With the
         level "file" a file with n bugs in its m functions counts 1 / (1 + n / m). None when no
         function is left.
         """
@@ -105,7 +106,7 @@ class RepoTargets:
         sizes = Counter(function.path for function in self.functions)
         weights = [
             promise(worth.get(_name(function)), mean)
-            / ((1 + count) ** 2 if "function" in levels else 1)
+            / ((1 + count) ** power if "function" in levels else 1)
             / (1 + in_file[function.path] / sizes[function.path] if "file" in levels else 1)
             for function, count in free
         ]
@@ -176,6 +177,7 @@ class TaskSampler:
         shape, wanted = self._curriculum, self.wanted
         rng = derive_rng(self._seed, step, "seeds")
         tasks = []
+        there = {repo: Counter(counts.get(repo, NOTHING)) for repo in self._targets}
         for index, repo in enumerate(self._draw_repos(rng, counts)):
             bugs = known_bugs(repo)
             strategy = self._draw_strategy(rng, repo, len(bugs), by_strategy.get(repo, NOTHING))
@@ -189,14 +191,17 @@ class TaskSampler:
                     target = self._targets[repo].draw(
                         rng,
                         strategy,
-                        counts.get(repo, NOTHING),
+                        there[repo],
                         shape.max_bugs_per_function,
                         worth.get(repo, NO_WORTH) if wanted.places else NO_WORTH,
                         levels=wanted.levels,
+                        power=wanted.power,
                         file_cap=shape.max_bugs_per_file,
                     )
                 if target is None:
                     continue
+                if wanted.counts_asked:
+                    there[repo][f"{target.path}::{target.function}"] += 1
                 task = InjectionTask(
                     task_id=f"{group_id}/{number}",
                     repo=repo,

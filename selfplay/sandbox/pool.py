@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from selfplay.errors import SandboxError
 from selfplay.sandbox.base import Job, RunResult, Sandbox
+from selfplay.sandbox.processes import Processes
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -46,10 +47,17 @@ class RetryingSandbox:
 
 class SandboxPool:
     """`map` runs a function over items in `num_workers` threads, results in order; `waited_s` are
-    the seconds that its callers spent in it, added up where several call at once."""
+    the seconds that its callers spent in it, added up where several call at once. `processes` are
+    those that take work off this one, if any; the pool closes them."""
 
-    def __init__(self, sandbox: Sandbox, num_workers: int | None = None) -> None:
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        num_workers: int | None = None,
+        processes: Processes | None = None,
+    ) -> None:
         self.num_workers = num_workers or os.cpu_count() or 1
+        self.processes = processes
         self.sandbox: Sandbox = RetryingSandbox(sandbox)
         self.waited_s = 0.0
         self._queued: set[Future[Any]] = set()
@@ -103,4 +111,6 @@ class SandboxPool:
     def close(self) -> None:
         """Wait for running jobs, then close the sandbox. Idempotent."""
         self._threads.shutdown(cancel_futures=True)
+        if self.processes is not None:
+            self.processes.close()
         self.sandbox.close()

@@ -42,6 +42,8 @@ MISLED_SHARE = 0.1
 NUM_SUSPECTS = {1: 0.25, 2: 0.2, 3: 0.2, 4: 0.1, 5: 0.25}
 """How many lines are named: shares as among the held-out bugs."""
 MAX_FILE_BYTES = 200_000
+MAX_CHARACTERS = 8_000
+"""Of a function: no prompt shows a longer one, and its mutations would take minutes to list."""
 _FOREIGN = ("site-packages", "dist-packages", "idlelib", "turtledemo", "lib2to3")
 
 
@@ -93,9 +95,10 @@ def bare_examples(
         rng = derive_rng(seed, "bare", source.name, name)
         text = _text(path)
         functions = list_functions(text, name) if text else []
+        lines = split_lines(text)
         rng.shuffle(functions)
         for function in functions:
-            if not MIN_LINES <= function.end_line - function.start_line + 1 <= 2 * MAX_LINES:
+            if not _is_short(lines, function):
                 continue
             operators = by_operator(propose(text, function))
             if not operators:
@@ -104,6 +107,11 @@ def bare_examples(
             example = _example(rng, tokenizer, text, function, mutation, functions)
             if example and len(example.prompt_ids) <= max_prompt_tokens:
                 yield f"{source.name}/{name}::{function.qualname}", example
+
+
+def _is_short(lines: Sequence[str], function: FunctionInfo) -> bool:
+    own = lines[function.start_line - 1 : function.end_line]
+    return MIN_LINES <= len(own) <= 2 * MAX_LINES and sum(map(len, own)) <= MAX_CHARACTERS
 
 
 def _files(directory: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from selfplay.agent.driver import play
+from selfplay.agent.driver import Places, play
 from selfplay.agent.fenced import FencedRenderer
 from selfplay.agent.loop import AgentEpisode
 from selfplay.chat import ToolSpec
 from selfplay.curriculum.agentic import to_rollout
-from selfplay.errors import SandboxError
+from selfplay.errors import PolicyError, SandboxError
 from selfplay.export.traces import traces
 from selfplay.run_dir.episodes import episode_from_dict, episode_to_dict
+from selfplay.sampling import SampleRequest
 from selfplay.sandbox.base import Environment, Job, Quota, Sandbox
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.sandbox.session.session import Session
 from selfplay.scripted.compact import ByteTokenizer
-from selfplay.types import Episode, Trajectory
+from selfplay.types import Completion, Episode, Trajectory
 
 from .conftest import MakeEpisode, Told
 
@@ -31,7 +33,7 @@ SUBMIT = "```submit\n```"
 
 
 def finish(pool: SandboxPool, policy: Told, *episodes: AgentEpisode, num_open: int = 4) -> None:
-    play(policy, episodes, pool, num_open)
+    play(policy, episodes, pool, Places(num_open))
     for episode in episodes:
         check(episode)
 
@@ -86,7 +88,7 @@ def test_a_chat_that_is_rewritten_becomes_several_samples(
     episode = make_episode()
     episode.renderer = Rewriting(rarely)
     policy = Told([LOOK, "Hm. " + LOOK, LOOK, SUBMIT], version=4)
-    play(policy, [episode], pool, 4)
+    play(policy, [episode], pool, Places(4))
     assert episode.ending == "submitted" and len(policy.requests) == 4
     trajectory = episode.trajectory
     assert trajectory is not None and [len(piece.turns) for piece in trajectory.pieces] == sizes
@@ -233,30 +235,69 @@ def test_memory_used_up_is_the_agents_own_doing(
     assert episode.status == "truncated" and episode.ending in ("turns", "sandbox_spent")
 
 
-def test_only_so_many_sandboxes_are_open(
-    pool: SandboxPool,
-    make_episode: MakeEpisode,
-    agent_sandbox: Sandbox,
-    agent_environment: Environment,
-) -> None:
-    now, most = [0], [0]
+@pytest.fixture
+def counted(
+    make_episode: MakeEpisode, agent_sandbox: Sandbox, agent_environment: Environment
+) -> tuple[Callable[[int], list[AgentEpisode]], list[int]]:
+    """(makes so many episodes, [sandboxes that are open now, the most that were at once])."""
+    counts, lock = [0, 0], threading.Lock()
 
-    def counted() -> Callable[[], Session]:
-        def start() -> Session:
-            now[0] += 1
-            most[0] = max(most[0], now[0])
-            return Session(agent_sandbox, Job(environment=agent_environment, argv=()))
-
-        return start
+    def start() -> Session:
+        with lock:
+            counts[0] += 1
+            counts[1] = max(counts)
+        return Session(agent_sandbox, Job(environment=agent_environment, argv=()))
 
     def submit(session: Session) -> None:
-        now[0] -= 1
+        with lock:
+            counts[0] -= 1
 
-    episodes = [make_episode(submit) for _ in range(7)]
-    for episode in episodes:
-        object.__setattr__(episode.task, "open", counted())
+    def make(number: int) -> list[AgentEpisode]:
+        episodes = [make_episode(submit) for _ in range(number)]
+        for episode in episodes:
+            object.__setattr__(episode.task, "open", start)
+        return episodes
+
+    return make, counts
+
+
+def test_only_so_many_sandboxes_are_open(
+    pool: SandboxPool, counted: tuple[Callable[[int], list[AgentEpisode]], list[int]]
+) -> None:
+    make, counts = counted
+    episodes = make(7)
     finish(pool, Told([LOOK, SUBMIT]), *episodes, num_open=3)
-    assert most == [3] and all(e.ending == "submitted" for e in episodes)
+    assert counts == [0, 3] and all(e.ending == "submitted" for e in episodes)
+
+
+def test_rounds_that_are_alive_share_the_places(
+    pool: SandboxPool, counted: tuple[Callable[[int], list[AgentEpisode]], list[int]]
+) -> None:
+    """The second begins while the first has all places; whoever fails gives its own back."""
+    make, counts = counted
+    rounds, places = [make(5), make(5), make(3)], Places(3)
+    second = threading.Thread(
+        target=lambda: play(Told([LOOK, SUBMIT]), rounds[1], pool, places), daemon=True
+    )
+
+    class Begins(Told):
+        def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+            if not self.requests:
+                second.start()
+                second.join(0.5)
+            return super().sample(requests)
+
+    class Fails(Told):
+        def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+            raise PolicyError("gone")
+
+    play(Begins([LOOK, SUBMIT]), rounds[0], pool, places)
+    second.join(60)
+    assert counts == [0, 3]
+    assert all(e.ending == "submitted" for episodes in rounds[:2] for e in episodes)
+    with pytest.raises(PolicyError):
+        play(Fails([]), rounds[2], pool, places)
+    assert places.take(9, wait=True) == 3
 
 
 @settings(

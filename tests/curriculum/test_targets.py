@@ -198,6 +198,31 @@ def test_a_function_with_a_bug_is_drawn_a_quarter_as_often(
     assert drawn["format_cents"] / 3000 == pytest.approx(0.9, abs=0.03)
 
 
+def test_least_covered_asks_for_every_function_before_one_comes_again(
+    targets: RepoTargets, compact: Scaffold
+) -> None:
+    """As many questions as functions, in one draw and in many that know the bugs before; drawn
+    uniformly 1 - 1/e of the functions are asked for."""
+    number = len(targets.functions)
+
+    def share(name: str, draws: int) -> float:
+        drawn = sampler(
+            {REPO: targets}, compact, num_groups=1, seeds_per_group=number // draws, sampler=name
+        )
+        found = 0
+        for seed in range(20):
+            counts: Counter[str] = Counter()
+            for step in range(draws):
+                counts += places(drawn.draw(seed * draws + step, {REPO: counts}))
+            found += len(counts)
+        return found / (20 * draws * (number // draws))
+
+    assert share("uniform", 1) == pytest.approx(0.63, abs=0.06)
+    assert share("promising", 3) < 0.9
+    for draws in (1, 3):
+        assert share("least_covered", draws) > 0.95
+
+
 def test_repositories_with_fewer_bugs_come_first(prepared: PreparedRepo, compact: Scaffold) -> None:
     three = {name: RepoTargets(prepared, SCAFFOLD) for name in ("a", "b", "c")}
     drawn = sampler(three, compact, num_groups=2, seeds_per_group=1)

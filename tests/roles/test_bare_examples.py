@@ -23,10 +23,21 @@ def take(directory: Path, num: int, seed: int = 0) -> list[tuple[str, Supervised
     return list(itertools.islice(found, num))
 
 
+def test_a_function_of_endless_lines_is_left_out(tmp_path: Path) -> None:
+    """A generated polynomial has thousands of mutations, each of which parses all of it again."""
+    terms = " + ".join(f"{n}*p**{n % 7}*q**{n % 5}" for n in range(2000))
+    code = f"def long(p, q):\n    value = {terms}\n    return value\n"
+    for number in range(9):
+        code += f"def short_{number}(p, q):\n    value = p + q\n    return value * {number}\n"
+    (tmp_path / "code.py").write_text(code)
+    names = {name.partition("::")[2] for name, _ in take(tmp_path, 9)}
+    assert names and names <= {f"short_{number}" for number in range(9)}
+
+
 def test_answers_put_lines_of_the_original_back() -> None:
     directory = code_source("selfplay").directory
-    examples = take(directory, 60)
-    assert len(examples) == 60
+    examples = take(directory, 200)
+    assert len(examples) == 200
     told = right = 0
     for name, example in examples:
         path = Path(name.split("::")[0])

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from selfplay.bugs.test_runs.frameworks import FRAMEWORKS
-from selfplay.bugs.test_runs.runner import TestRunner
+from selfplay.bugs.test_runs.runner import ReadsTests
 from selfplay.bugs.validation.check_gold_resolves import check_gold_resolves
 from selfplay.bugs.validation.check_parser_honesty import check_parser_honesty
 from selfplay.bugs.validation.checks_run import (
@@ -53,7 +53,7 @@ _VERDICTS: dict[str, Verdict] = {"fail": "invalid", "undecided": "undecided"}
 def validate(
     artifact: BugArtifact,
     environment: Environment,
-    runner: TestRunner,
+    runner: ReadsTests,
     limits: Limits | None = None,
 ) -> ValidationReport:
     """Validate one artifact on its repository's environment; never raises for a bad artifact."""

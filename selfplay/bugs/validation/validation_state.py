@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from selfplay.bugs.test_runs.runner import CountedRuns, TestRun, TestRunner, passed_tests
+from selfplay.bugs.test_runs.runner import CountedRuns, ReadsTests, TestRun, passed_tests
 from selfplay.sandbox.base import Environment
 from selfplay.types import BugArtifact, FileChange, Layer, Limits
 
@@ -24,7 +24,7 @@ class ValidationState:
 
     artifact: BugArtifact
     environment: Environment
-    runner: TestRunner
+    runner: ReadsTests
     limits: Limits
     bug: Layer = field(default_factory=dict)
     weakening: Layer = field(default_factory=dict)

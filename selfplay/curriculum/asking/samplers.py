@@ -1,8 +1,8 @@
 """Samplers: what is wanted of the next bugs, in terms of those that are known.
 
-A sampler says two things. At which `levels` places with few bugs come first; and what a known bug
-is worth, from 0 to 1 (None: it tells nothing), so that places and kinds of bug with a better record
-are asked for more often. `curriculum.sampler` names one:
+A sampler says two things. At which `levels` places with few bugs come first, and by how much; and
+what a known bug is worth, from 0 to 1 (None: it tells nothing), so that places and kinds of bug
+with a better record are asked for more often. `curriculum.sampler` names one:
 
     uniform        every repository, function and strategy alike
     least_covered  repositories, files, functions and strategies with the fewest bugs
@@ -33,16 +33,27 @@ Lessons = Mapping[tuple[str, str], tuple[float, float]]
 """{(strategy, kind): (what its bugs were worth, what they fell short)}; parts of a bug count."""
 PRIOR = (1.0, 4.0)
 """Of a kind without a record: one bug in five teaches."""
+COVERING = 6
+"""Power of `least_covered`: a function with a bug is asked for 1/64 as often as one without. That
+is never, as long as others give bugs; those that give none do not hold up the rest. With 2 about
+one question in eight went to a function that had a bug while others had none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampler:
-    """One of the table above; `kinds` and `places` say what a bug is worth for its kind and for its
-    function, None: nothing is learned from bugs."""
+    """One of the table above.
+
+    levels         of "repository", "file", "function", "strategy"
+    kinds, places  what a bug is worth for its kind and for its function, None: nothing is learned
+    power          a function with n bugs weighs 1 / (1 + n)^power
+    counts_asked   what was asked for in this very draw counts like a bug
+    """
 
     levels: frozenset[str]
     kinds: Value | None = None
     places: Value | None = None
+    power: int = 2
+    counts_asked: bool = False
 
 
 def make_sampler(shape: CurriculumConfig) -> Sampler:
@@ -56,7 +67,9 @@ def make_sampler(shape: CurriculumConfig) -> Sampler:
 
     samplers = {
         "uniform": Sampler(levels=frozenset()),
-        "least_covered": Sampler(levels=thin | {"file", "strategy"}),
+        "least_covered": Sampler(
+            levels=thin | {"file", "strategy"}, power=COVERING, counts_asked=True
+        ),
         "promising": Sampler(levels=thin, kinds=worth, places=screened_worth),
         "band": Sampler(levels=thin, kinds=in_band, places=in_band),
         "failures": Sampler(levels=thin, kinds=failed, places=failed),
