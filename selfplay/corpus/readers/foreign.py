@@ -38,8 +38,8 @@ def completed(document: Any) -> Any:
     """
     if not isinstance(document, dict):
         return document
-    line = {_NAMES.get(name, name): value for name, value in document.items()}
-    line = {name: _value(name, value) for name, value in line.items()}
+    named = {_NAMES.get(str(name), str(name)): value for name, value in document.items()}
+    line: dict[str, Any] = {name: _value(name, value) for name, value in named.items()}
     smith = "base_commit" not in line and "image_name" in line
     if not smith and "test_script" in line and "environment" in line:
         return line
