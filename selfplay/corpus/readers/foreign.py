@@ -52,6 +52,9 @@ def completed(document: Any) -> Any:
     ):
         if not line.get(name):
             raise UserError(f"{name}: is {'empty' if name in line else 'missing'}")
+    for name in ("FAIL_TO_PASS", "PASS_TO_PASS"):
+        if isinstance(line.get(name), str):
+            raise UserError(f"{name}: neither JSON nor a list ({line[name][:40]!r})")
     # data sets hold what a strip() or a terminal left of a patch, as answers do (datasets#8120)
     patches = {n: as_git_writes(str(line[n]), lambda _: True) for n in _PATCHES if line.get(n)}
     try:
@@ -74,9 +77,7 @@ def _value(name: str, value: Any) -> Any:
         found = ast.literal_eval(value)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         found = None
-    if isinstance(found, list):
-        return found
-    raise UserError(f"{name}: neither JSON nor a list ({value[:40]!r})")
+    return found if isinstance(found, list) else value
 
 
 def _bench(line: Mapping[str, Any]) -> dict[str, Any]:
