@@ -1,7 +1,7 @@
 """What asking for what is least covered brings: the same number of bugs, once asked for uniformly.
 
-    .venv/bin/python scripts/diversity.py OUT [--bugs 300] [--samplers uniform least_covered] \
-        [--repos funcy anytree voluptuous cachetools toolz] [overrides of selfplay inject]
+    .venv/bin/python scripts/diversity.py OUT [--bugs 300] [--samplers uniform,least_covered] \
+        [--repos funcy,anytree,voluptuous,cachetools,toolz] [overrides of selfplay inject]
 
 Bugs are asked for as in a run: `Curriculum.draw` in rounds of a task for each repository and each
 of `curriculum.seeds_per_group` places, validation, and `Curriculum.keep_bugs` with its duplicates.
@@ -36,16 +36,15 @@ from selfplay.commands.compose import (
     sandbox_pool,
 )
 from selfplay.commands.output import say
-from selfplay.config import InjectConfig, load_config
+from selfplay.config import InjectConfig, load_config, to_yaml
 from selfplay.corpus.corpus import Corpus, StoredBug
 from selfplay.corpus.dedup import fingerprint
 from selfplay.curriculum.curriculum import Curriculum
 from selfplay.curriculum.injecting import inject
 from selfplay.curriculum.scaffold import RolloutContext, Sampling
 from selfplay.curriculum.targets import RepoTargets, TaskSampler
-from selfplay.files import append_json_lines, read_json_lines, repair_json_lines
+from selfplay.files import append_json_lines, read_json_lines, repair_json_lines, write_atomic
 
-REPOS = ("funcy", "anytree", "voluptuous", "cachetools", "toolz")
 SETTINGS = ("source=procedural", "policy=scripted", "curriculum.seeds_per_group=4",
             "injector.script_timeout_s=10", "scaffold.max_oracle_s=1")  # fmt: skip
 ROUNDS = "rounds.jsonl"
@@ -55,15 +54,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--bugs", type=int, default=300)
-    parser.add_argument("--samplers", nargs="+", default=["uniform", "least_covered"])
-    parser.add_argument("--repos", nargs="+", default=list(REPOS))
+    parser.add_argument("--samplers", default="uniform,least_covered")
+    parser.add_argument("--repos", default="funcy,anytree,voluptuous,cachetools,toolz")
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_intermixed_args()
-    found = {}
-    for name in options.samplers:
-        words = [*SETTINGS, f"repo=[{','.join(options.repos)}]", f"out={options.out / name}",
-                 f"curriculum.num_groups={len(options.repos)}", *options.overrides]  # fmt: skip
-        config = load_config(InjectConfig, "inject", [*words, f"curriculum.sampler={name}"])
+    found, num_repos = {}, options.repos.count(",") + 1
+    for name in options.samplers.split(","):
+        words = [*SETTINGS, f"repo=[{options.repos}]", f"curriculum.num_groups={num_repos}",
+                 f"curriculum.sampler={name}", *options.overrides]  # fmt: skip
+        config = load_config(InjectConfig, "inject", [*words, f"out={options.out / name}"])
         found[name] = measure(config, options.bugs)
         say(f"{name}: {json.dumps(found[name])}")
     sys.stdout.write(json.dumps(found) + "\n")
@@ -74,6 +73,7 @@ def measure(config: InjectConfig, num_bugs: int) -> dict[str, Any]:
     """Rounds of one sampler until the corpus has so many bugs, and what these are."""
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
+    keep_settings(out / "config.yaml", to_yaml(config))
     with sandbox_pool(config.sandbox) as pool, Corpus(out / "corpus.sqlite") as corpus:
         repos = prepare_repos(config.names, config.repos, pool)
         policy = open_policy(config.policy, config.scaffold)
@@ -103,6 +103,13 @@ def measure(config: InjectConfig, num_bugs: int) -> dict[str, Any]:
             "of": eligible,
             "asked": {name: sum(row[name] for row in rows) for name in rows[0]},
         }
+
+
+def keep_settings(file: Path, settings: str) -> None:
+    """Rounds of other settings are not gone on with."""
+    if file.exists() and file.read_text() != settings:
+        raise SystemExit(f"{file.parent}: holds rounds of other settings; name another folder")
+    write_atomic(file, settings.encode())
 
 
 def play(

@@ -23,8 +23,8 @@ def export_traces(run: Path, out: Path, tokenizer: Tokenizer | None = None) -> i
 
     Each line: episode_id, role, repo, bug_id, reward, policy_version, messages (system, user,
     assistant), and the aligned token_ids and loss_mask; an episode whose chat was rewritten has a
-    line for each `piece`. The tokenizer is the run's own unless one is given. Returns the number of
-    lines.
+    line for each `piece`. All lines have the same keys: `datasets` refuses others (datasets#7169).
+    The tokenizer is the run's own unless one is given. Returns the number of lines.
     """
     good = [episode for episode in read_episodes(run) if is_good(episode)]
     if good and tokenizer is None:
@@ -63,7 +63,7 @@ def traces(episode: Episode, tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
             answers = [{"role": "assistant", "content": episode.answer}]
         yield {
             "episode_id": episode.episode_id,
-            **({"piece": number} if len(pieces) > 1 else {}),
+            "piece": number,
             "role": episode.role,
             "repo": episode.repo,
             "bug_id": episode.bug_id,

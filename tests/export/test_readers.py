@@ -23,7 +23,7 @@ from selfplay.export.harbor import write_task
 from selfplay.export.swesmith import to_instance
 from selfplay.sandbox.base import Environment, Sandbox
 from selfplay.sandbox.pool import SandboxPool
-from selfplay.types import SolveTask
+from selfplay.types import GradeReport, SolveTask
 
 from .conftest import CODE, TEST_FILE, TESTS, MakeTask
 
@@ -192,13 +192,67 @@ def test_an_instance_of_swe_bench_is_graded_on_its_base_commit(
         ({"FAIL_TO_PASS": ["test_x (a.B)"]}, r"FAIL_TO_PASS: 'test_x \(a.B\)' is no id of pytest"),
         ({"test_script": "make check"}, "test_script: is none of ours; add test_parser"),
         ({"patch": "no patch"}, "patch: "),
-        ({"FAIL_TO_PASS": "[1"}, "FAIL_TO_PASS: "),
+        ({"FAIL_TO_PASS": "[1"}, r"FAIL_TO_PASS: neither JSON nor a list \('\[1'\)"),
     ],
 )
 def test_what_is_wrong_is_named(changes: dict[str, Any], problem: str, tmp_path: Path) -> None:
     line = bench_line("0" * 40) | changes
     with pytest.raises(UserError, match=rf"a\.jsonl:1:{problem}"):
         read_suite(write_lines(tmp_path / "a.jsonl", line))
+
+
+HELD_ODDLY: dict[str, Any] = {
+    "patches without their last blank lines": {"patch": FIX.strip(), "test_patch": MORE_TESTS[:-2]},
+    "patches with CRLF": {"patch": FIX.replace("\n", "\r\n")},
+    "what Python prints of a list": {"FAIL_TO_PASS": f"['{TEST_FILE}::test_double']"},
+    "small names": {"FAIL_TO_PASS": None, "fail_to_pass": [f"{TEST_FILE}::test_double"]},
+    "a mark of its byte order": {},
+}
+
+
+@pytest.mark.parametrize("how", HELD_ODDLY)
+def test_what_data_sets_hold_oddly(how: str, tmp_path: Path) -> None:
+    """Reported of Scale-SWE (datasets#8120) and SWE-bench Pro (its #14); BOM: of any editor."""
+    plain = bench_line("0" * 40)
+    line = {k: v for k, v in {**plain, **HELD_ODDLY[how]}.items() if v is not None}
+    file = write_lines(tmp_path / "a.jsonl", line)
+    if "mark" in how:
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    [read] = read_suite(file)
+    [expected] = read_suite(write_lines(tmp_path / "b.jsonl", plain))
+    assert meaning(read.solve_task) == meaning(expected.solve_task)
+
+
+def test_ids_that_were_cut_at_a_blank(
+    clone: tuple[Path, str], sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """SWE-bench#290: `test_words[a` in a line is every test that the blank stood in."""
+    root, commit = clone
+    words = ["import pytest", "from calc.core import double"]
+    words += ['@pytest.mark.parametrize("text, number", [("a b", 1), ("a c", 2), ("ab", 3)])']
+    words += ["def test_words(text, number):", "    assert double(number) == number * 2"]
+    patch = f"--- /dev/null\n+++ b/tests/test_words.py\n@@ -0,0 +1,{len(words)} @@\n"
+    patch += "".join(f"+{word}\n" for word in words)
+    cut = "tests/test_words.py::test_words[a"
+    line = bench_line(commit) | {"test_patch": patch, "PASS_TO_PASS": []}
+    folder = tmp_path / "repos"
+    folder.mkdir()
+    (folder / "calc.yaml").write_text(f"source: {{git: {{url: {root}, commit: {commit}}}}}\n")
+    config, pool = ReposConfig(directory=str(folder)), SandboxPool(sandbox, num_workers=1)
+
+    def reports(name: str, tests: list[str]) -> list[GradeReport]:
+        [read] = read_suite(write_lines(tmp_path / name, line | {"FAIL_TO_PASS": tests}))
+        [environment] = suite_environments([read], config, pool).values()
+        half = FIX.replace("return x * 2", "return x * 2 if x != 2 else 5")
+        runner = TestRunner(sandbox, environment)
+        return [grade(read.solve_task, patch, runner) for patch in (FIX, half)]
+
+    gold, half = reports("a.jsonl", [cut])
+    assert gold.resolved and not half.resolved
+    assert dict(gold.fail_to_pass) == {f"{cut} b-1]": "passed", f"{cut} c-2]": "passed"}
+    assert dict(half.fail_to_pass) == {f"{cut} b-1]": "passed", f"{cut} c-2]": "failed"}
+    gold, _ = reports("b.jsonl", ["tests/test_words.py::test_words[b"])
+    assert gold.reason == "fail_to_pass", "an id that means no test is missing"
 
 
 def test_an_image_is_taken_where_one_is_named(tmp_path: Path) -> None:

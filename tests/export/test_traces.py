@@ -83,6 +83,7 @@ def test_a_line_by_value(tmp_path: Path) -> None:
     assert trajectory is not None
     assert line == {
         "episode_id": "step0/solver/b/0",
+        "piece": 0,
         "role": "solver",
         "repo": "toolz",
         "bug_id": "b",

@@ -14,6 +14,7 @@ from pathlib import Path
 from selfplay.bugs.code_signals.signals import new_signals
 from selfplay.bugs.grading.canaries import make_canary
 from selfplay.bugs.grading.canary import Canary
+from selfplay.bugs.grading.cut_ids import with_whole_ids
 from selfplay.bugs.grading.early import refused_early
 from selfplay.bugs.grading.poisoned_tests import disarmed_tests
 from selfplay.bugs.patches.diffs import parse_patch, touched_files
@@ -55,8 +56,9 @@ def grade(
     refused = None if seconds is None else refused_early(task, layer, runner, seconds)
     if refused is not None:
         return _report(task, *refused, absent="not_run")
-    run, reason = _run(task, layer, runner)
-    reason = reason or _missing_passes(task, run)
+    run, canary = _run(task, layer, runner)
+    task = with_whole_ids(task, run.table)
+    reason = _void(task, run, canary) or _missing_passes(task, run)
     if not reason and disarmed_tests(task, layer, runner):
         reason = "runner_disarmed"
     return _report(task, run, reason)
@@ -137,8 +139,8 @@ def _tampers(texts: tuple[str, str, str], path: str) -> bool:
     return bool(new_signals(path, after, before, IN_FIX))
 
 
-def _run(task: SolveTask, layer: Layer, runner: RunsTests) -> tuple[TestRun, str]:
-    """The graded run and the reason why it is void, "" when it counts."""
+def _run(task: SolveTask, layer: Layer, runner: RunsTests) -> tuple[TestRun, Canary | None]:
+    """The graded run, and the canary that ran along."""
     artifact = task.artifact
     script, canary = artifact.test_script, None
     kind = script_runner(script)
@@ -146,10 +148,11 @@ def _run(task: SolveTask, layer: Layer, runner: RunsTests) -> tuple[TestRun, str
         canary = make_canary(task, layer, kind, runner.environment)
         script, layer = canary.script, canary.layer
     run = runner.run(script, artifact.test_parser, layer, timeout_s=task.limits.script_timeout_s)
-    return run, _void(task, run, canary)
+    return run, canary
 
 
 def _void(task: SolveTask, run: TestRun, canary: Canary | None) -> str:
+    """The reason why a run does not count, "" when it does."""
     if run.timed_out:
         return "timed_out"
     if run.output_truncated:

@@ -7,6 +7,7 @@ run, so this is known for pytest's ids alone.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import re
@@ -15,6 +16,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from selfplay.bugs.patches.diffs import reverse_patch, touched_files
+from selfplay.bugs.patches.foreign import as_git_writes
 from selfplay.bugs.test_runs.scripts import parser_source, pytest_script, script_runner
 from selfplay.errors import PatchError, UserError
 
@@ -22,6 +24,9 @@ JSON_FIELDS = ("FAIL_TO_PASS", "PASS_TO_PASS", "test_files", "environment", "lim
 """What may be JSON text: lists in SWE-bench's own files, and everything nested in Parquet."""
 IMAGES = ("image_name", "image", "docker_image")
 """Keys by which data sets name an image, the first that is not empty counts."""
+_NAMES = {"fail_to_pass": "FAIL_TO_PASS", "pass_to_pass": "PASS_TO_PASS"}
+"""SWE-bench Pro writes them small."""
+_PATCHES = ("patch", "test_patch", "weakening_patch")
 _PYTEST_ID = re.compile(r"(?P<file>[^\s:]+\.py)(::.*)?", re.DOTALL)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -33,7 +38,8 @@ def completed(document: Any) -> Any:
     """
     if not isinstance(document, dict):
         return document
-    line = {name: _value(name, value) for name, value in document.items()}
+    named = {_NAMES.get(str(name), str(name)): value for name, value in document.items()}
+    line: dict[str, Any] = {name: _value(name, value) for name, value in named.items()}
     smith = "base_commit" not in line and "image_name" in line
     if not smith and "test_script" in line and "environment" in line:
         return line
@@ -46,7 +52,13 @@ def completed(document: Any) -> Any:
     ):
         if not line.get(name):
             raise UserError(f"{name}: is {'empty' if name in line else 'missing'}")
+    for name in ("FAIL_TO_PASS", "PASS_TO_PASS"):
+        if isinstance(line.get(name), str):
+            raise UserError(f"{name}: neither JSON nor a list ({line[name][:40]!r})")
+    # data sets hold what a strip() or a terminal left of a patch, as answers do (datasets#8120)
+    patches = {n: as_git_writes(str(line[n]), lambda _: True) for n in _PATCHES if line.get(n)}
     try:
+        line |= patches
         line |= _smith(line) if smith else _bench(line)
         return line | _tests(line)
     except PatchError as error:
@@ -54,13 +66,18 @@ def completed(document: Any) -> Any:
 
 
 def _value(name: str, value: Any) -> Any:
-    """Lists and objects may be JSON text."""
-    if name in JSON_FIELDS and isinstance(value, str):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
-    return value
+    """Lists and objects may be JSON text, or what Python prints of a list (SWE-bench_Pro-os#14)."""
+    if name not in JSON_FIELDS or not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        pass
+    try:
+        found = ast.literal_eval(value)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        found = None
+    return found if isinstance(found, list) else value
 
 
 def _bench(line: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def _rows_of_folder(path: Path) -> Rows:
 
 def _json(path: Path) -> Rows:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Windows begins a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"suite={path}: cannot be read ({error})") from None
     if path.suffix == ".json" and text.lstrip().startswith("["):

@@ -1,7 +1,8 @@
 """The text of the environment package's modules; none of them is run here.
 
-verifiers has had two ways of making environments: until 0.1, `load_environment()` returns a
-`SingleTurnEnv`; from 0.4 on, a package exports a taskset and the harness that plays it.
+verifiers has had two ways of making environments: until 0.3, `load_environment()` returns a
+`SingleTurnEnv`; from 0.4 on, a package exports a taskset and the harness that plays it (0.2 and 0.3
+have tasksets, too, of another form; they still play what `load_environment()` returns).
 """
 
 INIT = '''\
@@ -13,7 +14,11 @@ It is graded in sandboxes of selfplay, as a training run of selfplay grades its 
 
 from importlib.metadata import version
 
-if version("verifiers").startswith("0.1."):
+_have = version("verifiers")
+_series = tuple(int(part) for part in _have.split(".")[:2])
+if not (0, 1) <= _series < (0, 5):
+    raise ImportError(f"selfplay_bugs runs with verifiers 0.1.9 to 0.4, and this is {_have}")
+if _series < (0, 4):
     from .single_turn import load_environment
 
     __all__ = ["load_environment"]
@@ -57,7 +62,7 @@ def _exam(suite, max_prompt_tokens, sandbox):
 '''
 
 SINGLE_TURN = '''\
-"""The environment of verifiers 0.1."""
+"""The environment of verifiers 0.1 to 0.3."""
 
 import asyncio
 

@@ -33,7 +33,7 @@ requires-python = ">=3.11"
 keywords = ["single-turn", "code", "train", "eval"]
 dependencies = [
   "selfplay>={version}",
-  "verifiers>=0.1.9,!=0.2.*,!=0.3.*,<0.5",
+  "verifiers>=0.1.9,<0.5",
   "datasets>=3",
   "httpx>=0.27",
 ]
@@ -59,7 +59,7 @@ pip install selfplay ./{name}
 vf-eval {name} -m MODEL --client.base-url http://127.0.0.1:8000/v1 --client.api-key-var KEY_VARIABLE
 ```
 So with verifiers 0.4, whose `--env.taskset.task.` takes `suite`, `max-prompt-tokens` and `sandbox`;
-with 0.1: `-b http://127.0.0.1:8000/v1 -k KEY_VARIABLE`, and
+with 0.1 to 0.3: `-b http://127.0.0.1:8000/v1 -k KEY_VARIABLE`, and
 `load_environment(suite=None, num_tasks=None, max_prompt_tokens=640, sandbox="auto")`. The reward is
 1.0 for a repair by which every test that must pass passes, else 0.0.
 """
