@@ -141,11 +141,16 @@ class _Process:
 
 
 def _send(connection: Connection, answer: tuple[str, Any]) -> None:
-    """An answer that cannot be pickled is a fault of its own."""
+    """An answer that cannot be pickled is a fault of its own, and so is an error that pickle writes
+    and cannot read, since its class wants more than it keeps."""
+    kind, value = answer
     try:
+        if kind == "raised":
+            pickle.loads(pickle.dumps(value))
         connection.send(answer)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        connection.send(("raised", SandboxError(f"{answer[0]}, and cannot be sent: {error}")))
+    except (pickle.PicklingError, AttributeError, TypeError, ValueError) as error:
+        why = f"{kind}, and cannot be sent: {type(value).__name__}: {value} ({error})"
+        connection.send(("raised", SandboxError(why)))
 
 
 def _serve(connection: Connection) -> None:

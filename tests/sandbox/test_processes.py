@@ -59,6 +59,17 @@ def secret(host: Host) -> object:
     return lambda: None
 
 
+class Odd(Exception):
+    """An error that pickle writes and cannot read."""
+
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__(f"{first} and {second}")
+
+
+def raise_odd(host: Host) -> None:
+    raise Odd(1, 2)
+
+
 def die(host: Host, once: Path | None) -> int:
     """Die; with `once`, only where that file is not there."""
     if once is None or not once.exists():
@@ -92,6 +103,8 @@ def test_errors_go_both_ways(processes: Processes) -> None:
         processes.call(four_times, Lent(), -3)
     with pytest.raises(SandboxError, match="cannot be sent"):
         processes.call(secret, None)
+    with pytest.raises(SandboxError, match="cannot be sent: Odd: 1 and 2"):
+        processes.call(raise_odd, None)
     assert processes.call(four_times, Lent(), 1)[1] == 4
 
 
