@@ -45,7 +45,6 @@ class Processes:
     """`call` runs a function in one of `num` processes and waits; from any thread."""
 
     def __init__(self, num: int) -> None:
-        self.num = num
         self._all = [_Process() for _ in range(num)]
         self._lock = threading.Lock()
         self._closed = False

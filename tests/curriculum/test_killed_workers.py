@@ -25,6 +25,7 @@ import pytest
 
 from selfplay.corpus.corpus import Corpus
 from selfplay.sandbox.docker.sandbox import LABEL
+from tests.process_tree import command_of, processes_below
 
 NAME, STEPS = "samples", 5
 WORDS = (
@@ -53,20 +54,9 @@ def started(runs: Path, sandbox: str) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-def processes_below(pid: int) -> Iterator[int]:
-    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            for child in map(int, thread.read_text().split()):
-                yield child
-                yield from processes_below(child)
-
-
 def kind_of(pid: int) -> str | None:
     """What a process below a run is to it; None: none of its workers."""
-    try:
-        command = (Path("/proc") / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ")
-    except OSError:
-        return None
+    command = command_of(pid)
     if b"multiprocessing.spawn" in command:
         return "judge"
     if b"bwrap " not in command:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from selfplay.policy.vllm.policy import VLLMPolicy, open_vllm
 from selfplay.policy.vllm.server import find_python
 from selfplay.sampling import SampleRequest
 from selfplay.types import Completion, Trajectory
+from tests.process_tree import processes_below
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 
@@ -244,13 +245,6 @@ def test_a_server_killed_mid_generation_is_brought_back(
 
 def kill_below(process: Any) -> None:
     """SIGKILL to everything that the guard started."""
-    listing = subprocess.run(
-        ["ps", "-e", "-o", "pid=,ppid="], capture_output=True, text=True, check=True
-    ).stdout
-    parents = {int(line.split()[0]): int(line.split()[1]) for line in listing.splitlines()}
-    for pid in parents:
-        above = pid
-        while above in parents and above != process.pid:
-            above = parents[above]
-        if above == process.pid and pid != process.pid:
+    for pid in list(processes_below(process.pid)):
+        with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

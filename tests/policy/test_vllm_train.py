@@ -17,6 +17,7 @@ import pytest
 from selfplay.config import VLLMConfig
 from selfplay.errors import UserError
 from selfplay.policy.vllm.server import find_python
+from tests.process_tree import command_of, processes_below
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = (
@@ -109,20 +110,8 @@ def lines(file: Path) -> list[dict[str, Any]]:
 
 def kill_servers(pid: int) -> bool:
     """SIGKILL to vLLM's processes below a run, the guards above them left alone."""
-    listing = subprocess.run(
-        ["ps", "-e", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
-    ).stdout
-    rows = [line.split(None, 2) for line in listing.splitlines()]
-    below, grown = {pid}, True
-    while grown:
-        found = {int(row[0]) for row in rows if int(row[1]) in below}
-        grown = not found <= below
-        below |= found
-    servers = [
-        int(row[0])
-        for row in rows
-        if int(row[0]) in below - {pid} and "vllm" in row[2].lower() and "guard.py" not in row[2]
-    ]
+    below = {child: command_of(child).lower() for child in processes_below(pid)}
+    servers = [p for p, words in below.items() if b"vllm" in words and b"guard.py" not in words]
     for server in servers:
         with suppress(ProcessLookupError):
             os.kill(server, signal.SIGKILL)
