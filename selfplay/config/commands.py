@@ -162,13 +162,13 @@ class InjectConfig(SeveralRepos, PlayingCommand):
     n: int | None = None
     """Tries of each repository; null: 8, or without bound where `num_bugs` ends the work."""
     num_bugs: int | None = None
-    """Bugs that end the work, with source=procedural; null: no such end."""
+    """Bugs that end the work, with source=procedural or rebuild; null: no such end."""
     out: str = "runs/inject"
     """Folder of bugs and episodes."""
     source: str = "policy"
     """policy; or without any model procedural (mutations) or rebuild (modules taken away)."""
     level: str = "bodies"
-    """source=rebuild: what is taken of a module: the bodies of its functions, or the whole file."""
+    """source=rebuild: what goes: bodies of a module, its file, or bodies of a whole package."""
     injector: InjectorConfig = field(default_factory=InjectorConfig)
     """What is asked of the injector."""
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
@@ -176,7 +176,7 @@ class InjectConfig(SeveralRepos, PlayingCommand):
 
     def __post_init__(self) -> None:
         one_of(self, "", "source", ("policy", "procedural", "rebuild"))
-        one_of(self, "", "level", ("bodies", "file"))
+        one_of(self, "", "level", ("bodies", "file", "package"))
         at_least(self, "", 1, "n", "num_bugs")
         if self.source == "policy" and (len(self.names) != 1 or self.num_bugs):
             raise UserError("several repositories and num_bugs= need source=procedural or rebuild")
