@@ -294,7 +294,8 @@ class PeerGroup:
     """Episodes that share a baseline, as the learner sees them; errored ones are already out.
 
     `weight` scales the advantages of the whole group (the loss weight of its role). `role` names
-    the metrics of its kind; it decides nothing.
+    the metrics of its kind; it decides nothing. `counts`: how many attempts each trajectory stands
+    for, not always a whole number; () for one each.
     """
 
     group_id: str
@@ -302,6 +303,8 @@ class PeerGroup:
     rewards: tuple[float, ...]
     weight: float = 1.0
     role: str = ""
+    counts: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         assert len(self.trajectories) == len(self.rewards)
+        assert len(self.counts) in (0, len(self.rewards))

@@ -123,6 +123,9 @@ class CurriculumConfig:
     show_gold: bool = False
     """With max_fresh_groups: the gold answer of each new bug that is played joins its group as one
     more attempt that resolved it. The paper's solver never sees it."""
+    gold_counts: str = "one"
+    """With show_gold: how many attempts it stands for. one, or expected: group_size times its
+    probability, in place of the attempts that wrote it (the same step on average, less noise)."""
     max_validations: int | None = None
     """With max_fresh_groups: edits of a step that are validated, those that a solver which sees the
     edited function alone is likeliest to take back; null: all of them."""
@@ -177,6 +180,7 @@ class CurriculumConfig:
             raise UserError("curriculum.human_share=1: leaves no bug of the model's own; lower it")
         if self.show_gold and self.max_fresh_groups is None:
             raise UserError("curriculum.show_gold=true needs curriculum.max_fresh_groups=N")
+        one_of(self, "curriculum.", "gold_counts", ("one", "expected"))
         one_of(self, "curriculum.", "sampler", SAMPLERS)
         if not 0 <= self.max_staleness <= MAX_AGE:
             raise UserError(

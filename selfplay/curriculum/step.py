@@ -47,6 +47,7 @@ class StepRules:
     screening          which new bugs are played; None: all
     pays_unplayed      a bug that was not played earns what its gold probability lets expect
     shows_gold         the gold answers of new bugs join their groups (`groups/guidance.py`)
+    gold_counts        as one attempt, or as those that are expected
     """
 
     samples_per_task: int
@@ -58,6 +59,7 @@ class StepRules:
     screening: Screening | None = None
     pays_unplayed: bool = False
     shows_gold: bool = False
+    gold_counts: str = "one"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +135,7 @@ def play_step(
         injections=tuple(injections),
         attempts=tuple(map(tuple, attempts)),
         episodes=tuple(episodes),
-        groups=guided(groups, step, golds) if rules.shows_gold else groups,
+        groups=guided(groups, step, golds, rules.gold_counts) if rules.shows_gold else groups,
         num_new=len(new),
         num_fresh=len(fresh),
         num_grown=num_grown,

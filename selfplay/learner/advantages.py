@@ -39,6 +39,19 @@ def peer_advantages(rewards: Sequence[float]) -> list[float] | None:
     return [reward - mean for reward in rewards]
 
 
+def counted_advantages(rewards: Sequence[float], counts: Sequence[float]) -> list[float] | None:
+    """`peer_advantages` of trajectories that stand for several attempts, or for part of one: the
+    mean is that of all attempts, and an advantage counts as often as its trajectory does. Equal to
+    the group with each written down that often.
+
+    Example: rewards 1 and -1 with counts 1/2 and 3/2 have mean -1/2, so 3/4 and -3/4.
+    """
+    if peer_advantages(rewards) is None:
+        return None
+    mean = math.fsum(c * r for c, r in zip(counts, rewards, strict=True)) / math.fsum(counts)
+    return [c * (r - mean) for c, r in zip(counts, rewards, strict=True)]
+
+
 def leave_one_out(rewards: Sequence[float]) -> list[float] | None:
     """Reward minus the mean of the *other* peers (RLOO, arXiv 2402.14740): G / (G - 1) times
     `peer_advantages`, so that groups of different sizes weigh alike. +1, -1, -1, -1 gives 2 and
@@ -136,7 +149,8 @@ def training_samples(groups: Sequence[PeerGroup], estimator: str = "mean") -> Ba
     """Samples of all groups with variance; the advantage stands at every trained token, in every
     piece of an episode whose chat was rewritten.
 
-    `estimator` is one of `ESTIMATORS`, for the solver's groups. Metrics by role are of the
+    `estimator` is one of `ESTIMATORS`, for the solver's groups whose trajectories are one attempt
+    each (`counted_advantages` has the mean for the others). Metrics by role are of the
     unweighted advantages of the groups that carry signal: the mean size, and the largest. Of a role
     whose weight is 0 nothing is learnt, its observations neither.
     """
@@ -146,7 +160,10 @@ def training_samples(groups: Sequence[PeerGroup], estimator: str = "mean") -> Ba
     flat = 0
     for group in groups:
         estimate = peer_advantages if group.role == "injector" else ESTIMATORS[estimator]
-        advantages = estimate(group.rewards)
+        if group.counts:
+            advantages = counted_advantages(group.rewards, group.counts)
+        else:
+            advantages = estimate(group.rewards)
         if advantages is None:
             flat += 1
             continue

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from selfplay.commands.opening import screening_of
-from selfplay.config import CurriculumConfig, TrainConfig
+from selfplay.commands.opening import check_expected, screening_of
+from selfplay.config import CurriculumConfig, LearnerConfig, PolicyConfig, TrainConfig
+from selfplay.curriculum.groups.guidance import guided
 from selfplay.curriculum.groups.screening import Screening, chosen, gold_trajectories
 from selfplay.curriculum.scaffold import RolloutContext
+from selfplay.curriculum.solving import solver_group
 from selfplay.curriculum.step import step_metrics
 from selfplay.errors import UserError
+from selfplay.learner.advantages import training_samples
 from selfplay.roles.rewards import expected_reward, injector_reward
 from selfplay.sampling import ScoreRequest
-from selfplay.types import InjectionTask, SolveTask, Target
+from selfplay.types import InjectionTask, PeerGroup, SolveTask, Target, Trajectory
 
 from .conftest import MakeGame
 from .game import BUG_FORMAT, BUG_ROUND, FIX_ROUND, NOTHING, REPO, Book, Game, edit, of_role
@@ -128,6 +134,62 @@ def test_a_gold_answer_may_join_the_attempts_on_its_bug(game: MakeGame) -> None:
     ]
 
 
+def test_a_gold_answer_may_stand_for_the_attempts_that_are_to_be_expected(game: MakeGame) -> None:
+    """Two attempts, one of them the gold answer, at p = 0.3: it counts 0.6, the other one 1.4."""
+    played = screened(game, "expected", Screening(max_groups=1, floor=0.0, cap=0.7))
+    played.rules = replace(played.rules, shows_gold=True, gold_counts="expected")
+    (group,) = [g for g in plant_both(played).groups if g.role == "solver"]
+    assert group.counts == pytest.approx((1.4, 0.6))
+    assert group.rewards == (-1.0, 1.0) and len(group.trajectories) == 2
+
+
+def test_expected_counts_take_the_step_of_sampling_with_less_noise() -> None:
+    """Every draw of three attempts from three answers, the first of them gold, by hand: both
+    estimates of the gradient of the expected reward (of the logits: p_i (r_i - mean)) point its
+    way on average, and the one with expected counts varies less."""
+    probs, rewards, size = (0.3, 0.5, 0.2), (1.0, -1.0, -1.0), 3
+    mean = sum(p * r for p, r in zip(probs, rewards, strict=True))
+    true = [p * (r - mean) for p, r in zip(probs, rewards, strict=True)]
+    gold = answer_of(0, math.log(probs[0]))
+
+    def gradient(group: PeerGroup) -> list[float]:
+        total = [0.0] * 3
+        for sample in training_samples([group]).samples:
+            said, advantage = sample.token_ids[-1], sample.advantages[-1]
+            for i, p in enumerate(probs):
+                total[i] += advantage * ((i == said) - p) / size
+        return total
+
+    sums: dict[str, list[float]] = {}
+    noise: Counter[str] = Counter()
+    weight = 0.0
+    for draw in itertools.product(range(3), repeat=size):
+        if set(draw) == {0}:
+            continue  # nothing is known of the other answers: no estimate
+        chance = math.prod(probs[i] for i in draw)
+        weight += chance
+        plain = PeerGroup(
+            group_id=solver_group(0, "bug"),
+            trajectories=tuple(answer_of(i, math.log(probs[i])) for i in draw),
+            rewards=tuple(rewards[i] for i in draw),
+        )
+        (counted,) = guided([plain], 0, {"bug": gold}, "expected")
+        for name, group in (("plain", plain), ("counted", counted)):
+            found = gradient(group)
+            kept = sums.setdefault(name, [0.0] * 3)
+            sums[name] = [k + chance * f for k, f in zip(kept, found, strict=True)]
+            noise[name] += chance * sum((f - t) ** 2 for f, t in zip(found, true, strict=True))
+    assert [total / weight for total in sums["counted"]] == pytest.approx(true)
+    assert noise["counted"] < noise["plain"] / 3
+
+
+def answer_of(token: int, logprob: float) -> Trajectory:
+    """A prompt of one token and an answer of one."""
+    return Trajectory(
+        token_ids=(9, token), loss_mask=(0, 1), logprobs=(0.0, logprob), policy_version=0
+    )
+
+
 def test_a_gold_answer_is_labelled_as_a_greedy_answer_of_the_weights_that_scored_it(
     context: RolloutContext, bugs: Mapping[str, SolveTask]
 ) -> None:
@@ -150,6 +212,25 @@ def test_a_gold_answer_is_labelled_as_a_greedy_answer_of_the_weights_that_scored
 def test_gold_answers_need_screening() -> None:
     with pytest.raises(UserError, match="max_fresh_groups"):
         CurriculumConfig(show_gold=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"curriculum": CurriculumConfig(gold_counts="expected")}, "show_gold=false"),
+        ({"learner": LearnerConfig(advantage="pass_at_k")}, "advantage=pass_at_k"),
+        ({"policy": PolicyConfig(top_p=0.9)}, "top_p=0.9"),
+        ({"policy": PolicyConfig(temperature=0.0)}, "temperature=0"),
+    ],
+)
+def test_expected_counts_need_the_probability_of_being_sampled(
+    change: Mapping[str, Any], named: str
+) -> None:
+    shape = CurriculumConfig(max_fresh_groups=2, show_gold=True, gold_counts="expected")
+    good = TrainConfig(curriculum=shape)
+    check_expected(good)
+    with pytest.raises(UserError, match=re.escape(named)):
+        check_expected(replace(good, **change))
 
 
 def test_the_expected_reward_by_hand() -> None:

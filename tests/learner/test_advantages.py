@@ -14,6 +14,7 @@ from selfplay.errors import UserError
 from selfplay.learner.advantages import (
     ESTIMATORS,
     by_deviation,
+    counted_advantages,
     group_tokens,
     leave_one_out,
     pass_at_k,
@@ -45,6 +46,30 @@ def test_advantages_sum_to_zero_and_keep_order(rewards: list[float]) -> None:
     assert sum(advantages) == pytest.approx(0, abs=1e-9)
     pairs = sorted(zip(rewards, advantages, strict=True))
     assert [a for _, a in pairs] == sorted(advantages)
+
+
+@given(st.lists(st.tuples(st.sampled_from([-1.0, 0.5, 1.0]), st.integers(1, 4)), min_size=2))
+def test_counts_are_as_good_as_repetitions(pairs: list[tuple[float, int]]) -> None:
+    """A trajectory that counts n times has n times the advantage of each of n copies."""
+    rewards = [reward for reward, _ in pairs]
+    repeated = peer_advantages([reward for reward, n in pairs for _ in range(n)])
+    counted = counted_advantages(rewards, [float(n) for _, n in pairs])
+    if repeated is None:
+        assert counted is None
+        return
+    assert counted is not None
+    starts = [sum(n for _, n in pairs[:i]) for i in range(len(pairs))]
+    for advantage, (_, n), start in zip(counted, pairs, starts, strict=True):
+        assert advantage == pytest.approx(n * repeated[start], abs=1e-9)
+
+
+def test_counts_reach_the_samples() -> None:
+    group = PeerGroup(
+        group_id="g", trajectories=(trajectory(6), trajectory(7)), rewards=(1.0, -1.0),
+        counts=(0.5, 1.5), weight=2.0,
+    )  # fmt: skip
+    samples = training_samples([group]).samples
+    assert [sample.advantages for sample in samples] == [(0.0, 1.5), (0.0, -1.5)]
 
 
 def trajectory(answer: int) -> Trajectory:
