@@ -33,7 +33,8 @@ keys: repo=NAME_OR_PATH n=N, out=DIR (corpus.sqlite, artifacts/ and episodes.jso
       seed=N, source=policy|procedural (operators on the syntax tree instead of the model; with
       repo=[a,b,...] several repositories, num_bugs=N until the corpus holds N bugs; tries.jsonl
       says what became of each try, and the same command goes on where it was killed)
-      source=rebuild (modules without bodies, or with level=file without the file, as tasks),
+      source=rebuild (modules without bodies as tasks, with level=file without the file, with
+      level=package all modules of a folder without bodies),
       policy=..., scaffold=compact|agentic, injector=direct|removal|mixed|agentic, sandbox=...,
       json=true
 A command that was killed goes on where it was; one that ended asks anew and adds what it finds.

@@ -7,8 +7,10 @@ command leaves out what is there.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+
+from tqdm import tqdm
 
 from selfplay.bug_sources.rebuild import STRATEGY, NoTask, Removal, artifact_of, removals
 from selfplay.bugs.artifact import solve_task
@@ -27,25 +29,42 @@ def rebuild(config: InjectConfig, context: RolloutContext, corpus: Corpus, out: 
     repository has had `n` tries; what could not be decided is tried again."""
     done = decided_tries(out)
     rows = list(done.values())
-    for repo in context.repo_contexts.values():
-        found = itertools.islice(removals(repo.prepared, config.level, config.seed),
-                                 config.num_tries)  # fmt: skip
-        todo = [r for r in found if (repo.prepared.name, _name(config, r)) not in done]
-        for removal, (row, task) in zip(todo, _judged(config, context, repo, todo), strict=False):
+    repos = list(context.repo_contexts.values())
+    todo = {repo.prepared.name: _untried(config, repo, done) for repo in repos}
+    total = len(rows) + sum(map(len, todo.values()))
+    judged = (
+        (repo, removal, *judgement)
+        for repo in repos
+        for removal, judgement in _judged(config, context, repo, todo[repo.prepared.name])
+    )
+    with tqdm(total=total, initial=len(rows), unit="try", desc="rebuild") as bar:
+        while config.num_bugs is None or corpus.num_bugs() < config.num_bugs:
+            if (found := next(judged, None)) is None:
+                break
+            repo, removal, row, task = found
             if task is not None and not _keep(task, removal, repo, corpus, out):
                 row |= {"reason": "duplicate", "bug_id": ""}
             append_json_lines(out / TRIES, [row])
             rows.append(row)
-            if config.num_bugs is not None and corpus.num_bugs() >= config.num_bugs:
-                return rows
+            bar.update()
+            bar.set_postfix_str(f"{corpus.num_bugs()} tasks")
     return rows
 
 
+def _untried(
+    config: InjectConfig, repo: RepoContext, done: Collection[tuple[str, str]]
+) -> list[Removal]:
+    """What is taken away of a repository, `n` removals in all, without what was decided before."""
+    found = itertools.islice(removals(repo.prepared, config.level, config.seed), config.num_tries)
+    return [r for r in found if (repo.prepared.name, _name(config, r)) not in done]
+
+
 def _judged(
-    config: InjectConfig, context: RolloutContext, repo: RepoContext, todo: list[Removal]
-) -> Iterator[tuple[Row, SolveTask | None]]:
+    config: InjectConfig, context: RolloutContext, repo: RepoContext, todo: Sequence[Removal]
+) -> Iterator[tuple[Removal, tuple[Row, SolveTask | None]]]:
     """What became of each removal, in order."""
-    return context.pool.imap(lambda removal: _judge(config, repo, removal), iter(todo))
+    judgements = context.pool.imap(lambda removal: _judge(config, repo, removal), iter(todo))
+    return zip(todo, judgements, strict=False)
 
 
 def _judge(

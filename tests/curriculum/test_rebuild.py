@@ -15,6 +15,9 @@ import pytest
 from selfplay.agent.fenced import write_call
 from selfplay.bug_sources.rebuild import NoTask, artifact_of, removals
 from selfplay.bugs.grading.grade import grade
+from selfplay.bugs.patches.diffs import touched_files
+from selfplay.bugs.patches.layers import make_patch
+from selfplay.bugs.sealing import sealed_layer
 from selfplay.commands.compose import make_rollout_context, prepare_repos, sandbox_pool
 from selfplay.commands.suites import read_tasks
 from selfplay.config import ReposConfig, SandboxConfig, ScaffoldConfig
@@ -25,7 +28,7 @@ from selfplay.repo.languages.python_source import without_bodies
 from selfplay.sampling import SampleRequest
 from selfplay.scripted.agents import bash
 from selfplay.scripted.compact import ByteTokenizer
-from selfplay.types import Completion, GradeReport, Limits, SolveTask
+from selfplay.types import Completion, FileChange, GradeReport, Limits, SolveTask
 
 ROOT = Path(__file__).resolve().parents[2]
 REPO, MODULE = "sample-ledger", "ledger/money.py"
@@ -122,18 +125,66 @@ def test_the_task_keeps_tests_documents_and_signatures(suite: Path, task: SolveT
     assert len((suite / "tries.jsonl").read_text().splitlines()) == 3
 
 
-def test_whole_files_go_too(agents: RolloutContext) -> None:
-    context = agents.repo_contexts[REPO]
-    found = {r.path: r for r in removals(context.prepared, "file", 0)}
-    gone = found["ledger/report.py"]
-    assert gone.layer[gone.path].content is None
-    try:
-        artifact = artifact_of(gone, context.prepared, context.runner, Limits())
-    except NoTask as why:
-        pytest.fail(str(why))
+def test_whole_files_go_and_come_back(agents: RolloutContext, tmp_path: Path) -> None:
+    """Of a module that nothing else imports the file goes. Its tests all fail as a whole, so they
+    are hidden with their file, and quick tests of other files show that the rest works."""
+    out = tmp_path / "bugs"
+    done = selfplay("inject", "source=rebuild", "level=file", f"repo={REPO}", f"out={out}")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "rebuild: 100%" in done.stderr, "how far it is"
+    rows = {row["function"]: row for row in json.loads(done.stdout)}
+    assert rows["ledger/report.py"]["verdict"] == "valid"
+    assert {rows[path]["reason"] for path in ("ledger/book.py", MODULE)} == {"nothing_passes"}
+    (task,) = (t.solve_task for t in read_tasks(out))
+    artifact, context = task.artifact, agents.repo_contexts[REPO]
     assert "deleted file mode" in artifact.bug_patch
+    assert "deleted file mode" in artifact.weakening_patch and len(artifact.test_files) == 3
+    assert {test.partition("::")[0] for test in task.fail_to_pass} == {"tests/test_report.py"}
+    tree = context.prepared.environment.tree
+    sealed = sealed_layer(tree, artifact)
+    assert sealed["ledger/report.py"].content is None
+    source = FileChange(content=(tree / "ledger/report.py").read_bytes())
+    gold = make_patch(tree, sealed, {**sealed, "ledger/report.py": source})
+    assert grade(task, gold, context.runner).resolved
+    assert grade(task, "", context.runner).reason == "empty_patch"
+    other = {**sealed, "ledger/other.py": FileChange(content=b"x = 1\n")}
+    assert not grade(task, make_patch(tree, sealed, other), context.runner).resolved
+    removal = next(r for r in removals(context.prepared, "file", 0) if r.path == "ledger/report.py")
     with pytest.raises(NoTask, match="not_covered"):  # no file is quick enough
-        artifact_of(gone, context.prepared, context.runner, Limits(script_timeout_s=0.01))
+        artifact_of(removal, context.prepared, context.runner, Limits(script_timeout_s=0.01))
+
+
+def test_bodies_of_a_whole_package_go(tmp_path: Path) -> None:
+    """Of each module but `text`: alone it mends nothing, since it needs `prices`."""
+    files = {
+        "shop/__init__.py": "",
+        "shop/prices.py": "def total(items):\n    return sum(items)\n",
+        "shop/stock.py": "def left(n, sold):\n    return n - sold\n",
+        "shop/names.py": "SHOP = 'shop'\n",
+        "alone.py": "def twice(x):\n    return x * 2\n",
+        "tests/test_shop.py": "from shop.prices import total\nfrom shop.stock import left\n\n\n"
+        "def test_total():\n    assert total([1, 2]) == 3\n\n\n"
+        "def test_left():\n    assert left(3, 1) == 2\n",
+        "shop/text.py": "from shop.prices import total\n\n\n"
+        "def told(items):\n    return f'{total(items)} $'\n",
+        "tests/test_text.py": "from shop.text import told\n\n\n"
+        "def test_told():\n    assert told([1]) == '1 $'\n",
+        "tests/test_alone.py": "from alone import twice\n\n\n"
+        + "".join(f"def test_{i}():\n    assert twice({i}) == {2 * i}\n\n\n" for i in range(4)),
+    }
+    for path, text in files.items():
+        (tmp_path / "shop-repo" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "shop-repo" / path).write_text(text)
+    done = selfplay("inject", "source=rebuild", "level=package", f"repo={tmp_path / 'shop-repo'}",
+                    f"out={tmp_path / 'bugs'}")  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    (row,) = json.loads(done.stdout)  # alone.py is no package
+    assert (row["function"], row["verdict"], row["fail_to_pass"]) == ("shop", "valid", 3)
+    (task,) = (t.solve_task for t in read_tasks(tmp_path / "bugs"))
+    assert touched_files(task.artifact.bug_patch) == ("shop/prices.py", "shop/stock.py")
+    assert task.artifact.test_files == (
+        *("tests/test_alone.py", "tests/test_shop.py", "tests/test_text.py"),
+    )
 
 
 def test_how_far_an_agent_came_is_told_and_not_paid(
