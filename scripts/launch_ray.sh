@@ -10,7 +10,6 @@ set -euo pipefail
 bin=$(dirname "${PYTHON:-.venv/bin/python}")
 store=${OBJECT_STORE:-500000000}  # bytes; results of jobs pass through it, nothing else
 export RAY_TMPDIR=${RAY_TMPDIR:-/tmp/ray-$UID}  # /tmp/ray belongs to the first user of a machine
-export RAY_raylet_start_wait_time_s=${RAY_raylet_start_wait_time_s:-120}  # 30: few for slow disks
 common=(--disable-usage-stats --object-store-memory "$store")
 if [ -n "${BLOCK:-}" ]; then common+=(--block); fi
 slots() { printf '{"sandbox_slots": %d}' "$1"; }

@@ -27,13 +27,18 @@ requeue() { say "the time limit is near: requeued"; scontrol requeue "$SLURM_JOB
 trap requeue USR1
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 
-declare -A steps=()  # what runs: process of this shell, and its part
+declare -A steps=() begun=()  # process of this shell: its part; node: how often it was begun
 begin() {  # PART WORDS...
     if [ -n "${DRY:-}" ]; then printf '%q ' "${@:2}"; echo; return; fi
     "${@:2}" &
     steps[$!]=$1
 }
 on() { begin "$2" srun --nodes=1 --ntasks=1 --overlap --export=ALL -w "$1" "${@:3}"; }
+join() {  # Ray allows itself 30 s to start, few where disks are slow: each node gets three tries
+    begun[$1]=$((${begun[$1]:-0} + 1))
+    if [ "${begun[$1]}" -gt 3 ]; then return; fi
+    on "$1" "node $1" env BLOCK=1 bash scripts/launch_ray.sh node "$HEAD:$PORT"
+}
 left() { local part; for part in "${steps[@]}"; do [[ $part != $1* ]] || return 0; done; return 1; }
 look() {  # tells and forgets the steps that have ended; ends with the run
     local pid part code
@@ -44,6 +49,7 @@ look() {  # tells and forgets the steps that have ended; ends with the run
         unset "steps[$pid]"
         if [ "$part" = run ]; then exit "$code"; fi
         say "the $part has ended with $code"
+        if [[ $part = node* ]]; then join "${part#node }"; fi
     done
 }
 if [ "${SLURM_NNODES:-1}" -le 1 ]; then
@@ -68,7 +74,7 @@ for ((tried = 0; tried < ${HEAD_S:-300}; tried++)); do
 done
 answers || { say "no Ray at $HEAD:$PORT after ${HEAD_S:-300} s"; exit 1; }
 for node in "${nodes[@]:LEARNER_NODES}"; do  # the run begins with the first; the others join it
-    on "$node" "node $node" env BLOCK=1 bash scripts/launch_ray.sh node "$HEAD:$PORT"
+    join "$node"
 done
 for ((rank = 0; rank < LEARNER_NODES; rank++)); do
     part=$([ "$rank" = 0 ] && echo run || echo "learner on ${nodes[rank]}")
