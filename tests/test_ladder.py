@@ -78,5 +78,5 @@ def test_changes_between_two_files_by_hand(
     assert p.startswith(
         "p(gold): 20.00 to 23.33 %, +3.33 points, over 3 bugs and over their 2 repo"
     )
-    assert p.endswith(" [+0.00, +10.00], [+0.00, +10.00]")
+    assert p.endswith(" [+0.00, +10.00], [+0.00, +7.50]")
     assert eight.startswith("1 of 8: 52.20 to 60.94 %, +8.74 points")
