@@ -79,4 +79,4 @@ def test_changes_between_two_files_by_hand(
         "p(gold): 20.00 to 23.33 %, +3.33 points, over 3 bugs and over their 2 repo"
     )
     assert p.endswith(" [+0.00, +10.00], [+0.00, +7.50]")
-    assert eight.startswith("1 of 8: 52.20 to 60.94 %, +8.74 points")
+    assert eight.startswith("1 of 8: 52.19 to 60.94 %, +8.76 points")
