@@ -140,7 +140,8 @@ def _opened(
 def _base(
     name: str, document: Mapping[str, Any], mined: bool, config: ReposConfig, pool: SandboxPool
 ) -> PreparedRepo:
-    """A suite's repository by name: from `repos/`, else as the suite says."""
+    """A suite's repository: from `repos/` by its name, unless the suite's is a folder that is here,
+    or its name is not known."""
     spec = _spec(name, document, config)
     say(f"preparing {name}")
     return prepare(spec if mined else _as_it_was(spec, document.get("commit")), pool.sandbox)
@@ -156,8 +157,15 @@ def _spec(name: str, document: Mapping[str, Any], config: ReposConfig) -> RepoSp
     folder = repos_dir(config)
     if document.get("state") == "buggy":
         return with_mirror(spec_from(name, document), folder)
-    known = (folder / f"{name}.yaml").is_file() or not document.get("source")
-    return load_spec(name, folder) if known else spec_from(name, document)
+    if not document.get("source"):
+        return load_spec(name, folder)
+    told = spec_from(name, document)
+    if not (folder / f"{name}.yaml").is_file():
+        return told
+    known = load_spec(name, folder)
+    # A clone of a known project has its name, and commits that the known source need not have.
+    is_clone = isinstance(told.source, LocalSource) and Path(told.source.path).is_dir()
+    return told if is_clone and told.source != known.source else known
 
 
 def with_mirror(spec: RepoSpec, folder: Path) -> RepoSpec:
