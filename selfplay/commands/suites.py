@@ -157,15 +157,19 @@ def _spec(name: str, document: Mapping[str, Any], config: ReposConfig) -> RepoSp
     folder = repos_dir(config)
     if document.get("state") == "buggy":
         return with_mirror(spec_from(name, document), folder)
-    if not document.get("source"):
+    source = document.get("source")
+    if not source:
         return load_spec(name, folder)
-    told = spec_from(name, document)
     if not (folder / f"{name}.yaml").is_file():
-        return told
+        return spec_from(name, document)
     known = load_spec(name, folder)
+    local = source.get("local") if isinstance(source, dict) else None
+    path = local.get("path") if isinstance(local, dict) else None
+    if not isinstance(path, str) or not Path(path).is_dir():
+        return known
     # A clone of a known project has its name, and commits that the known source need not have.
-    is_clone = isinstance(told.source, LocalSource) and Path(told.source.path).is_dir()
-    return told if is_clone and told.source != known.source else known
+    told = spec_from(name, document)
+    return known if told.source == known.source else told
 
 
 def with_mirror(spec: RepoSpec, folder: Path) -> RepoSpec:

@@ -141,7 +141,7 @@ def test_names_are_read_without_asking_anybody() -> None:
     kind = type("Kind", (), {})
     kind.__name__ = Odd("Named")
     nameless, named = types.ModuleType("a"), types.ModuleType("b")
-    nameless.__getattr__ = Refusing._no  # type: ignore[method-assign]
+    nameless.__dict__["__getattr__"] = Refusing._no
     del nameless.__name__
     named.__name__ = Odd("b")
     assert show([function, kind(), named]) == "[<function f>, Named(), <module b>]"

@@ -39,7 +39,7 @@ _get_mro, _given_name, _flags_of, _space_of = (
     type.__dict__[name].__get__ for name in ("__mro__", "__name__", "__flags__", "__dict__")
 )
 """What a class is, whatever its metaclass says."""
-_module_space = types.ModuleType.__dict__["__dict__"].__get__
+_module_space: Any = vars(types.ModuleType)["__dict__"].__get__  # type: ignore[index,unused-ignore]
 """A module's names, without its `__getattr__`."""
 
 
@@ -172,7 +172,8 @@ def _content(value: Any, base: type, depth: int, budget: _Budget) -> str:
         shown = [_show(item, depth, budget) for item in arguments[:MAX_ITEMS]]
         return _joined(shown, len(arguments))
     if base is datetime.datetime or base is datetime.date:
-        if base is datetime.datetime and id(type(base.tzinfo.__get__(value))) not in _ZONES:
+        zone = datetime.datetime.tzinfo.__get__(value) if base is datetime.datetime else None
+        if id(type(zone)) not in _ZONES:
             return CUT
         return base.__repr__(value).partition("(")[2][:-1]
     size = base.__len__(value)  # type: ignore[attr-defined]
