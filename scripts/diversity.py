@@ -31,6 +31,7 @@ from typing import Any
 from selfplay.commands.compose import (
     keep_originals,
     make_rollout_context,
+    make_task_sampler,
     open_policy,
     prepare_repos,
     sandbox_pool,
@@ -42,7 +43,6 @@ from selfplay.corpus.dedup import fingerprint
 from selfplay.curriculum.curriculum import Curriculum
 from selfplay.curriculum.injecting import inject
 from selfplay.curriculum.scaffold import RolloutContext, Sampling
-from selfplay.curriculum.targets import RepoTargets, TaskSampler
 from selfplay.files import append_json_lines, read_json_lines, repair_json_lines, write_atomic
 
 SETTINGS = ("source=procedural", "policy=scripted", "curriculum.seeds_per_group=4",
@@ -80,14 +80,7 @@ def measure(config: InjectConfig, num_bugs: int) -> dict[str, Any]:
         sampling = Sampling(max_new_tokens=config.policy.max_new_tokens, seed=config.seed)
         context = make_rollout_context(policy, repos, pool, config.scaffold, sampling)
         keep_originals(context.repo_contexts.values(), corpus)
-        targets = {name: RepoTargets(prepared, config.scaffold) for name, prepared in repos.items()}
-        sampler = TaskSampler(
-            targets,
-            context.scaffold,
-            curriculum=config.curriculum,
-            injector=config.injector,
-            seed=config.seed,
-        )
+        sampler = make_task_sampler(config, context)
         curriculum = Curriculum(
             corpus=corpus,
             folder=out,
@@ -96,7 +89,7 @@ def measure(config: InjectConfig, num_bugs: int) -> dict[str, Any]:
             shape=config.curriculum,
         )
         rows = play(curriculum, context, out / ROUNDS, num_bugs)
-        eligible = {name: len(place.functions) for name, place in targets.items()}
+        eligible = {name: len(place.functions) for name, place in sampler.targets.items()}
         trees = {name: prepared.environment.tree for name, prepared in repos.items()}
         return {
             **described(corpus.bugs()[:num_bugs], trees),

@@ -4,35 +4,86 @@
 #SBATCH --ntasks-per-node=1
 #SBATCH --exclusive
 #SBATCH --requeue
+#SBATCH --no-kill
+#SBATCH --signal=B:USR1@120
 #SBATCH --open-mode=append
 # A Slurm job: a Ray cluster over its nodes, the run on the first one, sandboxes on the others.
 #   sbatch --nodes=8 scripts/launch_slurm.sh experiment=... name=RUN policy.vllm.urls=[http://...]
-# Run it from the checkout, which all nodes see; so must SELFPLAY_CACHE. A job that is requeued goes
-# on with its run. With one node no cluster is made. DRY=1 prints the commands and starts nothing.
+# LEARNER_NODES=2 LEARNERS=8: the learner on the first two, 8 processes each; sandboxes on the rest.
+# Submit it from the checkout, which all nodes see; so must SELFPLAY_CACHE. Near its time limit the
+# job requeues itself, and goes on with its run. With one node no cluster is made. DRY=1 prints the
+# commands and starts nothing.
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-$PWD}"
+say() { echo "launch_slurm: $*" >&2; }
+[ -f scripts/launch_ray.sh ] || { say "submit it from the checkout, not from $PWD"; exit 2; }
 export SELFPLAY_CACHE=${SELFPLAY_CACHE:-$PWD/.cache}
-do_it() { if [ -n "${DRY:-}" ]; then printf '%s\n' "$(printf '%q ' "$@")"; else "$@"; fi; }
+export LEARNER_NODES=${LEARNER_NODES:-1} PORT=${PORT:-$((20000 + ${SLURM_JOB_ID:-0} % 20000))}
+export LEARNER_PORT=${LEARNER_PORT:-$((PORT + 20000))}  # two jobs may share a node
+# Whoever reaches the ports of a Ray without a token runs code as its user.
+token=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=${RAY_AUTH_TOKEN:-$token}
+requeue() { say "the time limit is near: requeued"; scontrol requeue "$SLURM_JOB_ID"; }
+trap requeue USR1
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+
+declare -A steps=() begun=()  # process of this shell: its part; node: how often it was begun
+begin() {  # PART WORDS...
+    if [ -n "${DRY:-}" ]; then printf '%q ' "${@:2}"; echo; return; fi
+    "${@:2}" &
+    steps[$!]=$1
+}
+on() { begin "$2" srun --nodes=1 --ntasks=1 --overlap --export=ALL -w "$1" "${@:3}"; }
+join() {  # Ray allows itself 30 s to start, few where disks are slow: each node gets three tries
+    begun[$1]=$((${begun[$1]:-0} + 1))
+    if [ "${begun[$1]}" -gt 3 ]; then return; fi
+    on "$1" "node $1" env BLOCK=1 bash scripts/launch_ray.sh node "$HEAD:$PORT"
+}
+left() { local part; for part in "${steps[@]}"; do [[ $part != $1* ]] || return 0; done; return 1; }
+look() {  # tells and forgets the steps that have ended; ends with the run
+    local pid part code
+    for pid in "${!steps[@]}"; do
+        if kill -0 "$pid" 2>/dev/null; then continue; fi
+        code=0 part=${steps[$pid]}
+        wait "$pid" || code=$?
+        unset "steps[$pid]"
+        if [ "$part" = run ]; then exit "$code"; fi
+        say "the $part has ended with $code"
+        if [[ $part = node* ]]; then join "${part#node }"; fi
+    done
+}
 if [ "${SLURM_NNODES:-1}" -le 1 ]; then
-    do_it bash scripts/launch_local.sh "$@"
+    begin run bash scripts/launch_local.sh "$@"
+    while left run; do sleep 1; look; done
     exit
 fi
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-head=${nodes[0]} port=${PORT:-$((20000 + SLURM_JOB_ID % 20000))}  # two jobs may share a node
-step() { words=(srun --nodes=1 --ntasks=1 --overlap -w "$1" "${@:2}"); }
-begin() { if [ -n "${DRY:-}" ]; then do_it "${words[@]}"; else "${words[@]}" & fi; }
-answers() { [ -n "${DRY:-}" ] || (exec 3<>"/dev/tcp/$head/$port") 2>/dev/null; }
-# `--block` keeps the node's Ray in the step: Slurm ends it, and all it started, with the job.
-trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
-step "$head" .venv/bin/ray start --block --head --port "$port" --include-dashboard=false \
-    --disable-usage-stats --num-cpus 0 --resources '{"sandbox_slots": 0}'
-begin
-for ((tried = 0; tried < ${HEAD_S:-300}; tried++)); do answers && break || sleep 1; done
-answers || { echo "launch_slurm: no Ray at $head:$port after ${HEAD_S:-300} s" >&2; exit 1; }
-for node in "${nodes[@]:1}"; do  # the run begins with the first that is up; the others join it
-    step "$node" bash -c "exec .venv/bin/ray start --block --address $head:$port \
-        --disable-usage-stats --resources \"{\\\"sandbox_slots\\\": \$(nproc)}\""
-    begin
+export HEAD=${nodes[0]}
+if [ "${#nodes[@]}" -le "$LEARNER_NODES" ]; then
+    say "${#nodes[@]} nodes leave none for sandboxes beside LEARNER_NODES=$LEARNER_NODES"
+    exit 2
+fi
+# BLOCK keeps a node's Ray in its step: Slurm ends it, and all it started, with the job.
+on "$HEAD" "head of Ray on $HEAD" env BLOCK=1 bash scripts/launch_ray.sh head
+answers() { [ -n "${DRY:-}" ] || (exec 3<>"/dev/tcp/$HEAD/$PORT") 2>/dev/null; }
+for ((tried = 0; tried < ${HEAD_S:-300}; tried++)); do
+    if answers; then break; fi
+    sleep 1
+    look
+    left head || { say "no Ray without its head"; exit 1; }
 done
-step "$head" bash scripts/launch_ray.sh train "sandbox.cluster.address=$head:$port" "$@"
-do_it "${words[@]}"
+answers || { say "no Ray at $HEAD:$PORT after ${HEAD_S:-300} s"; exit 1; }
+for node in "${nodes[@]:LEARNER_NODES}"; do  # the run begins with the first; the others join it
+    join "$node"
+done
+for ((rank = 0; rank < LEARNER_NODES; rank++)); do
+    part=$([ "$rank" = 0 ] && echo run || echo "learner on ${nodes[rank]}")
+    on "${nodes[rank]}" "$part" env "NODE_RANK=$rank" bash scripts/launch_ray.sh train \
+        "sandbox.cluster.address=$HEAD:$PORT" "$@"
+done
+while left run; do
+    sleep 1
+    look
+    left head || { say "the head of Ray is gone"; exit 1; }
+    left node || { say "no node is left for sandboxes"; exit 1; }
+done

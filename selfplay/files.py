@@ -146,6 +146,23 @@ def take_lock(path: Path, what: str) -> int:
 
 
 @contextlib.contextmanager
+def held_lock(path: Path, what: str) -> Iterator[None]:
+    """`take_lock` for the length of a block; its folder is made.
+
+    Raises `UserError` also where nothing can be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = take_lock(path, what)
+    except OSError as error:
+        raise UserError(f"{what}: cannot be written ({error.strerror})") from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
 def waiting_lock(path: Path) -> Iterator[None]:
     """Exclusive lock on a file, waiting for it."""
     with path.open("w") as file:

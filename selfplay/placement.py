@@ -13,6 +13,7 @@ start of a run ask the same functions, so that the plan is what happens.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -25,6 +26,10 @@ GIB = 2**30
 SHARED_SERVER = 0.4
 """Part of a shared GPU's memory that the server may take; the learner has the rest."""
 QUERY = ("nvidia-smi", "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits")
+SLICES = ("nvidia-smi", "-L")
+_SLICE = re.compile(
+    r"MIG (?P<profile>\S*?(?P<gib>\d+)gb\S*)\s+Device\s+\d+: \(UUID: (?P<id>MIG-[^)]+)\)"
+)
 FAKE = re.compile(r"fake:(\d{1,3})(?:x(\d{1,4}))?")
 
 
@@ -146,14 +151,29 @@ def _listed(positions: Sequence[int]) -> str:
     return f"GPU {words}" if len(positions) == 1 else f"GPUs {words}"
 
 
+def driver_problem() -> str:
+    """What nvidia-smi says where it is there and fails, "" otherwise: a driver that was updated
+    under a running kernel looks like a machine without GPUs else."""
+    done = _ask_driver(QUERY)
+    if done is None or done.returncode == 0:
+        return ""
+    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    return f"nvidia-smi fails: {lines[0] if lines else f'exit code {done.returncode}'}"
+
+
+def _ask_driver(argv: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
+    """None where there is no nvidia-smi, or it hangs."""
+    try:
+        return subprocess.run(argv, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
+
 def _listed_gpus() -> list[tuple[str, str, Gpu]]:
     """(index, uuid, GPU) of each; none where there is no driver."""
-    try:
-        done = subprocess.run(QUERY, capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
+    done = _ask_driver(QUERY)
     found = []
-    for line in done.stdout.splitlines() if done.returncode == 0 else ():
+    for line in done.stdout.splitlines() if done and done.returncode == 0 else ():
         fields = [field.strip() for field in line.split(",")]
         if len(fields) == 4 and fields[3].isdigit():
             index, uuid, name, mib = fields
@@ -161,14 +181,29 @@ def _listed_gpus() -> list[tuple[str, str, Gpu]]:
     return found
 
 
+def _listed_slices() -> list[tuple[str, str, Gpu]]:
+    """As `_listed_gpus`, of the parts that GPUs are divided into (MIG); they have no index."""
+    done = _ask_driver(SLICES)
+    return [
+        ("", m["id"], Gpu(id=m["id"], name=f"MIG {m['profile']}", memory=int(m["gib"]) * GIB))
+        for m in _SLICE.finditer(done.stdout if done and done.returncode == 0 else "")
+    ]
+
+
 def _visible(listed: Sequence[tuple[str, str, Gpu]], chosen: str | None) -> tuple[Gpu, ...]:
-    """In the order of CUDA_VISIBLE_DEVICES, which ends at the first name that it does not know."""
+    """In the order of CUDA_VISIBLE_DEVICES, which ends at the first name that it does not know and
+    shows nothing where one stands twice. A part of a UUID becomes the whole: vLLM looks for that.
+    """
     if chosen is None:
         return tuple(gpu for _, _, gpu in listed)
+    words = [word for word in (word.strip() for word in chosen.split(",")) if word]
+    if any(word.startswith("MIG-") for word in words):
+        listed = [*listed, *_listed_slices()]
     found: list[Gpu] = []
-    for word in filter(None, (word.strip() for word in chosen.split(","))):
-        match = [g for index, uuid, g in listed if word == index or uuid.startswith(word)]
-        if not match:
+    for word in words:
+        match = [(u, g) for index, u, g in listed if word == index or u.startswith(word)]
+        if len(match) != 1:
             break
-        found.append(Gpu(id=word, name=match[0].name, memory=match[0].memory))
-    return tuple(found)
+        ((uuid, gpu),) = match
+        found.append(gpu if word == gpu.id else dataclasses.replace(gpu, id=uuid))
+    return tuple(found) if len(set(found)) == len(found) else ()

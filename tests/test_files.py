@@ -17,6 +17,7 @@ from selfplay.files import (
     append_json_lines,
     encode_json,
     finite,
+    held_lock,
     read_json_lines,
     repair_json_lines,
     write_atomic,
@@ -138,3 +139,19 @@ def test_kill_during_appends_leaves_whole_lines(tmp_path: Path) -> None:
     numbers = [line["i"] for _, line in read_json_lines(file)]
     assert numbers == list(range(len(numbers)))
     assert len(numbers) >= len([line for line in reported if line.endswith(b"\n")]) >= 20
+
+
+def test_a_lock_is_held_for_the_length_of_its_block(tmp_path: Path) -> None:
+    """And given back when the block raises, not only when the process ends."""
+    file = tmp_path / "new" / ".lock"
+    with pytest.raises(KeyError), held_lock(file, "out=new"):
+        with (
+            pytest.raises(UserError, match="out=new: in use by process"),
+            held_lock(file, "out=new"),
+        ):
+            pass
+        raise KeyError
+    with held_lock(file, "out=new"):
+        pass
+    with pytest.raises(UserError, match="cannot be written"), held_lock(file / "x", "out=x"):
+        pass

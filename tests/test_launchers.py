@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -46,6 +47,157 @@ def test_local_and_ray() -> None:
     assert (config.sandbox.cluster.name, config.sandbox.cluster.address) == ("ray", "h:1")
 
 
+def test_learner_of_several_machines() -> None:
+    where = {"LEARNERS": "2", "LEARNER_NODES": "2", "NODE_RANK": "1", "HEAD": "n1"}
+    [rank] = dry("launch_ray.sh", "train", "name=x", **where)
+    launched = rank[rank.index("torch.distributed.run") + 1 : rank.index("selfplay") - 1]
+    assert " ".join(launched) == (
+        "--nproc-per-node 2 --nnodes 2 --node-rank 1 --master-addr n1 --master-port 29500"
+    )
+    assert rank[rank.index("selfplay") :] == ["selfplay", "train", "cluster=ray", "name=x"]
+
+
+def test_ray_of_two_users_of_one_machine(tmp_path: Path) -> None:
+    """ray-project/ray#4593: /tmp/ray belongs to the first, and the second cannot write in it."""
+    stand_in(tmp_path / "ray", "echo $RAY_TMPDIR")
+    variables = {"PYTHON": str(tmp_path / "python")}
+    done = subprocess.run(
+        ["bash", str(SCRIPTS / "launch_ray.sh"), "head"],
+        capture_output=True, text=True, check=True, env={**without_ray(), **variables},
+    )  # fmt: skip
+    assert done.stdout == f"/tmp/ray-{os.getuid()}\n"
+
+
+def without_ray() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+
+
+def stand_in(file: Path, text: str) -> None:
+    """A command that does what `text`, a Bash script, says."""
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(f"#!/bin/bash\n{text}\n")
+    file.chmod(0o755)
+
+
+class PretendSlurm:
+    """A job whose first node is this machine. `srun` runs a node's own script, with what it was
+    given as `$@`; `scontrol requeue` notes the job in the file `requeued`."""
+
+    def __init__(self, folder: Path, *nodes: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.requeued = folder / "requeued"
+        names = ["127.0.0.1", *(f"n{i}" for i in range(2, len(nodes) + 1))]
+        stand_in(
+            folder / "scontrol",
+            f'if [ "$1" = requeue ]; then echo "$2" >>{self.requeued}; exit; fi\n'
+            f"printf '%s\\n' {' '.join(names)}",
+        )
+        cases = "\n".join(f"{name}) {text} ;;" for name, text in zip(names, nodes, strict=True))
+        stand_in(
+            folder / "srun",
+            'while [ "${1:0:2}" = -- ]; do shift; done\nnode=$2\nshift 2\n'
+            f'case "$node" in\n{cases}\nesac',
+        )
+        self.environ = {
+            **without_ray(), "PATH": f"{folder}:{os.environ['PATH']}", "PORT": str(self.port),
+            "SLURM_JOB_NODELIST": f"n[1-{len(nodes)}]", "SLURM_NNODES": str(len(nodes)),
+            "SLURM_JOB_ID": "7", "SLURM_SUBMIT_DIR": str(SCRIPTS.parent),
+        }  # fmt: skip
+
+    def start(self, *words: str, **variables: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["bash", str(SCRIPTS / "launch_slurm.sh"), *words], env={**self.environ, **variables},
+            text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def end(self, **variables: str) -> tuple[int, str]:
+        """Exit code and words of a job that ends by itself."""
+        job = self.start(**variables)
+        _, told = job.communicate(timeout=30)
+        return job.returncode, told
+
+
+def first_node(trains: str) -> str:
+    """Its head of Ray listens, and does nothing else."""
+    listens = f'exec {sys.executable} -m http.server -b 127.0.0.1 "$PORT"'
+    return f'if [[ "$*" = *" head" ]]; then {listens}; fi; {trains}'
+
+
+def test_a_slurm_job_without_nodes_ends(tmp_path: Path) -> None:
+    """NVIDIA-NeMo/RL#1019: a step that cannot start left a job waiting until its time was over."""
+    slurm = PretendSlurm(tmp_path / "bin", first_node("exec sleep 300"), "exit 7", "exit 9")
+    code, told = slurm.end()
+    assert code == 1 and "no node is left for sandboxes" in told
+    assert "node n2 has ended with 7" in told and "node n3 has ended with 9" in told
+    assert not port_is_taken(slurm.port)
+    code, told = PretendSlurm(tmp_path / "bin", "exit 7", "exit 0").end()
+    assert code == 1 and "head of Ray on 127.0.0.1 has ended with 7" in told
+
+
+def test_a_slurm_job_that_loses_a_node_goes_on(tmp_path: Path) -> None:
+    """Each gets three tries: Ray gives up after 30 seconds, few where disks are slow."""
+    tries = tmp_path / "tries"
+    tries.touch()
+    trains = first_node(f"until [ $(wc -l <{tries}) = 3 ]; do sleep 0.2; done; sleep 5; exit 5")
+    fails = f"echo >>{tries}; exit 7"
+    code, told = PretendSlurm(tmp_path / "bin", trains, fails, "exec sleep 300").end()
+    assert code == 5 and told.count("node n2 has ended with 7") == 3
+    tries.write_text("")
+    fails = f"echo >>{tries}; if [ $(wc -l <{tries}) = 3 ]; then exec sleep 300; fi; exit 7"
+    code, told = PretendSlurm(tmp_path / "bin", trains, fails).end()
+    assert code == 5 and told.count("node n2 has ended with 7") == 2
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_slurm_job_near_its_time_limit_is_requeued(tmp_path: Path, nodes: int) -> None:
+    """Lightning-AI/pytorch-lightning#20542 and others: a job whose time is over is not requeued by
+    Slurm, with `--requeue` neither."""
+    assert "#SBATCH --signal=B:USR1@" in (SCRIPTS / "launch_slurm.sh").read_text()
+    ready = tmp_path / "ready"
+    stand_in(tmp_path / "python", f"touch {ready}; exec sleep 300")
+    trains = first_node(f"touch {ready}; exec sleep 300")
+    slurm = PretendSlurm(tmp_path / "bin", *[trains, "exec sleep 300"][:nodes])
+    with slurm.start(PYTHON=str(tmp_path / "python")) as job:
+        until(ready.exists)
+        job.send_signal(signal.SIGUSR1)
+        until(slurm.requeued.exists)
+        assert slurm.requeued.read_text() == "7\n"
+        job.terminate()
+
+
+def test_what_a_slurm_job_tells_its_steps(tmp_path: Path) -> None:
+    """Whoever reaches the ports of a Ray without a token can run code there."""
+    tell = f'echo "$RAY_AUTH_MODE $RAY_AUTH_TOKEN $LEARNER_NODES $HEAD" >>{tmp_path}/seen; '
+    nodes = (tell + first_node("exec sleep 300"), tell + "exit 0")
+    tokens = set()
+    for _ in range(2):
+        PretendSlurm(tmp_path / "bin", *nodes).end()
+        [(mode, token, *rest)] = {
+            tuple(line.split()) for line in (tmp_path / "seen").read_text().splitlines()
+        }
+        assert mode == "token" and len(token) == 64 and rest == ["1", "127.0.0.1"]
+        tokens.add(token)
+        (tmp_path / "seen").unlink()
+    assert len(tokens) == 2
+
+
+def test_slurm_jobs_that_cannot_be(tmp_path: Path) -> None:
+    slurm = PretendSlurm(tmp_path / "bin", "exit 0", "exit 0")
+    code, told = slurm.end(SLURM_SUBMIT_DIR=str(tmp_path))
+    assert code == 2 and "submit it from the checkout" in told
+    code, told = slurm.end(LEARNER_NODES="2")
+    assert code == 2 and "leave none for sandboxes" in told
+
+
+def until(condition: Callable[[], bool], limit_s: float = 30.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """One that the sandbox's user can enter, as a checkout on a shared file system is."""
@@ -59,19 +211,7 @@ def test_a_slurm_job_makes_a_cluster_and_trains_on_it(tmp_path: Path, open_folde
     """Real Ray, real sandboxes; Slurm's two commands run what they are given on this machine. The
     node comes after the run, which waits for it; in the end nothing of the cluster is left."""
     pytest.importorskip("ray")
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    commands = {
-        "scontrol": "printf '127.0.0.1\\nn2\\n'",
-        "srun": 'while [ "${1:0:2}" = -- ]; do shift; done\n'
-        'if [ "$2" = n2 ]; then sleep 20; fi\nshift 2\nexec "$@"',
-    }
-    for name, text in commands.items():
-        (folder / name).write_text(f"#!/bin/bash\n{text}\n")
-        (folder / name).chmod(0o755)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    slurm = PretendSlurm(tmp_path / "bin", 'exec "$@"', 'sleep 20; exec "$@"')
     checkout = open_folder / "checkout"
     checkout.mkdir()
     for name in ("scripts", "selfplay", "conf", "repos"):
@@ -81,23 +221,16 @@ def test_a_slurm_job_makes_a_cluster_and_trains_on_it(tmp_path: Path, open_folde
         found = Path(sys.executable).with_name(name)
         (checkout / ".venv/bin" / name).write_text(f'#!/bin/bash\nexec {found} "$@"\n')
         (checkout / ".venv/bin" / name).chmod(0o755)
-    done = subprocess.run(
-        ["bash", str(SCRIPTS / "launch_slurm.sh"), "experiment=samples", "steps=1", "name=job",
-         f"runs_dir={tmp_path}", "sandbox=bubblewrap", "metrics.report=false"],
-        capture_output=True, text=True, timeout=280,
-        env={
-            **os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "PORT": str(port),
-            "PYTHONPATH": str(SCRIPTS.parent), "SLURM_SUBMIT_DIR": str(checkout),
-            "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_NNODES": "2", "SLURM_JOB_ID": "7",
-        },
+    job = slurm.start(
+        "experiment=samples", "steps=1", "name=job", f"runs_dir={tmp_path}", "sandbox=bubblewrap",
+        "metrics.report=false",
+        PYTHONPATH=str(SCRIPTS.parent), SLURM_SUBMIT_DIR=str(checkout),
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
-    assert "waiting for the first node" in done.stderr
+    _, told = job.communicate(timeout=280)
+    assert job.returncode == 0, told[-3000:]
+    assert "waiting for the first node" in told
     assert (tmp_path / "job" / "summary.json").is_file()
-    until = time.monotonic() + 30
-    while port_is_taken(port) and time.monotonic() < until:
-        time.sleep(0.5)
-    assert not port_is_taken(port), "the head outlived its job"
+    until(lambda: not port_is_taken(slurm.port))  # the head ends with its job
 
 
 def port_is_taken(port: int) -> bool:
@@ -106,17 +239,16 @@ def port_is_taken(port: int) -> bool:
 
 
 def test_slurm(tmp_path: Path) -> None:
-    control = tmp_path / "scontrol"
-    control.write_text("#!/bin/bash\nprintf 'n1\\nn2\\nn3\\n'\n")
-    control.chmod(0o755)
-    lines = dry(
-        "launch_slurm.sh", "name=x", PATH=f"{tmp_path}:{os.environ['PATH']}",
-        SLURM_SUBMIT_DIR=str(SCRIPTS.parent), SLURM_JOB_NODELIST="n[1-3]", SLURM_NNODES="3",
-        SLURM_JOB_ID="7",
-    )  # fmt: skip
-    assert sorted(line[line.index("-w") + 1] for line in lines) == ["n1", "n1", "n2", "n3"]
-    assert any("sandbox.cluster.address=n1:20007" in line and "name=x" in line for line in lines)
-    [alone] = dry(
-        "launch_slurm.sh", "name=y", SLURM_NNODES="1", SLURM_SUBMIT_DIR=str(SCRIPTS.parent)
-    )
+    slurm = PretendSlurm(tmp_path / "bin", "", "", "")
+    variables = {**slurm.environ, "PORT": ""}
+    lines = dry("launch_slurm.sh", "name=x", **variables)
+    nodes = [line[line.index("-w") + 1] for line in lines]
+    assert nodes == ["127.0.0.1", "n2", "n3", "127.0.0.1"]
+    assert "sandbox.cluster.address=127.0.0.1:20007" in lines[-1] and "name=x" in lines[-1]
+    lines = dry("launch_slurm.sh", "name=x", **variables, LEARNER_NODES="2", LEARNERS="4")
+    assert [line[line.index("-w") + 1] for line in lines] == ["127.0.0.1", "n3", "127.0.0.1", "n2"]
+    assert [word for line in lines for word in line if word.startswith("NODE_RANK")] == [
+        "NODE_RANK=0", "NODE_RANK=1",
+    ]  # fmt: skip
+    [alone] = dry("launch_slurm.sh", "name=y", **{**variables, "SLURM_NNODES": "1"})
     assert alone == ["bash", "scripts/launch_local.sh", "name=y"]

@@ -16,7 +16,10 @@ import pytest
 
 from selfplay.bug_sources.commit_trees import split_name
 from selfplay.bug_sources.mining import problem_statement
+from selfplay.commands import mine
+from selfplay.config import MineConfig, load_config
 from selfplay.corpus.suite import read_suite
+from selfplay.errors import UserError
 
 Files = dict[str, str | None]
 TESTS = "import shop\n\n\ndef test_total():\n    assert shop.total([1, 2]) == 3\n"
@@ -184,3 +187,10 @@ def test_names_of_places() -> None:
 def test_trailers_are_no_part_of_a_problem() -> None:
     message = "Fix it\n\nReally.\n\nCo-authored-by: X\nSigned-off-by: Y\n"
     assert problem_statement(message) == "Fix it\n\nReally."
+
+
+def test_another_call_in_the_same_process_finds_the_file_free(tmp_path: Path) -> None:
+    config = load_config(MineConfig, "mine", [f"repo={tmp_path}/absent", f"out={tmp_path}/out"])
+    for _ in range(2):
+        with pytest.raises(UserError, match="absent"):
+            mine.run(config)

@@ -75,11 +75,16 @@ def test_a_split_that_cannot_be_names_the_keys() -> None:
 @pytest.fixture
 def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that answers as the driver of a machine with three GPUs does."""
-    program = tmp_path / "nvidia-smi"
     lines = "".join(f"{n}, GPU-{n}{n}aa, NVIDIA H100 80GB HBM3, 81559\\n" for n in range(3))
-    program.write_text(f"#!/bin/sh\nprintf '{lines}'\n")
+    pretend_driver(tmp_path, monkeypatch, f"printf '{lines}'")
+
+
+def pretend_driver(folder: Path, monkeypatch: pytest.MonkeyPatch, does: str) -> None:
+    """An `nvidia-smi` that comes first, in a process as a user's shell starts it."""
+    program = folder / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{does}\n")
     program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
 
@@ -87,7 +92,7 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("visible", "ids"),
     [(None, ["0", "1", "2"]), ("2,0", ["2", "0"]), ("", []), ("1,9,0", ["1"]),
-     ("GPU-22", ["GPU-22"])],
+     ("GPU-22", ["GPU-22aa"]), ("GPU", []), ("0,0", [])],
 )  # fmt: skip
 def test_gpus_as_the_driver_lists_them_and_cuda_sees_them(
     driver: None, monkeypatch: pytest.MonkeyPatch, visible: str | None, ids: list[str]
@@ -97,6 +102,50 @@ def test_gpus_as_the_driver_lists_them_and_cuda_sees_them(
     found = find_gpus("auto")
     assert [gpu.id for gpu in found] == ids
     assert all(gpu.memory == 81559 * 2**20 for gpu in found)
+
+
+def test_a_part_of_a_gpu_is_known_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MIG: CUDA_VISIBLE_DEVICES names what only `nvidia-smi -L` lists."""
+    parts = (
+        "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-7f)\\n"
+        "  MIG 2g.20gb     Device  0: (UUID: MIG-377e)\\n"
+        "  MIG 1g.10gb+me  Device  1: (UUID: MIG-f39a)\\n"
+    )
+    whole = "0, GPU-7f, NVIDIA H100 80GB HBM3, 81559\\n"
+    pretend_driver(tmp_path, monkeypatch, f'[ "$1" = -L ] && printf "{parts}" || printf "{whole}"')
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-f39a")
+    (gpu,) = find_gpus("auto")
+    assert (gpu.id, gpu.name, gpu.memory) == ("MIG-f39a", "MIG 1g.10gb+me", 10 * GIB)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-9")
+    assert find_gpus("auto") == ()
+
+
+def test_gpus_that_torch_cannot_use_are_told(
+    driver: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A CPU build of torch, or a driver that is too old for it, is not the CPU without a word."""
+    words = ["policy=transformers", "learner=lora"]
+    placed(load_config(TrainConfig, "train", words))
+    assert "nvidia-smi lists 3 GPUs, but torch" in caplog.text and "devices=cpu" in caplog.text
+    with pytest.raises(UserError, match="needs a GPU in this process: nvidia-smi lists 3"):
+        placed(load_config(TrainConfig, "train", ["experiment=one_gpu"]))
+    caplog.clear()
+    for meant in (["devices=cpu"], ["policy.device=cpu", "learner.device=cpu"]):
+        placed(load_config(TrainConfig, "train", [*words, *meant]))
+    assert not caplog.text
+
+
+def test_a_driver_that_fails_is_no_machine_without_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = "Failed to initialize NVML: Driver/library version mismatch"
+    pretend_driver(tmp_path, monkeypatch, f"echo '{said}'; exit 18")
+    placed(load_config(TrainConfig, "train", ["policy=transformers", "learner=lora"]))
+    assert said in caplog.text
+    with pytest.raises(UserError, match=r"this machine has 0 .*version mismatch"):
+        placed(load_config(TrainConfig, "train", ["experiment=one_gpu"]))
 
 
 def test_servers_see_their_own_gpus_alone(driver: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,6 +175,7 @@ def test_what_a_place_asks_of_a_server_and_what_the_user_says_wins() -> None:
 def test_a_learner_of_several_gpus_needs_as_many_processes(
     driver: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("selfplay.modeling.devices.why_no_gpu", lambda: "")
     words = ["experiment=one_node", "split.learner=2"]
     with pytest.raises(UserError, match="torchrun --nproc-per-node 2"):
         placed(load_config(TrainConfig, "train", words))

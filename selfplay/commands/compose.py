@@ -14,6 +14,7 @@ from selfplay.agent.loop import OnTurn
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.commands.output import say
 from selfplay.config import (
+    InjectConfig,
     PolicyConfig,
     ReposConfig,
     SandboxConfig,
@@ -25,6 +26,7 @@ from selfplay.curriculum.agentic import AgenticScaffold
 from selfplay.curriculum.compact import CompactScaffold
 from selfplay.curriculum.feedback import FeedbackScaffold
 from selfplay.curriculum.scaffold import RepoContext, RolloutContext, Sampling, Scaffold
+from selfplay.curriculum.targets import RepoTargets, TaskSampler
 from selfplay.errors import UserError
 from selfplay.learning import Learner
 from selfplay.repo.prepare import PreparedRepo, prepare
@@ -138,6 +140,23 @@ def make_rollout_context(
         pool=pool,
         sampling=sampling,
         public_share=config.public_share,
+    )
+
+
+def make_task_sampler(
+    config: TrainConfig | InjectConfig, context: RolloutContext, names: Iterable[str] | None = None
+) -> TaskSampler:
+    """What draws the injector's tasks; `names`: only in these repositories."""
+    contexts = context.repo_contexts
+    return TaskSampler(
+        {
+            name: RepoTargets(contexts[name].prepared, config.scaffold)
+            for name in (contexts if names is None else names)
+        },
+        context.scaffold,
+        curriculum=config.curriculum,
+        injector=config.injector,
+        seed=config.seed,
     )
 
 

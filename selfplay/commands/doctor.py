@@ -10,7 +10,7 @@ import platform
 from selfplay.commands.output import print_json, print_table
 from selfplay.config import DoctorConfig, OpenAIConfig
 from selfplay.errors import UserError
-from selfplay.placement import GIB, find_gpus, place
+from selfplay.placement import GIB, driver_problem, find_gpus, place
 from selfplay.sandbox.select import sandbox_report
 
 CONFIG, SCHEMA = "doctor", DoctorConfig
@@ -75,17 +75,19 @@ def _openai() -> tuple[str, bool, str]:
 def _gpu() -> tuple[str, bool, str]:
     if importlib.util.find_spec("torch") is None:
         return "gpu", False, "torch is not installed"
+    from selfplay.modeling.devices import why_no_gpu
     from selfplay.modeling.model_files import describe_accelerator
 
     detail = describe_accelerator()
-    return "gpu", bool(detail), detail or "none; the CPU is used"
+    reason = f" ({why_no_gpu()})" if find_gpus("auto") else ""
+    return "gpu", bool(detail), detail or f"none; the CPU is used{reason}"
 
 
 def _split() -> list[tuple[str, bool, str]]:
     """GPUs that the driver lists, and who would sit where: sampling in process, and with vLLM."""
     gpus = find_gpus("auto")
     if not gpus:
-        return [("gpus", False, "nvidia-smi lists none")]
+        return [("gpus", False, driver_problem() or "nvidia-smi lists none")]
     names = ", ".join(f"{gpu.id}: {gpu.name}, {gpu.memory / GIB:.0f} GiB" for gpu in gpus)
     return [
         ("gpus", True, names),

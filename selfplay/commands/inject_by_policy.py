@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from selfplay.commands.compose import make_task_sampler
 from selfplay.commands.harvest import Row, keep_bug
 from selfplay.commands.output import say
 from selfplay.config import InjectConfig
 from selfplay.corpus.corpus import Corpus
 from selfplay.curriculum.injecting import Injection, inject
 from selfplay.curriculum.scaffold import RolloutContext
-from selfplay.curriculum.targets import RepoTargets, TaskSampler
 from selfplay.errors import UserError
 from selfplay.files import append_json_lines, read_json_lines, repair_json_lines, write_atomic
 from selfplay.run_dir.episodes import episode_to_dict
@@ -75,14 +75,7 @@ def draw(
     """What is asked: a function of the seed and of the bugs that the plan knows."""
     assert config.num_tries is not None, "num_bugs has no part in what a policy is asked"
     shape = replace(config.curriculum, num_groups=1, seeds_per_group=config.num_tries)
-    sampler = TaskSampler(
-        {n: RepoTargets(c.prepared, config.scaffold) for n, c in context.repo_contexts.items()},
-        context.scaffold,
-        curriculum=shape,
-        injector=config.injector,
-        seed=config.seed,
-    )
-    tasks = sampler.draw(
+    tasks = make_task_sampler(replace(config, curriculum=shape), context).draw(
         0,
         {},
         lambda repo: [b.task.artifact for b in corpus.bugs(repo) if b.task.bug_id in plan.bugs],

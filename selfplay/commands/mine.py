@@ -24,10 +24,10 @@ from selfplay.commands.compose import repos_dir, sandbox_pool
 from selfplay.commands.output import print_json, print_table, say
 from selfplay.config import MineConfig
 from selfplay.corpus.suite import SuiteTask, to_line
-from selfplay.errors import InfrastructureError, UserError
+from selfplay.errors import InfrastructureError
 from selfplay.export.sources import environment_of
 from selfplay.export.verify import verify_task
-from selfplay.files import append_json_lines, read_json_lines, repair_json_lines, take_lock
+from selfplay.files import append_json_lines, held_lock, read_json_lines, repair_json_lines
 from selfplay.repo.prepare import PreparedRepo, prepare
 from selfplay.repo.spec import load_spec
 from selfplay.roles.agentic.workspace import audit_sandbox
@@ -51,13 +51,14 @@ log = logging.getLogger(__name__)
 def run(config: MineConfig) -> int:
     """Mine; 0 when a task was found (now or before), 1 when there is none, 3 on undecided ones."""
     out = Path(config.out)
+    with held_lock(out.with_name(f"{out.name}.lock"), f"out={out}"):
+        kept, outcomes = mine(config, out)
+    return report(config, kept, outcomes)
+
+
+def mine(config: MineConfig, out: Path) -> tuple[set[str], dict[str, str]]:
+    """Judge what is not judged yet; (ids of the tasks, {commit: outcome}) of all calls."""
     log_file = out.with_name(f"{out.name}.log")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        lock = take_lock(out.with_name(f"{out.name}.lock"), f"out={out}")
-    except OSError as error:
-        raise UserError(f"out={out}: cannot be written ({error.strerror})") from None
-    assert lock >= 0
     kept, outcomes = read_progress(out, log_file)
     with sandbox_pool(config.sandbox) as pool:
         say(f"preparing {config.repo}")
@@ -76,7 +77,7 @@ def run(config: MineConfig) -> int:
                 bar.set_postfix_str(f"{len(kept)} bugs")
                 if config.max_tasks is not None and len(kept) >= config.max_tasks:
                     break
-    return report(config, kept, outcomes)
+    return kept, outcomes
 
 
 def read_progress(out: Path, log: Path) -> tuple[set[str], dict[str, str]]:

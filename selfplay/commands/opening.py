@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from selfplay.commands.compose import (
-    make_rollout_context,
-    open_policy,
-)
+from selfplay.commands.compose import make_rollout_context, make_task_sampler, open_policy
 from selfplay.commands.output import say
 from selfplay.config import LearnerConfig, TrainConfig
 from selfplay.corpus.corpus import Corpus
@@ -19,7 +16,6 @@ from selfplay.curriculum.rounds.ledger import Round
 from selfplay.curriculum.rounds.tripwires import Tripwires
 from selfplay.curriculum.scaffold import RolloutContext, Sampling
 from selfplay.curriculum.step import Report, StepResult, StepRules, play_step
-from selfplay.curriculum.targets import RepoTargets, TaskSampler
 from selfplay.errors import UserError
 from selfplay.learning import Learner, Restored
 from selfplay.repo.prepare import PreparedRepo
@@ -94,17 +90,7 @@ def make_controller(
 ) -> Controller:
     """Curriculum and controller over the training repositories."""
     context, shape = opened.context, config.curriculum
-    targets = {
-        name: RepoTargets(context.repo_contexts[name].prepared, config.scaffold)
-        for name in opened.trained
-    }
-    sampler = TaskSampler(
-        targets,
-        context.scaffold,
-        curriculum=shape,
-        injector=config.injector,
-        seed=config.seed,
-    )
+    sampler = make_task_sampler(config, context, opened.trained)
     curriculum = Curriculum(
         corpus=corpus,
         folder=run_dir.path,

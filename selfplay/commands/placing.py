@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections.abc import Callable
 
 from selfplay.config import PolicyConfig, TrainConfig, VLLMConfig
 from selfplay.errors import UserError
-from selfplay.placement import SHARED_SERVER, Placement, find_gpus, place
+from selfplay.placement import SHARED_SERVER, Placement, driver_problem, find_gpus, place
+
+log = logging.getLogger(__name__)
 
 MEMORY_WORD = "--gpu-memory-utilization"
 PARALLEL_WORD = "--tensor-parallel-size"
@@ -39,9 +42,15 @@ def placed(config: TrainConfig) -> TrainConfig:
     """The configuration with what follows from the GPUs of this machine, for this process alone:
     a run directory keeps what was asked for. Raises `UserError` where the run cannot start here.
     """
-    problem = refusal(config, split_of(config))
+    placement = split_of(config)
+    problem = refusal(config, placement)
     if problem:
         raise UserError(problem)
+    idle = unused(config, placement)
+    if idle and config.split.min_gpus:
+        raise UserError(f"{config.name} needs a GPU in this process: {idle}")
+    if idle:
+        log.warning("%s; computing on the CPU (devices=cpu says that this is meant)", idle)
     processes = num_processes()
     asked = config.split.learner is not None or config.split.min_gpus > 1
     return apply(config, split_of(config, None if asked else processes))
@@ -53,9 +62,11 @@ def refusal(config: TrainConfig, placement: Placement) -> str:
         return f"devices={config.devices}: imagined GPUs are for dry_run=true"
     num = len(placement.gpus)
     if num < config.split.min_gpus:
+        told = f" ({problem})" if (problem := driver_problem()) else ""
         return (
             f"{config.name} needs {config.split.min_gpus} GPUs (split.min_gpus), this machine has "
-            f"{num}; dry_run=true devices=fake:8 shows the plan, experiment=quickstart needs none"
+            f"{num}{told}; dry_run=true devices=fake:8 shows the plan, experiment=quickstart needs "
+            "none"
         )
     asked = config.split.learner is not None or config.split.min_gpus > 1
     if asked and num and config.learner.enabled and placement.num_ranks != num_processes():
@@ -65,6 +76,22 @@ def refusal(config: TrainConfig, placement: Placement) -> str:
             f"split.learner={num_processes()}"
         )
     return ""
+
+
+def unused(config: TrainConfig, placement: Placement) -> str:
+    """Why GPUs that the run could have would stay idle: torch or the driver cannot use them."""
+    if config.devices != "auto":
+        return ""
+    if not placement.gpus:
+        return driver_problem()
+    computes = {config.policy.device} if config.policy.engine == "transformers" else set()
+    computes |= {config.learner.device} if config.learner.enabled else set()
+    if computes <= {"cpu"}:
+        return ""
+    from selfplay.modeling.devices import why_no_gpu
+
+    reason = why_no_gpu()
+    return reason and f"nvidia-smi lists {len(placement.gpus)} GPUs, but {reason}"
 
 
 def num_processes() -> int:

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import logging
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from selfplay.commands.compose import repos_dir, sandbox_pool
 from selfplay.commands.output import print_json, print_table, say
 from selfplay.config import TracesConfig
 from selfplay.errors import SelfplayError, UserError
-from selfplay.files import encode_json, take_lock, write_atomic
+from selfplay.files import encode_json, held_lock, write_atomic
 from selfplay.repo.prepare import PreparedRepo, prepare
 from selfplay.repo.spec import RepoSpec, load_spec
 from selfplay.sandbox.base import Sandbox
@@ -69,15 +68,9 @@ def record_all(config: TracesConfig) -> Row:
     specs = [load_spec(name, repos_dir(config.repos)) for name in config.names]
     if len({spec.name for spec in specs}) < len(specs):
         raise UserError(f"repo={config.names}: two are called the same; rename one's folder")
-    try:
-        (out / PARTS).mkdir(parents=True, exist_ok=True)
-        lock = take_lock(out / ".lock", f"out={out}")
-    except OSError as error:
-        raise UserError(f"out={out}: cannot be written ({error.strerror})") from None
-    try:
+    with held_lock(out / ".lock", f"out={out}"):
+        (out / PARTS).mkdir(exist_ok=True)
         return collect(out, {spec.name: row for spec, row in _each(specs, config, out)})
-    finally:
-        os.close(lock)
 
 
 def _each(

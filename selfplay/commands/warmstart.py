@@ -64,7 +64,8 @@ Examples that out=DIR already holds are used again; delete *.done there to make 
 Making them goes on where it was killed, and so does training, from its last full minute.
 Use the result with policy.adapter=DIR/adapter.
 """
-TRIES = "tries.jsonl"
+TRIED = "tries.jsonl"
+"""What was tried for examples (`Tries`); a harvest's file of that name has rows of its own."""
 TRACES_FILE, TRACES_DONE = "traces.jsonl", "traces.done"
 TRAINING = "training"
 HISTORY_SHARE = 0.2
@@ -128,7 +129,7 @@ def make_lessons(
     if config.num_bugs and not (out / "examples.done").is_file():
         make_examples(config, tokenizer, file, out / "corpus.sqlite")
         write_atomic(out / "examples.done", b"")
-        (out / TRIES).unlink(missing_ok=True)
+        (out / TRIED).unlink(missing_ok=True)
     if config.num_bugs:
         files.append(file)
     bare = out / "bare.jsonl"
@@ -150,7 +151,7 @@ def make_examples(
 ) -> None:
     """Validated procedural bugs of every repository in turn, written as they are found; what an
     earlier command tried, which was killed, is not tried again."""
-    tries = Tries(file.with_name(TRIES), file, config.seed)
+    tries = Tries(file.with_name(TRIED), file, config.seed)
     with sandbox_pool(config.sandbox) as pool, Corpus(corpus_file) as corpus:
         repos = prepare_repos(config.repos.train, config.repos, pool)
         contexts = {name: make_repo_context(prepared, pool) for name, prepared in repos.items()}

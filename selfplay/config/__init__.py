@@ -5,15 +5,11 @@ from selfplay.config.commands import (
     DoctorConfig,
     EpisodeConfig,
     EvaluateConfig,
-    ExportConfig,
     GradeConfig,
     InjectConfig,
-    MineConfig,
-    MiningLimits,
     RepoConfig,
     ReportConfig,
     ServeConfig,
-    SuiteMakeConfig,
     TrainConfig,
     ValidateConfig,
     WarmstartConfig,
@@ -24,6 +20,13 @@ from selfplay.config.curriculum import (
     EvalConfig,
     InjectorConfig,
     RewardConfig,
+)
+from selfplay.config.datasets import (
+    ExportConfig,
+    MineConfig,
+    MiningLimits,
+    SuiteMakeConfig,
+    TracesConfig,
 )
 from selfplay.config.learner import (
     LearnerConfig,
@@ -37,7 +40,6 @@ from selfplay.config.metrics import MetricsConfig
 from selfplay.config.policy import OpenAIConfig, PolicyConfig, SplitConfig, VLLMConfig
 from selfplay.config.sandbox import ClusterConfig, ReposConfig, SandboxConfig
 from selfplay.config.scaffold import AgentConfig, AgentLimits, FeedbackConfig, ScaffoldConfig
-from selfplay.config.traces import TracesConfig
 
 __all__ = [
     "GONE",

@@ -18,7 +18,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from selfplay.config import commands, traces
+from selfplay.config import commands, datasets
 
 HEAD = """# Configuration
 
@@ -38,11 +38,11 @@ COMMANDS: dict[str, type[Any]] = {
     "grade": commands.GradeConfig,
     "repos prepare": commands.RepoConfig,
     "compare": commands.CompareConfig,
-    "mine": commands.MineConfig,
-    "suite_make": commands.SuiteMakeConfig,
-    "traces": traces.TracesConfig,
+    "mine": datasets.MineConfig,
+    "suite_make": datasets.SuiteMakeConfig,
+    "traces": datasets.TracesConfig,
     "serve": commands.ServeConfig,
-    "export, corpus verify": commands.ExportConfig,
+    "export, corpus verify": datasets.ExportConfig,
     "episode show": commands.EpisodeConfig,
     "report": commands.ReportConfig,
     "doctor": commands.DoctorConfig,

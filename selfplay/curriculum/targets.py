@@ -149,7 +149,7 @@ class TaskSampler:
         injector: InjectorConfig,
         seed: int,
     ) -> None:
-        self._targets = targets
+        self.targets = targets
         self._scaffold = scaffold
         self._curriculum = curriculum
         self.wanted = make_sampler(curriculum)
@@ -177,7 +177,7 @@ class TaskSampler:
         shape, wanted = self._curriculum, self.wanted
         rng = derive_rng(self._seed, step, "seeds")
         tasks = []
-        there = {repo: Counter(counts.get(repo, NOTHING)) for repo in self._targets}
+        there = {repo: Counter(counts.get(repo, NOTHING)) for repo in self.targets}
         for index, repo in enumerate(self._draw_repos(rng, counts)):
             bugs = known_bugs(repo)
             strategy = self._draw_strategy(rng, repo, len(bugs), by_strategy.get(repo, NOTHING))
@@ -188,7 +188,7 @@ class TaskSampler:
                 if strategy == "combine":
                     material = tuple(rng.sample(list(bugs), NUM_COMBINED))
                 elif self._scaffold.targeted:
-                    target = self._targets[repo].draw(
+                    target = self.targets[repo].draw(
                         rng,
                         strategy,
                         there[repo],
@@ -215,11 +215,11 @@ class TaskSampler:
         return tasks
 
     def _draw_repos(self, rng: random.Random, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
-        known = {name: sum(counts.get(name, NOTHING).values()) for name in self._targets}
+        known = {name: sum(counts.get(name, NOTHING).values()) for name in self.targets}
         cap = self._curriculum.max_bugs_per_repo
         names = [
             name
-            for name, targets in self._targets.items()
+            for name, targets in self.targets.items()
             if targets.functions and (cap is None or known[name] < cap)
         ]
         rng.shuffle(names)
@@ -235,7 +235,7 @@ class TaskSampler:
         weights: dict[Strategy, float] = {
             name: self._strategies.get(name, 0.0) for name in self._scaffold.strategies
         }
-        if not self._targets[repo].has_history:
+        if not self.targets[repo].has_history:
             weights["history"] = 0.0
         if num_bugs < NUM_COMBINED and "combine" in weights:
             weights["combine"] = 0.0

@@ -26,6 +26,10 @@ from selfplay.learner.ranks.distributed import local, whole
 _WEIGHTS = "adapter_model.safetensors"
 _CONFIG = "adapter_config.json"
 _PREFIX = "base_model.model."
+_UNREAD = ("alpha_pattern", "rank_pattern", "use_dora", "modules_to_save", "fan_in_fan_out")
+"""What peft may write that gives factors another meaning, or adds weights that are no factors."""
+_MOVING_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Values of `init_lora_weights` whose adapters belong to a model that peft changed at the start."""
 
 
 class LoraLinear(nn.Module):
@@ -135,15 +139,30 @@ def save_adapter(model: nn.Module, directory: Path, base_name: str = "") -> None
 
 
 def adapter_rank(directory: Path) -> tuple[int, float]:
-    """Rank and alpha of a stored adapter."""
+    """Rank and alpha of a stored adapter: its factors' product counts alpha / rank.
+
+    `UserError` for one whose factors alone do not say what is added to which weights.
+    """
     try:
         config = json.loads((directory / _CONFIG).read_text())
-        return int(config["r"]), float(config["lora_alpha"])
+        rank, alpha = int(config["r"]), float(config["lora_alpha"])
+        odd = {key: config[key] for key in _UNREAD if config.get(key)}
+        rank_stabilized = bool(config.get("use_rslora"))  # counts alpha / sqrt(rank)
+        start = config.get("init_lora_weights")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{directory}: not a LoRA adapter ({_CONFIG}: {error}); "
             "name a directory that peft or `selfplay warmstart` has written"
         ) from error
+    if isinstance(start, str) and start.startswith(_MOVING_STARTS):
+        odd["init_lora_weights"] = start
+    if odd:
+        told = ", ".join(f"{key}={value}" for key, value in odd.items())
+        raise UserError(
+            f"{directory}: adapters with {told} are not read; merge it with peft and name the "
+            "merged model in policy.model"
+        )
+    return rank, alpha * math.sqrt(rank) if rank_stabilized else alpha
 
 
 def load_adapter(model: nn.Module, directory: Path) -> None:

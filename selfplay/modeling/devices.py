@@ -26,10 +26,21 @@ def choose_device(name: str, key: str) -> torch.device:
         raise UserError(f"{key}={name!r}: must be one of {', '.join(CHOICES)}")
     visible = torch.cuda.is_available()
     if name == "cuda" and not visible:
-        raise UserError(f"{key}=cuda: torch {torch.__version__} sees no GPU; set {key}=auto or cpu")
+        raise UserError(f"{key}=cuda: no GPU can be used ({why_no_gpu()}); set {key}=auto or cpu")
     if name == "cpu" or not visible:
         return torch.device("cpu")
     return torch.device("cuda", torch.cuda.current_device())
+
+
+def why_no_gpu() -> str:
+    """Why torch sees no GPU, in its own words; "" where it sees one."""
+    if torch.cuda.is_available():
+        return ""
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:  # a driver too old for it, or a CPU build
+        return f"torch {torch.__version__}: {str(error).strip().splitlines()[0]}"
+    return f"torch {torch.__version__} sees no GPU"
 
 
 def device_of(model: Any) -> torch.device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import textwrap
 from pathlib import Path
@@ -181,3 +182,21 @@ def test_every_operator_finds_something_in_the_standard_library() -> None:
             return
     missing = {op.name for op in OPERATORS} - found
     assert missing <= {"remove_handler", "drop_sign", "change_loop", "unwrap_call"}
+
+
+def test_work_does_not_grow_with_the_square_of_a_functions_length(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is read stays below a bound, and every operator and part of the function is there."""
+    body = "    if a < {n} and b:\n        a += {n}\n    b = [g(a, {n}), 'x{n}']\n"
+    text = "def f(a, b):\n" + "".join(body.format(n=n) for n in range(150)) + "    return a + b\n"
+    short = "def f(a, b):\n" + body.format(n=1) + "    return a + b\n"
+    (function,), (small,) = list_functions(text, "a.py"), list_functions(short, "a.py")
+    most = 1_000_000
+    module = importlib.import_module("selfplay.bug_sources.procedural.propose")
+    monkeypatch.setattr(module, "MAX_READ", most)
+    found = propose(text, function)
+    operators = {mutation.operator for mutation in found}
+    assert operators >= {mutation.operator for mutation in propose(short, small)}
+    assert len(found) * len(text) < most + len(operators) * len(text)
+    assert {mutation.line * 10 // function.end_line for mutation in found} >= set(range(10))

@@ -231,3 +231,23 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="no space left on device"):
         Backend(model=tmp_path, process=process).open(END)
     assert not process.is_alive()
+
+
+def test_what_ended_a_server_comes_before_the_tracebacks_that_follow(tmp_path: Path) -> None:
+    """As vLLM writes it: the engine's error far above, and at the end another that points to it."""
+    engine = "(EngineCore pid=7) ERROR 11-27 16:00:00 [core.py:936] "
+    full = "Free memory on device cuda:0 (1.2/79.1 GiB) on startup is less than desired GPU "
+    full += "memory utilization (0.9, 71.2 GiB)."
+    trace = "".join(f"(APIServer pid=6)   File 'serve.py', line {n}, in run\n" for n in range(99))
+    pointer = "RuntimeError: Engine core initialization failed. See root cause above."
+    log = tmp_path / "log"
+    log.write_text(f"{engine}ValueError: {full}\n{trace}(APIServer pid=6) {pointer}\n")
+    broken = tmp_path / "python"
+    broken.write_text(f"#!/bin/sh\ncat {log}\nexit 1\n")
+    broken.chmod(0o755)
+    process = ServerProcess(Launch(python=str(broken)))
+    with pytest.raises(PolicyError) as caught:
+        Backend(model=tmp_path, process=process).open(END)
+    first = str(caught.value).splitlines()[0]
+    assert f"ended while starting: ValueError: {full}" in first
+    assert "policy.vllm.args=[--gpu-memory-utilization" in first

@@ -87,6 +87,9 @@ OPERATORS: tuple[Operator, ...] = (
     Operator(name="drop_operand", kind="operand", edits=expr.drop_operand, removal=True),
     Operator(name="drop_argument", kind="argument", edits=expr.drop_argument, removal=True),
 )
+MAX_READ = 8_000_000
+"""Characters of changed functions that are read to propose bugs of one: each edit is parsed with
+all of it. A function that has more to change gives every n-th edit of each operator."""
 KINDS = tuple(dict.fromkeys(op.kind for op in OPERATORS if not op.removal))
 REMOVAL_KINDS = tuple(dict.fromkeys(op.kind for op in OPERATORS if op.removal))
 
@@ -96,8 +99,9 @@ def propose(source: str, function: FunctionInfo) -> list[Mutation]:
 
     Each result parses, differs from `source` in code (not in comments, docstrings or layout
     alone), keeps every byte outside the touched tokens, and changes at most `MAX_LINES` lines on
-    either side. [] when the function cannot be parsed on its own. For any language but Python
-    these are small changes of single lines (`line_mutations`), not known to parse.
+    either side. Of a very long function not every one is there (`MAX_READ`). [] when the function
+    cannot be parsed on its own. For any language but Python these are small changes of single
+    lines (`line_mutations`), not known to parse.
     """
     return PROPOSERS.get(language_of(function.path).name, propose_text)(source, function)
 
@@ -115,9 +119,11 @@ def propose_python(source: str, function: FunctionInfo) -> list[Mutation]:
     seen = {code_dump(original)}
     old = lines[first:last]
     found: list[Mutation] = []
+    edits = {operator: [edit for edit in operator.edits(code) if edit] for operator in OPERATORS}
+    every = -(-sum(map(len, edits.values())) * len(text) // MAX_READ)
     for operator in OPERATORS:
-        for edit in operator.edits(code):
-            changed = code.apply(edit) if edit else text
+        for edit in edits[operator][:: max(every, 1)]:
+            changed = code.apply(edit)
             span = _changed_lines(old, split_lines(changed))
             node = parse_function(changed) if 0 < max(span[1:]) <= stmt.MAX_LINES else None
             if node is None or not _runs(node):
@@ -152,6 +158,7 @@ def propose_text(source: str, function: FunctionInfo) -> list[Mutation]:
     lines = split_lines(source)
     found = []
     for row in range(function.start_line, function.end_line):
+        before, after = "".join(lines[:row]), "".join(lines[row + 1 :])
         for operator, kind, removal, changed in line_mutations(lines[row]):
             found.append(
                 Mutation(
@@ -159,9 +166,9 @@ def propose_text(source: str, function: FunctionInfo) -> list[Mutation]:
                     kind=kind,
                     removal=removal,
                     line=row + 1,
-                    before="".join(lines[:row]),
+                    before=before,
                     function=changed,
-                    after="".join(lines[row + 1 :]),
+                    after=after,
                 )
             )
     return found

@@ -7,6 +7,7 @@ vLLM's development routes, which administrate it without a password; so it never
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -30,7 +31,9 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Bounds on an adapter's rank that vLLM can be started with."""
 PYTHON_VARIABLE = "SELFPLAY_VLLM_PYTHON"
 _POLL_S = 0.2
-_TAIL = 1500
+_TAIL, _READ = 1500, 200_000
+_ERROR = re.compile(r"^.*?\b((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception): .+)$", re.MULTILINE)
+_POINTER = re.compile(r"root cause|Engine core initialization failed")
 _NEXT_SEED = 1000
 _FIND_VERSION = """
 import importlib.metadata as metadata
@@ -178,7 +181,7 @@ class ServerProcess:
         deadline = time.monotonic() + self._launch.start_timeout_s
         while time.monotonic() < deadline:
             if not self.is_alive():
-                raise PolicyError(f"the vLLM server ended while starting:\n{self.tail()}")
+                raise PolicyError(f"the vLLM server ended while starting{self._why()}")
             try:
                 client.get("/health", timeout_s=5.0)
                 return
@@ -187,7 +190,7 @@ class ServerProcess:
         self.stop()
         raise PolicyError(
             f"the vLLM server was not ready within {self._launch.start_timeout_s:.0f} s "
-            f"(policy.vllm.start_timeout_s):\n{self.tail()}"
+            f"(policy.vllm.start_timeout_s){self._why()}"
         )
 
     def stop(self) -> None:
@@ -195,10 +198,23 @@ class ServerProcess:
         if self._end is not None:
             self._end()
 
-    def tail(self) -> str:
-        """The end of the server's log."""
+    def _why(self) -> str:
+        """The last error of its log that is not about another one, which long tracebacks bury; then
+        the log's end."""
+        tail = self.tail(_READ)
+        errors = [line for line in _ERROR.findall(tail) if not _POINTER.search(line)]
+        told = f": {errors[-1]}" if errors else ""
+        if "memory utilization" in told:
+            told += (
+                "; end what else uses the memory, or set "
+                "policy.vllm.args=[--gpu-memory-utilization,0.3] (a share of all memory)"
+            )
+        return f"{told}\n{tail[-_TAIL:]}"
+
+    def tail(self, num: int = _TAIL) -> str:
+        """The end of the server's log, of so many bytes."""
         try:
-            return self.log.read_bytes()[-_TAIL:].decode("utf-8", "replace").strip()
+            return self.log.read_bytes()[-num:].decode("utf-8", "replace").strip()
         except OSError:
             return ""
 
