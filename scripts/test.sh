@@ -39,5 +39,6 @@ installing=$!
 "$PY" -m mypy scripts/*.py
 wait "$installing"
 install_vllm "${SELFPLAY_VLLM_VENV:-.venv-vllm}"  # is there now, or says again why not
-# Files are dealt out whole: what a file starts (a server, a prepared repository) it shares.
-exec "$PY" -m pytest -n "${SELFPLAY_TEST_WORKERS:-2}" --dist loadfile "$@"
+# Files are dealt out whole: what a file starts (a server, a prepared repository) it shares. In the
+# order of tests/conftest.py: by number of tests, which is the default, the slowest come last.
+exec "$PY" -m pytest -n "${SELFPLAY_TEST_WORKERS:-2}" --dist loadfile --no-loadscope-reorder "$@"
