@@ -168,6 +168,7 @@ def facts(recorded: Recorded, num_tests: int) -> Row:
         "cut_at": dict(recorded.cut),
         "replay": dataclasses.asdict(recorded.replay),
         "checked": dataclasses.asdict(recorded.checked),
+        "num_unchecked": recorded.num_unchecked,
         "run_s": [round(seconds, 3) for seconds in recorded.run_s],
         "body_s": [round(seconds, 4) for seconds in recorded.body_s],
     }

@@ -15,7 +15,7 @@ from selfplay.errors import UserError
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.sandbox.base import Sandbox
 from selfplay.traces.recordings import NOTHING, Bounds, Recorder, TestRecording
-from selfplay.traces.replay import Replay, compared, judged
+from selfplay.traces.replay import Replay, checked_again, judged
 
 BATCH = 100
 """Tests of one run."""
@@ -28,7 +28,8 @@ class Recorded:
     `cut` counts kept tests that were recorded up to a bound, by the bound. Seconds are those of the
     plain runs and of the first traced ones: `body_s` of the bodies of kept tests, `run_s` of whole
     runs, start of the interpreter included. `replay` compares the first two recordings of all
-    tests, `checked` a third one with what is kept.
+    tests, `checked` a third one with what is kept, but for `num_unchecked` tests whose third one
+    was ended by the clock.
     """
 
     tests: list[TestRecording] = field(default_factory=list)
@@ -36,6 +37,7 @@ class Recorded:
     cut: Counter[str] = field(default_factory=Counter)
     replay: Replay = field(default_factory=Replay)
     checked: Replay = field(default_factory=Replay)
+    num_unchecked: int = 0
     body_s: tuple[float, float] = (0.0, 0.0)
     run_s: tuple[float, float] = (0.0, 0.0)
 
@@ -84,7 +86,9 @@ def _record(recorder: Recorder, tests: Sequence[str], recorded: Recorded, check:
         if kept.why:
             recorded.cut[kept.why] += 1
         if check:
-            recorded.checked += compared(kept, third.get(test, NOTHING))
+            agreed_again = checked_again(kept, third.get(test, NOTHING))
+            recorded.checked += agreed_again or Replay()
+            recorded.num_unchecked += agreed_again is None
 
 
 def _added(seconds: tuple[float, float], plain: float, traced: float) -> tuple[float, float]:

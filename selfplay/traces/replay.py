@@ -76,6 +76,12 @@ def compared(first: TestRecording, second: TestRecording) -> Replay:
     )
 
 
+def checked_again(kept: TestRecording, again: TestRecording) -> Replay | None:
+    """How far one more recording agrees with what is kept; None where it says nothing: the clock
+    or a tool of the test ended it, and what it lacks is no other value."""
+    return None if again.why in ENDED else compared(kept, again)
+
+
 def _told(event: NamedEvent) -> tuple[Any, ...]:
     place, (kind, _, line, data, depth) = event
     return (place, kind, line, depth, data)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from selfplay.traces.recordings import Event, TestRecording, read_recordings
-from selfplay.traces.replay import Replay, compared, judged
+from selfplay.traces.replay import Replay, checked_again, compared, judged
 
 PASSED = ["setup passed", "call passed", "teardown passed"]
 CALL: Event = ("call", 0, 1, {"a": "1", "b": "2"}, 0)
@@ -49,6 +49,13 @@ def test_values_are_compared_one_by_one() -> None:
     assert differs == Replay(values=3, equal_values=2, samples=1, equal_samples=0)
     shorter = compared(recording([CALL, RETURN], [CALL, RETURN]), recording([CALL, RETURN]))
     assert shorter == Replay(values=6, equal_values=3, samples=2, equal_samples=1)
+
+
+def test_a_recording_that_the_clock_ended_is_no_other_value() -> None:
+    kept, cut = recording([CALL, RETURN]), recording(why="time")
+    assert checked_again(kept, cut) is None
+    assert checked_again(kept, kept) == compared(kept, kept)
+    assert checked_again(kept, recording()) == Replay(values=3, samples=1), "it ended by itself"
 
 
 def test_why_a_test_is_left_out() -> None:
