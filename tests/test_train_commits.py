@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from selfplay.commands.played import with_issue
-from selfplay.commands.suites import read_tasks
-from selfplay.config import CurriculumConfig, TrainConfig
+from selfplay.commands.suites import read_tasks, suite_spec
+from selfplay.config import CurriculumConfig, ReposConfig, TrainConfig
 from selfplay.corpus.suite import read_suite, write_suite
 from selfplay.errors import UserError
+from selfplay.repo.spec import LocalSource, PypiSource
 
 SHOP = """def cheap(prices, limit):
     return [price for price in prices if price < limit]
@@ -110,6 +111,16 @@ def test_the_solver_plays_alone_and_everything_is_left_behind(run: Path) -> None
     assert summary["details"]["task"] == "commits"
     assert summary["details"]["num_given_tasks"] == 2
     assert len(json.loads((run / "tasks.json").read_text())["tasks"]) == 2
+
+
+def test_a_clone_of_a_known_project_is_what_was_mined(mined: Path, tmp_path: Path) -> None:
+    """Its name is that of a release in `repos/`, which has none of its commits."""
+    (tmp_path / "shop.yaml").write_text("source: {pypi: {project: shop, version: '1.0'}}\n")
+    task, config = read_suite(mined)[0], ReposConfig(directory=str(tmp_path))
+    assert suite_spec(task, config).source == LocalSource(path=str(mined.parent / "shop"))
+    gone = {"source": {"local": {"path": str(tmp_path / "gone")}}}
+    elsewhere = replace(task, environment={**task.environment, **gone})
+    assert isinstance(suite_spec(elsewhere, config).source, PypiSource)
 
 
 def test_what_it_played_on_is_found_again(run: Path, mined: Path) -> None:

@@ -7,7 +7,8 @@ what they print, a reference executable, and no source.
 
 Each becomes a small repository and a bug in it, like any other bug: the original has the reference
 as `program`, a text that unpacks and runs it; the bug is that `program` is gone. A solver sees the
-documents and, in `docs/examples.jsonl`, the commands that are `shown`. The tests hold what is
+documents and, in `docs/examples.jsonl`, the commands that are `shown`; it may run the reference
+(`roles/agentic/reference.py`). The tests hold what is
 printed as a hash alone, so that a program which reads them while it is graded learns nothing.
 """
 
@@ -147,6 +148,16 @@ def _test(case: Case) -> str:
     digest = hashlib.sha256(case.stdout.encode()).hexdigest()
     words = f"{list(case.argv)!r}, {case.stdin!r}, {digest!r}, {case.exit_code}"
     return f"\n\ndef test_{case.name}():\n    check({words})\n"
+
+
+def packed(tree: Path) -> bytes | None:
+    """The reference executable in the original tree of such a task; None where it holds none."""
+    try:
+        text = (tree / PROGRAM).read_bytes()
+    except OSError:
+        return None
+    head, mark, content = text.partition(b"\nPACKED\n")
+    return base64.decodebytes(content) if mark and head.startswith(b"#!") else None
 
 
 def artifact_of(prepared: PreparedRepo) -> BugArtifact:

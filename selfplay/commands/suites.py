@@ -140,7 +140,8 @@ def _opened(
 def _base(
     name: str, document: Mapping[str, Any], mined: bool, config: ReposConfig, pool: SandboxPool
 ) -> PreparedRepo:
-    """A suite's repository by name: from `repos/`, else as the suite says."""
+    """A suite's repository: from `repos/` by its name, unless the suite's is a folder that is here,
+    or its name is not known."""
     spec = _spec(name, document, config)
     say(f"preparing {name}")
     return prepare(spec if mined else _as_it_was(spec, document.get("commit")), pool.sandbox)
@@ -156,8 +157,19 @@ def _spec(name: str, document: Mapping[str, Any], config: ReposConfig) -> RepoSp
     folder = repos_dir(config)
     if document.get("state") == "buggy":
         return with_mirror(spec_from(name, document), folder)
-    known = (folder / f"{name}.yaml").is_file() or not document.get("source")
-    return load_spec(name, folder) if known else spec_from(name, document)
+    source = document.get("source")
+    if not source:
+        return load_spec(name, folder)
+    if not (folder / f"{name}.yaml").is_file():
+        return spec_from(name, document)
+    known = load_spec(name, folder)
+    local = source.get("local") if isinstance(source, dict) else None
+    path = local.get("path") if isinstance(local, dict) else None
+    if not isinstance(path, str) or not Path(path).is_dir():
+        return known
+    # A clone of a known project has its name, and commits that the known source need not have.
+    told = spec_from(name, document)
+    return known if told.source == known.source else told
 
 
 def with_mirror(spec: RepoSpec, folder: Path) -> RepoSpec:

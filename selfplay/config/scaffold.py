@@ -40,12 +40,15 @@ class AgentConfig(AgentLimits):
     """Sandboxes that are open at once, over all rounds that are alive."""
     num_resubmit: int = 0
     """Refused submissions of the injector that it may mend."""
+    max_reference_runs: int = 1000
+    """Runs of the reference program that one attempt may ask for, where a task has one; 0: none."""
     seeded: bool = True
     """The injector is given a file, a function or a commit; false: it chooses itself."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, "scaffold.agent.", 1, "num_open")
+        at_least(self, "scaffold.agent.", 0, "max_reference_runs")
 
 
 @dataclass(frozen=True, kw_only=True)

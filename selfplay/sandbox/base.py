@@ -63,6 +63,7 @@ class Job:
     interpreter with that module loaded may fork it instead of running `argv`.
     `attach` is set for the job behind a `Session`: the command is then the first process of its
     namespaces, and `attach` is called with the folder that it sees as /in before it starts.
+    `helper` is a program that commands of a session may run though their sandbox does not hold it.
     """
 
     environment: Environment
@@ -74,6 +75,16 @@ class Job:
     quota: Quota = Quota()
     module: tuple[str, ...] = ()
     attach: Callable[[Path], None] | None = None
+    helper: Helper | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Helper:
+    """A program for the commands of a session (`session/helper.py`): its job, to whose `argv` their
+    words are added, and how many runs one session may ask for."""
+
+    job: Job
+    max_runs: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,6 +59,21 @@ def test_any_name_is_a_test_only_in_folders_of_tests(
     assert is_source_path("acme/calc.py", names=names)
 
 
+def test_a_package_that_holds_its_tests_is_no_folder_of_tests(tmp_path: Path) -> None:
+    """However many they are: in toolz (`testpaths = ["toolz"]`) they are half of all files."""
+    files = {
+        "pyproject.toml": "[tool.pytest.ini_options]\ntestpaths = ['acme']\n",
+        "acme/calc.py": "",
+        "acme/units.py": "",
+        **{f"acme/tests/test_{letter}.py": "" for letter in "abc"},
+        "acme/inner/test/test_d.py": "",
+    }
+    names = test_names(write(tmp_path, files))
+    assert names.folders == ()
+    assert is_source_path("acme/calc.py", names=names)
+    assert is_test_path("acme/tests/test_a.py", names=names)
+
+
 CONFTEST = """
 def pytest_report_teststatus(report, config):
     if report.when == "call" and report.passed:

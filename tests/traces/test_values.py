@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import array
 import ast
+import datetime
 import functools
 import re
+import types
 import weakref
 from collections import OrderedDict, deque
 from enum import Enum
+from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfplay.bugs.test_runs.inside.values import MAX_LITERAL, MAX_NODES, MAX_TEXT, literal, show
+from selfplay.bugs.test_runs.inside.values import (
+    MAX_LITERAL,
+    MAX_NODES,
+    MAX_TEXT,
+    literal,
+    show,
+    show_exception,
+)
 
 atoms = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
 keys = st.integers() | st.text() | st.booleans() | st.binary()
@@ -111,6 +122,61 @@ def test_nothing_of_the_repository_is_called() -> None:
     assert show(OddClass()) == "OddClass()" and show(OddClass) == "<class OddClass>"
     assert literal([odd]) is None and literal(OddClass()) is None
     assert show(Names(["a"])) == "Names(['a'])"
+
+
+class Odd(str):
+    """A name of a class of its own."""
+
+    __str__ = __repr__ = __format__ = Refusing._no  # type: ignore[assignment]
+
+
+def test_names_are_read_without_asking_anybody() -> None:
+    """Programs give names of their own classes to functions, classes and modules, and modules
+    `__getattr__`; exceptions carry what cannot be printed. Neither runs code of the repository,
+    nor ends a recording."""
+
+    def function() -> None: ...
+
+    function.__qualname__ = Odd("f")
+    kind = type("Kind", (), {})
+    kind.__name__ = Odd("Named")
+    nameless, named = types.ModuleType("a"), types.ModuleType("b")
+    nameless.__dict__["__getattr__"] = Refusing._no
+    del nameless.__name__
+    named.__name__ = Odd("b")
+    assert show([function, kind(), named]) == "[<function f>, Named(), <module b>]"
+    assert show([nameless, re.compile(Odd("x+"))]) == "[<module …>, <pattern 'x+'>]"
+    assert show_exception(ValueError(range(10**5000))) == "ValueError(…)"
+    assert show_exception(ValueError(nameless)) == "ValueError(<module …>)"
+
+
+def test_a_path_is_shown_alike_whoever_has_read_it() -> None:
+    """It keeps its text and its hash once they were asked for, and the hash has a seed."""
+    path = PurePosixPath("a", "b")
+    before = show(path)
+    assert hash(path) and str(path)
+    assert show(path) == before == "PurePosixPath('a/b')"
+
+
+class Frozen(datetime.datetime):
+    """As tools that stop the clock have it."""
+
+    __repr__ = __str__ = Refusing._no  # type: ignore[assignment]
+
+
+def test_what_c_code_defines_is_shown_by_what_it_holds() -> None:
+    assert show(slice(1, None)) == "slice(1, None, None)"
+    assert show(datetime.time(1, 2)) == "datetime.time(1, 2)"
+    assert show(Frozen(2020, 1, 2)) == "Frozen(2020, 1, 2, 0, 0)"
+    assert show(types.SimpleNamespace(a=1, b=Refusing())) == "SimpleNamespace(a=1, b=Refusing())"
+    assert show(array.array("i", [1, 2])) == "array([1, 2])"
+    assert show(array.array("i", range(1000))) == "array([0, 1, 2, 3, 4, 5, 6, 7]…)"
+    numpy = pytest.importorskip("numpy")
+    assert show(numpy.arange(3)) == "ndarray([0, 1, 2])" and show(numpy.int64(3)) == "int64(3)"
+    assert show(numpy.zeros((2, 2))) == "ndarray([[0.0, 0.0], [0.0, 0.0]])"
+    assert show(numpy.zeros((20, 20))) == "ndarray(… of (20, 20))"
+    assert show(numpy.array([None])) == "<ndarray>"
+    assert show(numpy.float64(0.5)) == "float64(0.5)"
 
 
 def test_objects_are_their_class_and_fields() -> None:

@@ -80,8 +80,8 @@ test_names.__test__ = False  # type: ignore[attr-defined]  # not a test, whateve
 def _holds_tests_alone(tree: Path, folder: str, patterns: Iterable[str], any_name: bool) -> bool:
     """Whether a folder of `testpaths` is one of tests, not of sources that hold tests.
 
-    At least half of its files are named as tests are; where any name will do, none lies in a
-    further folder of tests.
+    At least half of its files are named as tests are, those in further folders of tests left out: a
+    package may hold as many tests as modules. Where any name will do, there is no such folder.
     """
     place = tree / folder
     if not re.fullmatch(r"[\w./-]+", folder) or not place.is_dir():
@@ -90,6 +90,7 @@ def _holds_tests_alone(tree: Path, folder: str, patterns: Iterable[str], any_nam
     files = [file for file in files if not file.endswith(("__init__.py", "conftest.py"))]
     if any_name:
         return bool(files) and not any(USUAL_NAMES(file) for file in files)
+    files = [file for file in files if not _FOLDER.search(str(PurePosixPath(file).parent))]
     tests = [file for file in files if any(_fits(file, pattern) for pattern in patterns)]
     return bool(files) and 2 * len(tests) >= len(files)
 

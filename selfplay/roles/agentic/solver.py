@@ -6,7 +6,7 @@ patch is what the tree differs by from the sealed one, whatever the model says (
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from selfplay.agent.loop import AgentTask
 from selfplay.bugs.grading.public_tests import public_patch, public_tests
@@ -17,9 +17,11 @@ from selfplay.bugs.sealing import Sealed, seal
 from selfplay.config import AgentConfig
 from selfplay.errors import PatchError
 from selfplay.repo.prepare import PreparedRepo
+from selfplay.roles.agentic.reference import reference_helper
 from selfplay.roles.agentic.workspace import open_solver
 from selfplay.roles.prompts import render
-from selfplay.sandbox.base import Sandbox
+from selfplay.sandbox.base import Helper, Sandbox
+from selfplay.sandbox.session.server import CLIENT
 from selfplay.sandbox.session.session import Session
 from selfplay.types import FileChange, SolveTask
 
@@ -33,6 +35,8 @@ class TaskView:
 
     oracle_patch: str
     problem_statement: str
+    may_ask: bool = False
+    """Whether a reference program can be run."""
 
 
 @dataclass(kw_only=True)
@@ -43,6 +47,7 @@ class AgenticAttempt:
     solver: AgenticSolver
     sealed: Sealed
     view: TaskView
+    helper: Helper | None = None
     patch: str | None = None
 
     def open(self) -> Session:
@@ -53,6 +58,7 @@ class AgenticAttempt:
             self.sealed,
             files,
             self.solver.config.wall_s,
+            self.helper,
         )
 
     def submit(self, session: Session) -> str | None:
@@ -95,8 +101,11 @@ class AgenticSolver:
 
     def begin(self, task: SolveTask) -> AgenticAttempt:
         """A new attempt."""
-        sealed = seal(self.prepared.environment, task.artifact)
-        return AgenticAttempt(task=task, solver=self, sealed=sealed, view=self.view(task))
+        environment, num_runs = self.prepared.environment, self.config.max_reference_runs
+        sealed = seal(environment, task.artifact)
+        helper = reference_helper(task, environment.tree, sealed, num_runs)
+        view = replace(self.view(task), may_ask=helper is not None)
+        return AgenticAttempt(task=task, solver=self, sealed=sealed, view=view, helper=helper)
 
     def agent_task(
         self, attempt: AgenticAttempt, *, name: str, seed: int, temperature: float, top_p: float
@@ -123,6 +132,7 @@ def show(view: TaskView) -> str:
         patch=patch[:MAX_PATCH_CHARACTERS],
         num_cut=max(0, len(patch) - MAX_PATCH_CHARACTERS),
         tests=TESTS,
+        reference=CLIENT if view.may_ask else "",
     )
 
 

@@ -15,7 +15,7 @@ from selfplay.bugs.leaks import AUDIT_TIMEOUT_S, Secret, find_leaks
 from selfplay.bugs.sealing import Sealed, seal
 from selfplay.errors import SandboxError
 from selfplay.repo.sources.git import git
-from selfplay.sandbox.base import Environment, Job, Quota, Sandbox
+from selfplay.sandbox.base import Environment, Helper, Job, Quota, Sandbox
 from selfplay.sandbox.session.session import FileProblem, Session
 from selfplay.types import BugArtifact, Layer
 
@@ -75,11 +75,15 @@ def open_injector(
 
 
 def open_solver(
-    sandbox: Sandbox, sealed: Sealed, files: Mapping[str, str], wall_s: float
+    sandbox: Sandbox,
+    sealed: Sealed,
+    files: Mapping[str, str],
+    wall_s: float,
+    helper: Helper | None = None,
 ) -> Session:
     """The sealed tree as a repository of one commit. Raises `SandboxError`."""
     script = _BEGIN + _COMMIT.format(message="'Initial commit'")
-    return _open(sandbox, sealed.environment, sealed.layer, script, files, wall_s)
+    return _open(sandbox, sealed.environment, sealed.layer, script, files, wall_s, helper)
 
 
 def audit_sandbox(
@@ -109,9 +113,16 @@ def _open(
     script: str,
     files: Mapping[str, str],
     wall_s: float,
+    helper: Helper | None = None,
 ) -> Session:
-    quota = Quota(timeout_s=wall_s + SLACK_S)
-    job = Job(environment=environment, argv=(), layer=layer, variables=VARIABLES, quota=quota)
+    job = Job(
+        environment=environment,
+        argv=(),
+        layer=layer,
+        variables=VARIABLES,
+        quota=Quota(timeout_s=wall_s + SLACK_S),
+        helper=helper,
+    )
     session = Session(sandbox, job)
     try:
         done = session.run(f"(\n{script})", SETUP_TIMEOUT_S)

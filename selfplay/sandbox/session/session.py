@@ -27,7 +27,9 @@ from selfplay.errors import SandboxError, SandboxSpent, SelfplayError
 from selfplay.sandbox.base import Job, RunResult, Sandbox
 from selfplay.sandbox.host import sandbox_uid
 from selfplay.sandbox.pool import RetryingSandbox
+from selfplay.sandbox.session import asking
 from selfplay.sandbox.session import server as session_server
+from selfplay.sandbox.session.helper import Helping
 from selfplay.types import FileChange, Layer
 
 log = logging.getLogger(__name__)
@@ -85,11 +87,15 @@ class Session:
         """Open a session in the environment and with the layer, variables and quota of `job`,
         whose `argv` is not used; its quota's time-out bounds the whole session."""
         inner = sandbox.inner if isinstance(sandbox, RetryingSandbox) else sandbox
-        source = Path(session_server.__file__).read_bytes()
+        inputs = {**job.inputs, PROGRAM: Path(session_server.__file__).read_bytes()}
+        self._helping: Helping | None = None
+        if job.helper is not None:
+            inputs[Path(session_server.CLIENT).name] = Path(asking.__file__).read_bytes()
+            self._helping = Helping(helper=job.helper, sandbox=inner)
         self._job = replace(
             job,
             argv=("python", "-I", "-S", f"/in/{PROGRAM}"),
-            inputs={**job.inputs, PROGRAM: source},
+            inputs=inputs,
             attach=self._attach,
         )
         self._lock = threading.Lock()
@@ -218,6 +224,10 @@ class Session:
             try:
                 self._send(json.dumps(request).encode("ascii"), deadline)
                 answer = self._receive(deadline)
+                while self._helping and isinstance(answer, dict) and "asks" in answer:
+                    helped = self._helping.answer(answer["asks"])
+                    self._send(json.dumps(helped).encode("ascii"), deadline)
+                    answer = self._receive(deadline)
             except (ValueError, OSError) as error:
                 raise SandboxError(f"a session answered what cannot be read: {error}") from error
         if not isinstance(answer, dict):

@@ -7,9 +7,11 @@ called: no `__repr__`, `__eq__`, `__hash__`, property or iterator of a class of 
 
 from __future__ import annotations
 
+import array
 import datetime
 import decimal
 import math
+import pathlib
 import re
 import types
 from collections import OrderedDict, deque
@@ -28,13 +30,17 @@ MAX_SET = 64
 MAX_DIGIT_BITS = 200
 MAX_LITERAL = 300
 """Characters of an exact text."""
+MAX_BUFFER = 512
+"""Bytes up to which the numbers of a buffer are shown as a whole."""
 CUT = "…"
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}")
 _HEAP_TYPE = 1 << 9
-_get_mro, _name_of, _flags_of, _space_of = (
+_get_mro, _given_name, _flags_of, _space_of = (
     type.__dict__[name].__get__ for name in ("__mro__", "__name__", "__flags__", "__dict__")
 )
 """What a class is, whatever its metaclass says."""
+_module_space: Any = vars(types.ModuleType)["__dict__"].__get__  # type: ignore[index,unused-ignore]
+"""A module's names, without its `__getattr__`."""
 
 
 def _ids(*kinds: type) -> frozenset[int]:
@@ -43,17 +49,26 @@ def _ids(*kinds: type) -> frozenset[int]:
 
 
 _LITERAL = _ids(list, tuple, set, dict)
-_PLAIN = _ids(datetime.date, datetime.timedelta, decimal.Decimal, range)
+_PLAIN = _ids(
+    *(datetime.date, datetime.timedelta, decimal.Decimal, range),
+    *(pathlib.PurePosixPath, pathlib.PosixPath, pathlib.PureWindowsPath, pathlib.WindowsPath),
+)
+"""Shown by their own `repr`. (What a path keeps in its fields depends on who has read it.)"""
+_ZONED = _ids(datetime.datetime, datetime.time)
 _ZONES = _ids(type(None), datetime.timezone)
 _SETTLED = _ids(types.GetSetDescriptorType, type(None))
 _BUILTIN = _ids(
     *(OrderedDict, dict, list, tuple, set, frozenset, deque, int, float, str, bytes),
-    BaseException,
+    *(BaseException, datetime.datetime, datetime.date),
 )
 _NAMED = _ids(
     *(types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType),
     *(types.GeneratorType, types.CoroutineType, re.Pattern),
 )
+
+
+_UNSHOWN = (RuntimeError, ReferenceError, ValueError)
+"""It changed while it was read, or holds odd numbers."""
 
 
 class _Budget:
@@ -68,7 +83,7 @@ def show(value: Any) -> str:
     """A bounded text; what is left out is marked by "…", a cycle by "<cycle>"."""
     try:
         return _show(value, 0, _Budget(MAX_NODES))
-    except (RuntimeError, ReferenceError, ValueError):  # changed while it was read, odd numbers
+    except _UNSHOWN:
         return f"<{_name_of(type(value))} {CUT}>"
 
 
@@ -85,8 +100,11 @@ def literal(value: Any) -> str | None:
 
 def show_exception(error: BaseException) -> str:
     """Class and arguments; its `__str__` may be the repository's own and is not called."""
-    budget = _Budget(MAX_NODES)
-    return f"{_name_of(type(error))}({_content(error, BaseException, 1, budget)})"
+    try:
+        content = _content(error, BaseException, 1, _Budget(MAX_NODES))
+    except _UNSHOWN:
+        content = CUT
+    return f"{_name_of(type(error))}({content})"
 
 
 def _show(value: Any, depth: int, budget: _Budget) -> str:
@@ -102,7 +120,7 @@ def _show(value: Any, depth: int, budget: _Budget) -> str:
         return _text(value)
     if id(kind) in _PLAIN:
         return _bounded(repr(value))
-    if kind is datetime.datetime and id(type(value.tzinfo)) in _ZONES:
+    if id(kind) in _ZONED and id(type(value.tzinfo)) in _ZONES:
         return repr(value)
     if isinstance(kind, type) and issubclass(kind, type):
         return f"<class {_name_of(value)}>"
@@ -126,6 +144,8 @@ def _structure(value: Any, kind: type, depth: int, budget: _Budget) -> str:
     if kind is base and kind is not OrderedDict and kind is not deque and kind is not frozenset:
         return content
     name = _name_of(kind)
+    if base is None and (kind is array.array or not _flags_of(kind) & _HEAP_TYPE):
+        content = _of_builtin(value, kind, depth, budget)
     parts = [content] if content else []
     found = _fields(value, kind)
     for field, item in islice(found, MAX_ITEMS):
@@ -151,6 +171,11 @@ def _content(value: Any, base: type, depth: int, budget: _Budget) -> str:
         arguments = BaseException.__dict__["args"].__get__(value)
         shown = [_show(item, depth, budget) for item in arguments[:MAX_ITEMS]]
         return _joined(shown, len(arguments))
+    if base is datetime.datetime or base is datetime.date:
+        zone = datetime.datetime.tzinfo.__get__(value) if base is datetime.datetime else None
+        if id(type(zone)) not in _ZONES:
+            return CUT
+        return base.__repr__(value).partition("(")[2][:-1]
     size = base.__len__(value)  # type: ignore[attr-defined]
     if base is dict or base is OrderedDict:
         pairs = list(islice(base.items(value), MAX_ITEMS))
@@ -163,6 +188,27 @@ def _content(value: Any, base: type, depth: int, budget: _Budget) -> str:
     if base is not tuple:
         return f"[{_joined(shown, size)}]"
     return f"({shown[0]},)" if size == 1 else f"({_joined(shown, size)})"
+
+
+def _of_builtin(value: Any, kind: type, depth: int, budget: _Budget) -> str:
+    """What an object of a class that C code defines holds, as far as that can be read without it:
+    slices, namespaces, and numbers in a buffer (arrays, numpy's scalars)."""
+    if kind is slice:
+        return ", ".join(
+            _show(part, depth, budget) for part in (value.start, value.stop, value.step)
+        )
+    if kind is types.SimpleNamespace:
+        found = list(islice(object.__getattribute__(value, "__dict__").items(), MAX_ITEMS))
+        return ", ".join(f"{name}={_show(item, depth, budget)}" for name, item in found)
+    try:
+        with memoryview(value) as view:
+            if view.nbytes <= MAX_BUFFER or view.ndim == 1:
+                items = view.tolist() if view.nbytes <= MAX_BUFFER else view[:MAX_ITEMS].tolist()
+                cut = CUT if view.nbytes > MAX_BUFFER else ""
+                return _show(items, depth, budget) + cut
+            return f"{CUT} of {view.shape}"
+    except (TypeError, ValueError, BufferError, NotImplementedError):  # it has none, or objects
+        return ""
 
 
 def _set(value: Any, base: type, size: int, depth: int) -> str:
@@ -198,16 +244,17 @@ def _text(value: Any) -> str:
 def _named(value: Any, kind: type) -> str:
     """Functions, modules and the like, by their names."""
     if kind is types.FunctionType or kind is types.BuiltinFunctionType:
-        return f"<function {value.__qualname__}>"
+        return f"<function {_exact(value.__qualname__)}>"
     if kind is types.MethodType:
         inner = value.__func__
-        name = inner.__qualname__ if type(inner) is types.FunctionType else CUT
+        name = _exact(inner.__qualname__) if type(inner) is types.FunctionType else CUT
         return f"<method {name}>"
     if kind is types.ModuleType:
-        return f"<module {types.ModuleType.__getattribute__(value, '__name__')}>"
+        return f"<module {_exact(_module_space(value).get('__name__'))}>"
     if kind is types.GeneratorType or kind is types.CoroutineType:
-        return f"<{kind.__name__} {value.__qualname__}>"
-    return f"<pattern {_text(value.pattern)}>"
+        return f"<{kind.__name__} {_exact(value.__qualname__)}>"
+    pattern = value.pattern
+    return f"<pattern {_text(pattern if type(pattern) is bytes else _exact(pattern))}>"
 
 
 def _fields(value: Any, kind: type) -> Iterator[tuple[str, Any]]:
@@ -274,6 +321,15 @@ def _literal(value: Any, depth: int) -> str | None:
 def _bounded(text: str) -> str:
     left = len(text) - 2 * MAX_TEXT
     return f"{text[: 2 * MAX_TEXT]}{CUT}(+{left})" if left > 0 else text
+
+
+def _name_of(kind: type) -> str:
+    return _exact(_given_name(kind))
+
+
+def _exact(name: Any) -> str:
+    """A name as a plain text: programs may set one of a class of their own, or none."""
+    return str.__getitem__(name, slice(None)) if issubclass(type(name), str) else CUT
 
 
 def _mro(kind: type) -> tuple[type, ...]:
