@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,13 +56,16 @@ ENGINES = ("transformers", "vllm", "openai", "scripted")
 @contextmanager
 def sandbox_pool(config: SandboxConfig) -> Iterator[SandboxPool]:
     """Open the configured sandbox; closed, with all it holds, at the end."""
+    slots: Callable[[], int] | None = None
     if config.cluster.name == "ray":
-        sandbox, workers = ray_sandbox(config)
+        sandbox, slots = ray_sandbox(config)
+        workers = config.num_workers or slots()
     else:
         workers = config.num_workers or os.cpu_count() or 1
         sandbox = open_sandbox(config.name, config)
     judges = num_judges(config, workers)
-    pool = SandboxPool(sandbox, workers, Processes(judges) if judges else None)
+    grows = None if config.num_workers else slots
+    pool = SandboxPool(sandbox, workers, Processes(judges) if judges else None, grows)
     try:
         yield pool
     finally:
@@ -76,15 +79,15 @@ def num_judges(config: SandboxConfig, num_workers: int) -> int:
     return num_workers if num_workers >= MANY_WORKERS else 0
 
 
-def ray_sandbox(config: SandboxConfig) -> tuple[Sandbox, int]:
-    """The sandboxes of a Ray cluster as one, and how many run at once."""
+def ray_sandbox(config: SandboxConfig) -> tuple[Sandbox, Callable[[], int]]:
+    """The sandboxes of a Ray cluster as one, and what tells how many may run at once by now."""
     if importlib.util.find_spec("ray") is None:
         raise UserError("cluster=ray: the package is missing: pip install 'selfplay[ray]'")
     from selfplay.sandbox.ray.sandbox import open_ray
 
     sandbox = open_ray(config)
     say(sandbox.describe())
-    return sandbox, config.num_workers or sandbox.num_slots
+    return sandbox, lambda: sandbox.num_slots
 
 
 def repos_dir(config: ReposConfig) -> Path:

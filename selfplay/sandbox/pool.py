@@ -48,15 +48,18 @@ class RetryingSandbox:
 class SandboxPool:
     """`map` runs a function over items in `num_workers` threads, results in order; `waited_s` are
     the seconds that its callers spent in it, added up where several call at once. `processes` are
-    those that take work off this one, if any; the pool closes them."""
+    those that take work off this one, if any; the pool closes them. `num_slots` tells how many may
+    run by now, where a cluster grows."""
 
     def __init__(
         self,
         sandbox: Sandbox,
         num_workers: int | None = None,
         processes: Processes | None = None,
+        num_slots: Callable[[], int] | None = None,
     ) -> None:
         self.num_workers = num_workers or os.cpu_count() or 1
+        self._num_slots = num_slots
         self.processes = processes
         self.sandbox: Sandbox = RetryingSandbox(sandbox)
         self.waited_s = 0.0
@@ -67,6 +70,7 @@ class SandboxPool:
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """Ordered results; the first exception is raised and what has not begun is dropped."""
         began = time.monotonic()
+        self._grow()
         futures = [self._threads.submit(function, item) for item in items]
         with self._lock:
             self._queued.update(futures)
@@ -78,6 +82,11 @@ class SandboxPool:
             with self._lock:
                 self.waited_s += time.monotonic() - began
                 self._queued.difference_update(futures)
+
+    def _grow(self) -> None:
+        """More workers, where nodes have joined. Threads are started by what is submitted next."""
+        if self._num_slots is not None and (now := self._num_slots()) > self.num_workers:
+            self.num_workers = self._threads._max_workers = now
 
     def use(self) -> tuple[int, int]:
         """(workers that are busy for `map`, all workers)."""
@@ -99,6 +108,7 @@ class SandboxPool:
         waiting: deque[Future[R]] = deque()
         try:
             for item in items:
+                self._grow()
                 waiting.append(self._threads.submit(function, item))
                 if len(waiting) > LOOK_AHEAD * self.num_workers:
                     yield waiting.popleft().result()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from selfplay.errors import SandboxError
@@ -38,6 +40,19 @@ def test_pool_repeats_a_failed_start_once(environment: Environment) -> None:
     with pytest.raises(SandboxError, match="down"):
         pool.sandbox.run(job)
     pool.close()
+    pool.close()
+
+
+def test_pool_grows_with_its_cluster() -> None:
+    """A run begins with the first node; those that join later are to be used, too."""
+    slots = [1]
+    pool = SandboxPool(UnsafeSandbox(), 1, num_slots=lambda: slots[0])
+    assert pool.map(str, [1]) == ["1"] and pool.use()[1] == 1
+    slots[0] = 3
+    at_once = threading.Barrier(3)
+    assert sorted(pool.map(lambda _: at_once.wait(20.0), range(3))) == [0, 1, 2]
+    slots[0] = 2  # a node is lost: its jobs wait for a slot
+    assert pool.map(str, [1]) == ["1"] and pool.use()[1] == 3
     pool.close()
 
 
