@@ -142,7 +142,7 @@ class Child:
         self._code: int | None = None
         self._pid = os.fork()
         if self._pid == 0:
-            os.setsid()
+            os.setpgid(0, 0)
             output = os.open(self._log, os.O_WRONLY)
             os.dup2(output, 1)
             os.dup2(output, 2)
@@ -155,6 +155,8 @@ class Child:
             finally:
                 sys.stdout.flush()
                 os._exit(code)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.setpgid(self._pid, self._pid)  # here, too: it may be killed before it has run at all
 
     def _done(self) -> bool:
         if self._code is None:

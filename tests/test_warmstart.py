@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from selfplay.commands import warmstart
-from selfplay.commands.warmstart import TRIES, make_bare_examples, make_examples
+from selfplay.commands.warmstart import TRIED, make_bare_examples, make_examples
 from selfplay.config import WarmstartConfig, load_config
 from selfplay.scripted.compact import ScriptedPolicy
 from selfplay.warmstart.bare_examples import code_source
@@ -26,7 +26,7 @@ def make(out: Path) -> list[str]:
 
 
 def tried(out: Path) -> list[str]:
-    return [json.loads(line)["task_id"] for line in (out / TRIES).read_text().splitlines()]
+    return [json.loads(line)["task_id"] for line in (out / TRIED).read_text().splitlines()]
 
 
 @pytest.mark.slow
