@@ -21,17 +21,15 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from selfplay.bugs.test_runs.runner import TestRunner
-from selfplay.bugs.test_runs.spectrum import SpectrumRecorder
-from selfplay.commands.compose import sandbox_pool
+from selfplay.commands.compose import make_rollout_context, sandbox_pool
 from selfplay.commands.output import say
 from selfplay.commands.suites import prepare_suite, read_tasks
 from selfplay.config import LearnerConfig, PolicyConfig, ReposConfig, SandboxConfig, ScaffoldConfig
+from selfplay.curriculum.groups.screening import KnowsAnswers
+from selfplay.curriculum.scaffold import Sampling
 from selfplay.learner.grpo import open_learner
-from selfplay.roles.compact.gold_answer import gold_answer
-from selfplay.roles.compact.solver import CompactSolver
-from selfplay.sampling import ScoreRequest, Tokenizer
-from selfplay.types import SolveTask, TrainingSample
+from selfplay.sampling import Policy, ScoreRequest
+from selfplay.types import TrainingSample
 
 WEIGHTS: dict[str, Callable[[float], float]] = {
     "reward": lambda p: p,
@@ -51,8 +49,7 @@ def main() -> int:
         LearnerConfig(learning_rate=options.learning_rate),
         options.seed,
     )
-    tokenizer = learner.policy.tokenizer
-    answers = list(known_answers(options.bugs_of, tokenizer))
+    answers = list(known_answers(options.bugs_of, learner.policy))
     say(f"{len(answers)} bugs whose gold answer their prompt lets be written")
     drawn = draws(answers, options.bugs, options.seed)
     for step in range(1, options.steps + 1):
@@ -91,29 +88,17 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def known_answers(paths: Sequence[Path], tokenizer: Tokenizer) -> Iterator[ScoreRequest]:
+def known_answers(paths: Sequence[Path], policy: Policy) -> Iterator[ScoreRequest]:
     """Prompt and gold answer of each bug, as its solver would see and write them."""
     tasks = {t.solve_task.bug_id: t for path in paths for t in read_tasks(path)}
     with sandbox_pool(SandboxConfig(name="bubblewrap", num_workers=1)) as pool:
         repos = prepare_suite(list(tasks.values()), ReposConfig(), pool, {})
-        solvers = {
-            name: CompactSolver(
-                prepared,
-                tokenizer,
-                ScaffoldConfig(),
-                SpectrumRecorder(TestRunner(pool.sandbox, prepared.environment)),
-            )
-            for name, prepared in repos.items()
-        }
-        for suite_task in tasks.values():
-            task: SolveTask = suite_task.solve_task
-            if task.repo not in solvers:
-                continue
-            solver = solvers[task.repo]
-            answer = gold_answer(solver, solver.prompt(task))
-            if answer is not None:
-                ids = (*tokenizer.encode(answer.text), tokenizer.end_of_turn_id)
-                yield ScoreRequest(prompt_ids=answer.prompt_ids, answer_ids=ids, temperature=1.0)
+        context = make_rollout_context(policy, repos, pool, ScaffoldConfig(), Sampling())
+        assert isinstance(context.scaffold, KnowsAnswers)
+        for task in (suite_task.solve_task for suite_task in tasks.values()):
+            if task.repo in repos and (answer := context.scaffold.gold_answer(task)):
+                prompt, ids = answer
+                yield ScoreRequest(prompt_ids=prompt, answer_ids=ids, temperature=1.0)
 
 
 def draws(answers: Sequence[ScoreRequest], size: int, seed: int) -> Iterator[list[ScoreRequest]]:

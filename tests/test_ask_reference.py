@@ -6,13 +6,11 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from selfplay.agent.fenced import write_call
 from selfplay.bug_sources.reference_programs import packed, read_cases
 from selfplay.commands.compose import make_rollout_context, prepare_repos, sandbox_pool
 from selfplay.config import AgentConfig, ReposConfig, SandboxConfig, ScaffoldConfig
@@ -20,10 +18,8 @@ from selfplay.corpus.suite import read_suite
 from selfplay.curriculum.scaffold import RolloutContext, Sampling
 from selfplay.curriculum.solving import solve
 from selfplay.roles.agentic.solver import AgenticSolver, show
-from selfplay.sampling import SampleRequest
-from selfplay.scripted.agents import bash
-from selfplay.scripted.compact import ByteTokenizer
-from selfplay.types import Completion, SolveTask
+from selfplay.types import SolveTask
+from tests.one_command import OneCommand
 
 ROOT = Path(__file__).resolve().parent.parent
 LEARN = """
@@ -80,29 +76,9 @@ def context(given: dict[str, SolveTask], tasks: Path) -> Iterator[RolloutContext
         prepared = prepare_repos(folders, ReposConfig(), pool).values()
         repos = {repo.name: repo for repo in prepared}
         config = ScaffoldConfig(kind="agentic")
-        yield make_rollout_context(Asker(""), repos, pool, config, Sampling(max_new_tokens=9999))
-
-
-@dataclass
-class Asker:
-    """An agent that runs one command and hands in."""
-
-    command: str
-    version: int = 0
-    tokenizer: ByteTokenizer = field(default_factory=ByteTokenizer)
-
-    def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
-        return [[self._answer(request)] * request.num_samples for request in requests]
-
-    def _answer(self, request: SampleRequest) -> Completion:
-        first = len(self.tokenizer.user_turns(request.prompt_ids)) == 1
-        call = bash(self.command)
-        text = write_call(call if first else replace(call, name="submit", arguments={}))
-        ids = (*self.tokenizer.encode(text), self.tokenizer.end_of_turn_id)
-        return Completion(
-            token_ids=ids, logprobs=(0.0,) * len(ids), text=text, finish_reason="stop",
-            policy_version=0,
-        )  # fmt: skip
+        yield make_rollout_context(
+            OneCommand(""), repos, pool, config, Sampling(max_new_tokens=9999)
+        )
 
 
 def solver(context: RolloutContext, task: SolveTask, max_runs: int = 1000) -> AgenticSolver:
@@ -123,7 +99,7 @@ def test_asked_about_commands_that_are_not_shown_it_answers(
     """An agent that asks about all twelve commands resolves what the examples alone do not."""
     cases = [[list(case.argv), case.stdin] for case in read_cases(tasks / "textkit")]
     command = f"cat > /tmp/learn.py <<'END'{LEARN}END\npython /tmp/learn.py '{json.dumps(cases)}'"
-    policy = Asker(f"{command}; chmod +x program")
+    policy = OneCommand(f"{command}; chmod +x program")
     repos = {name: repo.prepared for name, repo in context.repo_contexts.items()}
     config = ScaffoldConfig(kind="agentic")
     opened = make_rollout_context(policy, repos, context.pool, config, context.sampling)

@@ -87,13 +87,14 @@ def artifact_of(
     profile, environment = prepared.profile, prepared.environment
     tests = _Tests(prepared=prepared, runner=runner, limits=limits)
     files = tests.judging(removal.layer)
-    removed = tests.needed(removal.layer, files)
-    table = tests.table(files, removed)
-    known = tests.of(files)
-    failing = [test for test in known if table.get(test) != "passed"]
+    table = tests.table(files, removal.layer)
+    removed = tests.needed(removal.layer, files, tests.failing(files, table))
+    if len(removed) < len(removal.layer):
+        table = tests.table(files, removed)
+    failing = tests.failing(files, table)
     if not failing:
         raise NoTask("no_failing_test")
-    if len(failing) == len(known):
+    if len(failing) == len(tests.of(files)):
         files = sorted([*files, *tests.witnesses(removed, files)])
     # Of a file that fails as a whole the tests are gone only when the file is.
     broken = [file for file in files if table.get(file) == "failed"]
@@ -140,20 +141,17 @@ class _Tests:
             chosen = sorted(chosen)
             table = self.table(chosen, {})
             bad = {test.partition("::")[0] for test in failed_tests(table)}
-            missing = (test for test in self.of(chosen) if table.get(test) != "passed")
-            bad |= {profile.tests[test].file for test in missing}
+            bad |= {profile.tests[test].file for test in self.failing(chosen, table)}
             if not bad & set(chosen):
                 return chosen
             chosen = [file for file in chosen if file not in bad]
         raise NoTask("not_covered")
 
-    def needed(self, removal: Layer, judging: Sequence[str]) -> Layer:
-        """The removal without files that, put back alone, make no test pass: no bug may have such
-        (docs/validation.md). Raises `NoTask`."""
+    def needed(self, removal: Layer, judging: Sequence[str], failing: Sequence[str]) -> Layer:
+        """The removal without files that, put back alone, make none of the failing tests pass: no
+        bug may have such (docs/validation.md). Raises `NoTask`."""
         if len(removal) < 2:
             return removal
-        table = self.table(judging, removal)
-        failing = [test for test in self.of(judging) if table.get(test) != "passed"]
         kept: Layer = {}
         for path in removal:
             others = {other: change for other, change in removal.items() if other != path}
@@ -183,6 +181,10 @@ class _Tests:
     def of(self, files: Sequence[str]) -> list[str]:
         """The known tests of some files."""
         return [test for test, info in self.prepared.profile.tests.items() if info.file in files]
+
+    def failing(self, files: Sequence[str], table: TestTable) -> list[str]:
+        """Those of them that did not pass."""
+        return [test for test in self.of(files) if table.get(test) != "passed"]
 
     def table(self, files: Sequence[str], layer: Layer) -> TestTable:
         """What each test of some files gave. Raises `NoTask` (timed_out), `SandboxError`."""

@@ -150,28 +150,9 @@ def screening_of(config: TrainConfig, context: RolloutContext) -> Screening | No
             f"{config.policy.engine} with scaffold.kind={config.scaffold.kind} cannot tell how "
             "likely an answer is; set it to null (all new bugs are played)"
         )
-    if shape.gold_counts == "expected":
-        check_expected(config)
     return Screening(
         max_groups=shape.max_fresh_groups,
         floor=shape.gold_floor,
         cap=shape.gold_cap,
         max_validations=shape.max_validations,
     )
-
-
-def check_expected(config: TrainConfig) -> None:
-    """Raises `UserError` where the probability of an answer is not that of its being sampled, or
-    where the learner would not read how many attempts it stands for."""
-    policy, advantage = config.policy, config.learner.advantage
-    wrong = {
-        "curriculum.show_gold=false": not config.curriculum.show_gold,
-        f"learner.advantage={advantage}": advantage != "mean",
-        f"policy.top_p={policy.top_p:g}": policy.top_p != 1,
-        f"policy.temperature={policy.temperature:g}": not policy.temperature,
-    }
-    for value in (value for value, is_wrong in wrong.items() if is_wrong):
-        raise UserError(
-            f"curriculum.gold_counts=expected with {value}: needs curriculum.show_gold=true, "
-            "learner.advantage=mean, policy.top_p=1 and a temperature above 0; or set it to one"
-        )

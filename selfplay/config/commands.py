@@ -111,6 +111,23 @@ class TrainConfig(PlayingCommand, TaskConfig):
         if self.commits is not None and self.curriculum.human_suite is not None:
             raise UserError("curriculum.human_suite: task=commits plays real bugs alone; name them "
                             "all in commits=")  # fmt: skip
+        if self.curriculum.gold_counts == "expected":
+            self._check_expected()
+
+    def _check_expected(self) -> None:
+        """The probability of an answer is that of its being sampled, and the learner reads how
+        many attempts it stands for."""
+        policy, advantage = self.policy, self.learner.advantage
+        for value, fits in (
+            (f"learner.advantage={advantage}", advantage == "mean"),
+            (f"policy.top_p={policy.top_p:g}", policy.top_p == 1),
+            (f"policy.temperature={policy.temperature:g}", policy.temperature > 0),
+        ):
+            if not fits:
+                raise UserError(
+                    f"curriculum.gold_counts=expected with {value}: needs learner.advantage=mean, "
+                    "policy.top_p=1 and a temperature above 0; or set it to one"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -180,6 +180,11 @@ class CurriculumConfig:
             raise UserError("curriculum.human_share=1: leaves no bug of the model's own; lower it")
         if self.show_gold and self.max_fresh_groups is None:
             raise UserError("curriculum.show_gold=true needs curriculum.max_fresh_groups=N")
+        if self.gold_counts == "expected" and not self.show_gold:
+            raise UserError(
+                "curriculum.gold_counts=expected with curriculum.show_gold=false: needs "
+                "curriculum.show_gold=true; or set it to one"
+            )
         one_of(self, "curriculum.", "gold_counts", ("one", "expected"))
         one_of(self, "curriculum.", "sampler", SAMPLERS)
         if not 0 <= self.max_staleness <= MAX_AGE:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from selfplay.agent.fenced import write_call
 from selfplay.bug_sources.rebuild import NoTask, artifact_of, removals
 from selfplay.bugs.grading.grade import grade
 from selfplay.bugs.patches.diffs import touched_files
@@ -25,10 +24,8 @@ from selfplay.curriculum.evaluation import evaluate
 from selfplay.curriculum.scaffold import RolloutContext, Sampling
 from selfplay.curriculum.solving import solve, test_share
 from selfplay.repo.languages.python_source import without_bodies
-from selfplay.sampling import SampleRequest
-from selfplay.scripted.agents import bash
-from selfplay.scripted.compact import ByteTokenizer
-from selfplay.types import Completion, FileChange, GradeReport, Limits, SolveTask
+from selfplay.types import FileChange, GradeReport, Limits, SolveTask
+from tests.one_command import OneCommand
 
 ROOT = Path(__file__).resolve().parents[2]
 REPO, MODULE = "sample-ledger", "ledger/money.py"
@@ -38,28 +35,6 @@ ORIGINAL = (ROOT / "repos/samples/ledger" / MODULE).read_text()
 def selfplay(*words: str) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "selfplay", *words, "sandbox=bubblewrap", "json=true"]
     return subprocess.run(argv, capture_output=True, text=True, timeout=300)
-
-
-@dataclass
-class Builder:
-    """An agent that writes one text in place of the module, and hands in."""
-
-    text: str
-    version: int = 0
-    tokenizer: ByteTokenizer = field(default_factory=ByteTokenizer)
-
-    def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
-        return [[self._answer(request)] * request.num_samples for request in requests]
-
-    def _answer(self, request: SampleRequest) -> Completion:
-        first = len(self.tokenizer.user_turns(request.prompt_ids)) == 1
-        command = f"cat > {MODULE} <<'END OF FILE'\n{self.text}END OF FILE" if first else "true"
-        call = bash(command) if first else replace(bash(command), name="submit", arguments={})
-        ids = (*self.tokenizer.encode(write_call(call)), self.tokenizer.end_of_turn_id)
-        return Completion(
-            token_ids=ids, logprobs=(0.0,) * len(ids), text=write_call(call), finish_reason="stop",
-            policy_version=0,
-        )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +58,14 @@ def agents() -> Iterator[RolloutContext]:
     with sandbox_pool(SandboxConfig(name="bubblewrap", num_workers=1)) as pool:
         repos = prepare_repos([REPO], ReposConfig(), pool)
         config = ScaffoldConfig(kind="agentic")
-        yield make_rollout_context(Builder(""), repos, pool, config, Sampling(max_new_tokens=9999))
+        yield make_rollout_context(
+            OneCommand("true"), repos, pool, config, Sampling(max_new_tokens=9999)
+        )
 
 
 def by(agents: RolloutContext, text: str) -> RolloutContext:
-    builder = Builder(text)
+    """An agent that writes one text in place of the module."""
+    builder = OneCommand(f"cat > {MODULE} <<'END OF FILE'\n{text}END OF FILE")
     repos = {name: repo.prepared for name, repo in agents.repo_contexts.items()}
     config = ScaffoldConfig(kind="agentic")
     opened = make_rollout_context(builder, repos, agents.pool, config, agents.sampling)

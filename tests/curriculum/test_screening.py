@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from selfplay.commands.opening import check_expected, screening_of
+from selfplay.commands.opening import screening_of
 from selfplay.config import CurriculumConfig, LearnerConfig, PolicyConfig, TrainConfig
 from selfplay.curriculum.groups.guidance import guided
 from selfplay.curriculum.groups.screening import Screening, chosen, gold_trajectories
@@ -212,12 +212,13 @@ def test_a_gold_answer_is_labelled_as_a_greedy_answer_of_the_weights_that_scored
 def test_gold_answers_need_screening() -> None:
     with pytest.raises(UserError, match="max_fresh_groups"):
         CurriculumConfig(show_gold=True)
+    with pytest.raises(UserError, match="show_gold=false"):
+        CurriculumConfig(gold_counts="expected")
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"curriculum": CurriculumConfig(gold_counts="expected")}, "show_gold=false"),
         ({"learner": LearnerConfig(advantage="pass_at_k")}, "advantage=pass_at_k"),
         ({"policy": PolicyConfig(top_p=0.9)}, "top_p=0.9"),
         ({"policy": PolicyConfig(temperature=0.0)}, "temperature=0"),
@@ -228,9 +229,8 @@ def test_expected_counts_need_the_probability_of_being_sampled(
 ) -> None:
     shape = CurriculumConfig(max_fresh_groups=2, show_gold=True, gold_counts="expected")
     good = TrainConfig(curriculum=shape)
-    check_expected(good)
     with pytest.raises(UserError, match=re.escape(named)):
-        check_expected(replace(good, **change))
+        replace(good, **change)
 
 
 def test_the_expected_reward_by_hand() -> None:
