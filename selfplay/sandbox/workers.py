@@ -28,7 +28,7 @@ class Workers:
         self._working = 0
 
     def submit(self, function: Callable[..., R], *words: Any) -> Future[R]:
-        """`function(*words)` as soon as a worker is free. Raises `RuntimeError` after `shutdown`."""
+        """`function(*words)` as soon as a worker is free; `RuntimeError` after `shutdown`."""
         future: Future[R] = Future()
         with self._lock:
             self._waiting.append((future, function, words))

@@ -41,11 +41,12 @@ def remote(cluster: Any) -> Iterator[Any]:
     from selfplay.sandbox.ray.sandbox import open_ray
 
     opened = open_ray(OPTIONS)
+    until(lambda: opened.num_slots == 3)  # work begins with the first host
     yield opened
     opened.close()
 
 
-def until(condition: Any, limit_s: float = 40.0) -> None:
+def until(condition: Any, limit_s: float = 120.0) -> None:
     deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline
@@ -157,7 +158,7 @@ def test_faults_stay_what_they_are(remote: Any, environment: Environment) -> Non
     answer = SandboxSpent("memory")
     import ray
 
-    from selfplay.sandbox.ray.hosts import answer_of
+    from selfplay.sandbox.ray.start import answer_of
 
     with pytest.raises(SandboxSpent, match="memory"):
         answer_of(ray.put(answer), 10.0)
@@ -167,7 +168,7 @@ def test_joining_changes_nothing_in_this_process(cluster: Any) -> None:
     """verl-project/verl#589 and others: what Ray sets in its workers must not reach the learner."""
     program = """
 import json, os, signal, sys
-from selfplay.sandbox.ray.sandbox import connect
+from selfplay.sandbox.ray.joining import connect
 before = {**os.environ}, signal.getsignal(signal.SIGTERM)
 connect(sys.argv[1])
 names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
@@ -184,7 +185,7 @@ assert not ray.get_runtime_context().runtime_env  # nothing is uploaded
 def test_no_cluster_is_said_with_the_remedy() -> None:
     program = """
 import sys
-from selfplay.sandbox.ray.sandbox import connect
+from selfplay.sandbox.ray.joining import connect
 from selfplay.errors import UserError
 try:
     connect("127.0.0.1:1")
@@ -220,3 +221,35 @@ def timeless(document: Any) -> Any:
     if isinstance(document, dict):
         return {k: timeless(v) for k, v in document.items() if not k.endswith("_s") and k != "time"}
     return [timeless(item) for item in document] if isinstance(document, list) else document
+
+
+def test_a_second_run_is_told_who_has_the_slots(cluster: Any, remote: Any) -> None:
+    """verl-project/verl#7381: what Ray has no room for waits without a word. Said at once, and in
+    the last error; the first run notices nothing of it."""
+    program = """
+import logging, sys
+from selfplay.config import ClusterConfig, SandboxConfig
+from selfplay.errors import UserError
+from selfplay.sandbox.ray.sandbox import open_ray
+logging.basicConfig(level=logging.WARNING)
+cluster = ClusterConfig(name="ray", address=sys.argv[1], wait_s=float(sys.argv[2]))
+try:
+    opened = open_ray(SandboxConfig(name="bubblewrap", cluster=cluster))
+except UserError as error:
+    sys.exit(f"refused: {error}")
+print(opened.num_slots)
+opened.close()
+"""
+    words = [sys.executable, "-c", program, cluster.address]
+    done = subprocess.run([*words, "5"], capture_output=True, text=True, timeout=150)
+    said, _, refused = done.stderr.partition("refused: ")
+    holder = f"3 of 3 sandbox slots are taken, by process {os.getpid()} of "
+    assert done.returncode == 1 and "two runs cannot share" in refused, done.stderr
+    assert f"waiting for slots: {holder}" in said
+    assert f"waited 5 s for slots: {holder}" in refused and "in the namespace " in refused
+    assert remote.num_slots == 3
+    with subprocess.Popen([*words, "60"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as waits:
+        assert waits.stderr is not None and waits.stdout is not None
+        until(lambda: b"waiting for slots" in waits.stderr.readline(), 90.0)
+        remote.close()  # the first run ends: the second begins
+        assert int(waits.stdout.read()) >= 1
