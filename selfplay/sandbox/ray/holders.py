@@ -71,7 +71,7 @@ def holders() -> dict[str, tuple[Holder, str]]:
     first has them."""
     found: list[tuple[Holder, str]] = []
     for actor in list_named_actors(all_namespaces=True):
-        named: dict[str, str] = dict(actor)  # type: ignore[call-overload]
+        named: dict[str, str] = dict(actor)
         with contextlib.suppress(ValueError, TypeError, KeyError):  # not one of ours
             document = json.loads(named["name"])
             document.pop("selfplay")
@@ -99,9 +99,10 @@ def who_holds(run: str, slots: Mapping[str, int]) -> str:
 def what_else_holds(slots: Mapping[str, int], resource: str) -> str:
     """The same of what is no run of this package, told by how much is free; asked before this run
     has begun a host, whose share is no longer free."""
-    free = ray.available_resources().get(resource, 0.0)
+    free = ray.available_resources().get(resource, 0.0)  # type: ignore[no-untyped-call]
+    total = ray.cluster_resources().get(resource, 0.0)  # type: ignore[no-untyped-call]
     named = sum(holder.slots for holder, _ in holders().values())
-    taken = ray.cluster_resources().get(resource, 0.0) - free - named
+    taken = total - free - named
     if taken < 1.0 or free >= min(slots.values()):
         return ""
     return (

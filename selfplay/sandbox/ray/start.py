@@ -52,8 +52,10 @@ class StartFailed(Exception):
 
 @dataclass(eq=False, kw_only=True)
 class Host:
-    """The actor of one node. `used`: jobs that run there; `sessions`: those that are open."""
+    """The actor of one node; `name` of its sandbox. `used`: jobs that run there; `sessions`: those
+    that are open."""
 
+    name: str
     node: str
     actor: Any
     num_slots: int
@@ -71,11 +73,6 @@ class Host:
         result = self.ask("run", job, timeout_s=job.quota.timeout_s + GRACE_S)
         assert isinstance(result, RunResult)
         return result
-
-    @property
-    def name(self) -> str:
-        """Of its sandbox."""
-        return self.facts.sandbox
 
     def close(self) -> None:
         """Does nothing: a host is closed with all others."""
@@ -139,7 +136,10 @@ class Start:
             facts = self._facts()
             if problem := unlike(facts):
                 raise StartFailed(problem, final=True)
-            host = Host(node=self._node, actor=self._actor, num_slots=self._num_slots, facts=facts)
+            host = Host(
+                name=facts.sandbox, node=self._node, actor=self._actor,
+                num_slots=self._num_slots, facts=facts,
+            )  # fmt: skip
             check(host)
         except StartFailed:
             self.kill()
