@@ -23,7 +23,7 @@ from selfplay.sandbox.bubblewrap.sandbox import BubblewrapSandbox
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.sandbox.session.session import Session
 from selfplay.types import FileChange
-from tests.sandbox.ray_cluster import ray_nodes
+from tests.sandbox.ray_cluster import add_node, ray_nodes
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
@@ -121,8 +121,9 @@ def test_a_node_that_dies_costs_only_its_work(
     assert session.run("echo here", 10.0).output == b"here\n"
     session.close()
     assert remote.num_slots == 2
-    cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
+    add_node(cluster)
     until(lambda: remote.num_slots == 3)
+    pool.close()
 
 
 def test_an_actor_that_is_killed_leaves_no_sandbox(remote: Any, environment: Environment) -> None:
