@@ -66,7 +66,7 @@ class Nodes:
 
     def __init__(self) -> None:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        os.environ["RAY_worker_niceness"] = "0"  # as this process: Ray's own is 15
+        os.environ.update(RAY_worker_niceness="0")  # as this process: Ray's own is 15
         os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
         import ray
         from ray.cluster_utils import Cluster

@@ -29,7 +29,7 @@ def ray_nodes(number: int) -> Iterator[Any]:
     """`ray.cluster_utils.Cluster` with `number` nodes of one CPU; this process joins the first."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["PYTHONPATH"] = str(ROOT)  # nodes have the same package installed
-    os.environ["RAY_worker_niceness"] = "0"  # at 15 hosts of a busy machine never come up
+    os.environ.update(RAY_worker_niceness="0")  # at 15 hosts of a busy machine never come up
     import ray
     from ray.cluster_utils import Cluster
 
