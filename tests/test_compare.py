@@ -101,7 +101,9 @@ def test_p_gold_is_compared_where_both_know_it(
     assert gold["num_tasks"] == 3 and document["num_tasks"] == 0
     assert (gold["a"], gold["b"]) == (pytest.approx(0.2), pytest.approx(1.1 / 3))
     assert gold["difference"]["mean"] == pytest.approx(0.5 / 3)
+    eight = [1 - (1 - p) ** 8 for p in (0.1, 0.2, 0.3)]
+    assert document["p_gold@8"]["a"] == pytest.approx(sum(eight) / 3)
     assert gold["difference_by_repo"]["high"] == pytest.approx(0.3), "b alone, drawn twice"
     assert main(["compare", str(first), str(second)]) == 0
     out = capsys.readouterr().out
-    assert "p(gold)" in out and "+16.67" in out and "pass@" not in out
+    assert "p(gold)@8" in out and "+16.67" in out and "pass@" not in out

@@ -25,6 +25,8 @@ Prints the mean change of pass@1, pass@k and p(gold) from A to B on the tasks th
 p(gold) also over repositories and their tasks), and every task whose resolved attempts changed.
 """
 Row = Mapping[str, Any]
+TRIES = 8
+"""Answers of which one may be the gold one."""
 
 
 def run(config: CompareConfig) -> int:
@@ -107,24 +109,25 @@ def _difference(
 
 
 def gold_difference(first: Sequence[Row], second: Sequence[Row]) -> dict[str, Any]:
-    """Of p(gold), over the tasks for which both know it; {} without any."""
+    """Of p(gold), and of 1 - (1 - p)^8, the chance that one of eight answers is the gold one, over
+    the tasks for which both know it; {} without any."""
     old, new = (
         {row["instance_id"]: row for row in rows if "p_gold" in row} for rows in (first, second)
     )
-    known = [(old[name], new[name]) for name in old if name in new]
-    if not known:
-        return {}
-    before, after = ([float(pair[side]["p_gold"]) for pair in known] for side in (0, 1))
-    repos = [split_name(str(a.get("repo", "")))[0] for a, _ in known]
-    return {
-        "p_gold": {
-            "num_tasks": len(known),
-            "a": sum(before) / len(known),
-            "b": sum(after) / len(known),
-            "difference": mean_change(before, after).to_json(),
-            "difference_by_repo": mean_change(before, after, clusters=repos).to_json(),
-        }
-    }
+    shared = [name for name in old if name in new]
+    repos = [split_name(str(old[name].get("repo", "")))[0] for name in shared]
+    found = {}
+    for key, tries in (("p_gold", 1), (f"p_gold@{TRIES}", TRIES)):
+        a, b = ([1 - (1 - rows[name]["p_gold"]) ** tries for name in shared] for rows in (old, new))
+        if shared:
+            found[key] = {
+                "num_tasks": len(shared),
+                "a": sum(a) / len(a),
+                "b": sum(b) / len(b),
+                "difference": mean_change(a, b).to_json(),
+                "difference_by_repo": mean_change(a, b, clusters=repos).to_json(),
+            }
+    return found
 
 
 def _print(config: CompareConfig, document: dict[str, Any]) -> None:
@@ -139,11 +142,12 @@ def _print(config: CompareConfig, document: dict[str, Any]) -> None:
         _line(name, document[name], "difference", 1) for name in document if name[:5] == "pass@"
     ]
     number = document["num_tasks"]
-    if gold := document.get("p_gold"):
-        number = max(number, gold["num_tasks"])
+    for name in (key for key in document if key.startswith("p_gold")):
+        entry = document[name]
+        number = max(number, entry["num_tasks"])
         table += [
-            _line("p(gold)", gold, "difference", 2),
-            _line("  over repositories", gold, "difference_by_repo", 2),
+            _line(name.replace("p_gold", "p(gold)"), entry, "difference", 2),
+            _line("  over repositories", entry, "difference_by_repo", 2),
         ]
     title = f"A: {config.a}   B: {config.b}   {number} tasks"
     print_table(title, ("metric", "A", "B", "change, points", "95 % interval"), table)

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from selfplay.bug_sources.commit_trees import split_name
 from selfplay.commands.application import in_output_dir, keep_hydra_files
 from selfplay.commands.attempt_log import AttemptLog, key_of
 from selfplay.commands.compose import (
@@ -153,7 +154,8 @@ def load_suites(config: TrainConfig) -> tuple[list[SuiteTask], list[SuiteTask]]:
     tasks = read(options.suite) if options.suite else []
     known = {task.solve_task.bug_id for task in tasks}
     others = {task.solve_task.bug_id: task for suite in options.gold_suites for task in read(suite)}
-    return tasks, [task for bug_id, task in others.items() if bug_id not in known]
+    planted = {i: task for i, task in others.items() if not split_name(task.solve_task.repo)[1]}
+    return tasks, [task for bug_id, task in planted.items() if bug_id not in known]
 
 
 def check_apart(

@@ -225,8 +225,9 @@ class EvalConfig:
     num_samples: int = 8
     """Attempts on each task; 0: only the probability of its gold answer."""
     gold_suites: list[str] = field(default_factory=list)
-    """Suite files on whose bugs nothing is attempted: only the probability of the gold answer is
-    told, at one forward pass a bug. What `suite` holds too is not told twice."""
+    """Suite files on whose planted bugs nothing is attempted: only the probability of the gold
+    answer is told, at one forward pass a bug. Bugs of `suite` are not told twice; mined ones are
+    left out, since each would need a tree of its own."""
     temperature: float = 1.0
     """Of the samples; 1 is the published setting."""
     top_p: float = 0.95
