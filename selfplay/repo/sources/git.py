@@ -29,6 +29,8 @@ ATTRIBUTES = "* -ident -filter\n"
 of `$Id$` is the hash of the original file, no two states have the same, and git itself takes it
 back before it applies a patch. Filters are programs of the user's machine."""
 _ALTERING = re.compile(rb"eol\s*=\s*crlf|working-tree-encoding\s*=")
+WAYS = re.compile(r"(http|https|url|credential)\.|core\.(gitproxy|askpass)$")
+"""Settings that say how servers are reached, and nothing of what is taken from them."""
 KEPT = ("GIT_SSH", "GIT_SSH_COMMAND", "GIT_ASKPASS", "GIT_SSL_CAINFO", "GIT_SSL_NO_VERIFY")
 
 
@@ -156,7 +158,8 @@ def described_version(history: Path) -> str:
 
 
 def write_config(path: Path) -> Path:
-    """`CONFIG` as a file, for commands whose children do not see the command line's."""
+    """`CONFIG` as a file, for commands whose children do not see the command line's, and how the
+    user's own git reaches servers: proxies, certificates, passwords, other addresses."""
     lines = []
     for name, value in CONFIG.items():
         section, _, key = name.rpartition(".")
@@ -164,7 +167,21 @@ def write_config(path: Path) -> Path:
         lines.append(f'[{head} "{rest}"]' if rest else f"[{head}]")
         lines.append(f'\t{key} = "{value}"')
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for name, value in _ways_to_servers():
+        git("config", "--file", str(path), "--add", name, value)
     return path
+
+
+def _ways_to_servers() -> Iterator[tuple[str, str]]:
+    """(key, value) of the user's and the machine's settings of `WAYS`."""
+    for where in ("--system", "--global"):
+        done = subprocess.run(
+            ["git", "config", where, "--includes", "--list", "-z"], capture_output=True
+        )
+        for entry in done.stdout.decode("utf-8", "surrogateescape").split("\0"):
+            name, has_value, value = entry.partition("\n")
+            if WAYS.match(name):
+                yield name, value if has_value else "true"
 
 
 def _reason(stderr: str) -> str:
