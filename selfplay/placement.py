@@ -25,21 +25,39 @@ from selfplay.errors import UserError
 GIB = 2**30
 SHARED_SERVER = 0.4
 """Part of a shared GPU's memory that the server may take; the learner has the rest."""
-QUERY = ("nvidia-smi", "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits")
+QUERY = (
+    "nvidia-smi",
+    "--query-gpu=index,uuid,name,memory.total,mig.mode.current",
+    "--format=csv,noheader,nounits",
+)
 SLICES = ("nvidia-smi", "-L")
+ORDER = "CUDA_DEVICE_ORDER"
+"""Set to PCI_BUS_ID (`commands/process.py`): CUDA then counts GPUs as nvidia-smi does."""
 _SLICE = re.compile(
-    r"MIG (?P<profile>\S*?(?P<gib>\d+)gb\S*)\s+Device\s+\d+: \(UUID: (?P<id>MIG-[^)]+)\)"
+    r"^GPU \d+: .*\(UUID: (?P<gpu>GPU-[^)]+)\)"
+    r"|MIG (?P<profile>\S*?(?P<gib>\d+)gb\S*)\s+Device\s+\d+: \(UUID: (?P<id>MIG-[^)]+)\)",
+    re.MULTILINE,
 )
 FAKE = re.compile(r"fake:(\d{1,3})(?:x(\d{1,4}))?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """One GPU. `id`: what CUDA_VISIBLE_DEVICES calls it. `memory`: bytes."""
+    """One GPU, or a part (MIG). `id`: what CUDA_VISIBLE_DEVICES calls it. `memory`: bytes."""
 
     id: str
     name: str
     memory: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Listed:
+    """A GPU as nvidia-smi lists it; `parts`: what it is divided into, None where it is whole."""
+
+    index: str
+    uuid: str
+    gpu: Gpu
+    parts: tuple[Gpu, ...] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,41 +187,80 @@ def _ask_driver(argv: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
         return None
 
 
-def _listed_gpus() -> list[tuple[str, str, Gpu]]:
-    """(index, uuid, GPU) of each; none where there is no driver."""
+def _listed_gpus() -> list[_Listed]:
+    """None where there is no driver."""
     done = _ask_driver(QUERY)
     found = []
     for line in done.stdout.splitlines() if done and done.returncode == 0 else ():
         fields = [field.strip() for field in line.split(",")]
-        if len(fields) == 4 and fields[3].isdigit():
-            index, uuid, name, mib = fields
-            found.append((index, uuid, Gpu(id=index, name=name, memory=int(mib) * 2**20)))
-    return found
-
-
-def _listed_slices() -> list[tuple[str, str, Gpu]]:
-    """As `_listed_gpus`, of the parts that GPUs are divided into (MIG); they have no index."""
-    done = _ask_driver(SLICES)
+        if len(fields) == 5 and fields[3].isdigit():
+            index, uuid, name, mib, mode = fields
+            gpu = Gpu(id=index, name=name, memory=int(mib) * 2**20)
+            parts = () if mode == "Enabled" else None
+            found.append(_Listed(index=index, uuid=uuid, gpu=gpu, parts=parts))
+    if all(listed.parts is None for listed in found):
+        return found
+    parts_of = _listed_parts()
     return [
-        ("", m["id"], Gpu(id=m["id"], name=f"MIG {m['profile']}", memory=int(m["gib"]) * GIB))
-        for m in _SLICE.finditer(done.stdout if done and done.returncode == 0 else "")
+        listed
+        if listed.parts is None
+        else dataclasses.replace(listed, parts=tuple(parts_of.get(listed.uuid, ())))
+        for listed in found
     ]
 
 
-def _visible(listed: Sequence[tuple[str, str, Gpu]], chosen: str | None) -> tuple[Gpu, ...]:
+def _listed_parts() -> dict[str, list[Gpu]]:
+    """The parts that GPUs are divided into (MIG), by the UUID of their GPU."""
+    done = _ask_driver(SLICES)
+    found: dict[str, list[Gpu]] = {}
+    whole = ""
+    for match in _SLICE.finditer(done.stdout if done and done.returncode == 0 else ""):
+        if match["gpu"]:
+            whole = match["gpu"]
+            continue
+        memory = int(match["gib"]) * GIB
+        part = Gpu(id=match["id"], name=f"MIG {match['profile']}", memory=memory)
+        found.setdefault(whole, []).append(part)
+    return found
+
+
+def _visible(listed: Sequence[_Listed], chosen: str | None) -> tuple[Gpu, ...]:
     """In the order of CUDA_VISIBLE_DEVICES, which ends at the first name that it does not know and
     shows nothing where one stands twice. A part of a UUID becomes the whole: vLLM looks for that.
+
+    Of GPUs that are divided CUDA shows one part alone, and no whole GPU beside it, unless parts are
+    named (NVIDIA's MIG User Guide, "Device enumeration").
     """
-    if chosen is None:
-        return tuple(gpu for _, _, gpu in listed)
-    words = [word for word in (word.strip() for word in chosen.split(",")) if word]
-    if any(word.startswith("MIG-") for word in words):
-        listed = [*listed, *_listed_slices()]
+    words = None if chosen is None else [w for w in map(str.strip, chosen.split(",")) if w]
+    _check_order(listed, words)
+    known = [(entry.index, entry.uuid, entry.gpu) for entry in listed if entry.parts is None]
+    first = [(entry.index, entry.uuid, entry.parts[0]) for entry in listed if entry.parts]
+    if words is None:
+        return tuple(gpu for _, _, gpu in first[:1] or known)
+    known += first
+    known += [("", part.id, part) for entry in listed for part in entry.parts or ()]
     found: list[Gpu] = []
     for word in words:
-        match = [(u, g) for index, u, g in listed if word == index or u.startswith(word)]
+        match = [(u, g) for index, u, g in known if word == index or u.startswith(word)]
         if len(match) != 1:
             break
         ((uuid, gpu),) = match
-        found.append(gpu if word == gpu.id else dataclasses.replace(gpu, id=uuid))
-    return tuple(found) if len(set(found)) == len(found) else ()
+        named = word == gpu.id or gpu.id.startswith("MIG-")
+        found.append(gpu if named else dataclasses.replace(gpu, id=uuid))
+    if len(set(found)) != len(found):
+        return ()
+    parts = [gpu for gpu in found if gpu.id.startswith("MIG-")]
+    unnamed = any(not word.startswith("MIG-") for word in words[: len(found)])
+    return tuple(parts[:1] if parts and unnamed else found)
+
+
+def _check_order(listed: Sequence[_Listed], words: Sequence[str] | None) -> None:
+    """`UserError` where a number may be another GPU for CUDA than for nvidia-smi."""
+    kinds = sorted({entry.gpu.name for entry in listed})
+    numbered = words is None or any(word.isdigit() for word in words)
+    if os.environ.get(ORDER) == "FASTEST_FIRST" and len(kinds) > 1 and numbered:
+        raise UserError(
+            f"{ORDER}=FASTEST_FIRST: this machine has GPUs of several kinds ({', '.join(kinds)}), "
+            f"which CUDA then numbers in an order that nvidia-smi does not tell; unset {ORDER}, or "
+            "name GPUs by UUID in CUDA_VISIBLE_DEVICES (nvidia-smi -L)"
+        )

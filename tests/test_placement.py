@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from selfplay.commands.placing import placed, servers_of
+from selfplay.commands.process import set_up
 from selfplay.config import TrainConfig, VLLMConfig, load_config
 from selfplay.errors import UserError
 from selfplay.placement import GIB, find_gpus, place
@@ -75,7 +76,9 @@ def test_a_split_that_cannot_be_names_the_keys() -> None:
 @pytest.fixture
 def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that answers as the driver of a machine with three GPUs does."""
-    lines = "".join(f"{n}, GPU-{n}{n}aa, NVIDIA H100 80GB HBM3, 81559\\n" for n in range(3))
+    lines = "".join(
+        f"{n}, GPU-{n}{n}aa, NVIDIA H100 80GB HBM3, 81559, Disabled\\n" for n in range(3)
+    )
     pretend_driver(tmp_path, monkeypatch, f"printf '{lines}'")
 
 
@@ -104,22 +107,60 @@ def test_gpus_as_the_driver_lists_them_and_cuda_sees_them(
     assert all(gpu.memory == 81559 * 2**20 for gpu in found)
 
 
-def test_a_part_of_a_gpu_is_known_by_its_name(
+DIVIDED = (
+    "GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5c)\\n"
+    "GPU 1: NVIDIA H100 80GB HBM3 (UUID: GPU-7f)\\n"
+    "  MIG 2g.20gb     Device  0: (UUID: MIG-377e)\\n"
+    "  MIG 1g.10gb+me  Device  1: (UUID: MIG-f39a)\\n"
+    "GPU 2: NVIDIA H100 80GB HBM3 (UUID: GPU-81)\\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("visible", "found"),
+    [("MIG-f39a", [("MIG-f39a", 10)]), ("MIG-9", []), ("MIG-f39a,MIG-377e", [("MIG-f39a", 10),
+     ("MIG-377e", 20)]), (None, [("MIG-377e", 20)]), ("1", [("MIG-377e", 20)]),
+     ("GPU-7f", [("MIG-377e", 20)]), ("0,1", [("MIG-377e", 20)]), ("0", [("0", 40)]), ("2", [])],
+)  # fmt: skip
+def test_parts_of_gpus_are_what_cuda_sees_of_them(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    visible: str | None,
+    found: list[tuple[str, int]],
+) -> None:
+    """MIG: `nvidia-smi -L` alone lists them. Unless they are named CUDA shows the first, and no
+    whole GPU beside it; the memory of the whole card was counted. The last is not divided yet."""
+    whole = "0, GPU-5c, NVIDIA A100-SXM4-40GB, 40960, Disabled\\n" + "".join(
+        f"{n}, GPU-{uuid}, NVIDIA H100 80GB HBM3, 81559, Enabled\\n"
+        for n, uuid in ((1, "7f"), (2, "81"))
+    )
+    answer = f'[ "$1" = -L ] && printf "{DIVIDED}" || printf "{whole}"'
+    pretend_driver(tmp_path, monkeypatch, answer)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [(gpu.id, gpu.memory // GIB) for gpu in find_gpus("auto")] == found
+
+
+def test_gpus_are_counted_as_the_driver_lists_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """MIG: CUDA_VISIBLE_DEVICES names what only `nvidia-smi -L` lists."""
-    parts = (
-        "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-7f)\\n"
-        "  MIG 2g.20gb     Device  0: (UUID: MIG-377e)\\n"
-        "  MIG 1g.10gb+me  Device  1: (UUID: MIG-f39a)\\n"
-    )
-    whole = "0, GPU-7f, NVIDIA H100 80GB HBM3, 81559\\n"
-    pretend_driver(tmp_path, monkeypatch, f'[ "$1" = -L ] && printf "{parts}" || printf "{whole}"')
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-f39a")
-    (gpu,) = find_gpus("auto")
-    assert (gpu.id, gpu.name, gpu.memory) == ("MIG-f39a", "MIG 1g.10gb+me", 10 * GIB)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-9")
-    assert find_gpus("auto") == ()
+    """CUDA counts the fastest first unless it is told; with GPUs of several kinds the numbers of
+    the plan were those of others. Whoever wants it so has to name them."""
+    lines = "0, GPU-aa, Tesla T4, 15360, [N/A]\\n1, GPU-bb, NVIDIA L40S, 46068, [N/A]\\n"
+    pretend_driver(tmp_path, monkeypatch, f"printf '{lines}'")
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    set_up()
+    assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    assert [gpu.name for gpu in find_gpus("auto")] == ["Tesla T4", "NVIDIA L40S"]
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+    set_up()
+    for visible in (None, "1"):
+        if visible:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        with pytest.raises(UserError, match=r"FASTEST_FIRST.*NVIDIA L40S, Tesla T4.*unset"):
+            find_gpus("auto")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-bb")
+    assert [gpu.name for gpu in find_gpus("auto")] == ["NVIDIA L40S"]
 
 
 def test_gpus_that_torch_cannot_use_are_told(

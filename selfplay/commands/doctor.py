@@ -10,7 +10,7 @@ import platform
 from selfplay.commands.output import print_json, print_table
 from selfplay.config import DoctorConfig, OpenAIConfig
 from selfplay.errors import UserError
-from selfplay.placement import GIB, driver_problem, find_gpus, place
+from selfplay.placement import GIB, Gpu, driver_problem, find_gpus, place
 from selfplay.sandbox.select import sandbox_report
 
 CONFIG, SCHEMA = "doctor", DoctorConfig
@@ -79,15 +79,23 @@ def _gpu() -> tuple[str, bool, str]:
     from selfplay.modeling.model_files import describe_accelerator
 
     detail = describe_accelerator()
-    reason = f" ({why_no_gpu()})" if find_gpus("auto") else ""
+    reason = f" ({why_no_gpu()})" if _listed()[0] else ""
     return "gpu", bool(detail), detail or f"none; the CPU is used{reason}"
+
+
+def _listed() -> tuple[tuple[Gpu, ...], str]:
+    """GPUs, or why there are none."""
+    try:
+        return find_gpus("auto"), driver_problem() or "nvidia-smi lists none"
+    except UserError as error:
+        return (), str(error)
 
 
 def _split() -> list[tuple[str, bool, str]]:
     """GPUs that the driver lists, and who would sit where: sampling in process, and with vLLM."""
-    gpus = find_gpus("auto")
+    gpus, problem = _listed()
     if not gpus:
-        return [("gpus", False, driver_problem() or "nvidia-smi lists none")]
+        return [("gpus", False, problem)]
     names = ", ".join(f"{gpu.id}: {gpu.name}, {gpu.memory / GIB:.0f} GiB" for gpu in gpus)
     return [
         ("gpus", True, names),

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 
 from selfplay.errors import InfrastructureError, UserError
+from selfplay.placement import ORDER
 
 
 class _CurrentStderr(logging.Handler):
@@ -29,6 +30,7 @@ def set_up() -> None:
     )
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault(ORDER, "PCI_BUS_ID")  # as nvidia-smi lists GPUs, not the fastest first
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # sandboxes share the cores
 
 

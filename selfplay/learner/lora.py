@@ -12,8 +12,10 @@ On disk an adapter is an ordinary peft directory (adapter_config.json, adapter_m
 from __future__ import annotations
 
 import json
+import logging
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,20 @@ from torch import nn
 from selfplay.errors import UserError
 from selfplay.learner.ranks.distributed import local, whole
 
+log = logging.getLogger(__name__)
 _WEIGHTS = "adapter_model.safetensors"
 _CONFIG = "adapter_config.json"
 _PREFIX = "base_model.model."
-_UNREAD = ("alpha_pattern", "rank_pattern", "use_dora", "modules_to_save", "fan_in_fan_out")
+_PARTS = ("lora_A", "lora_B")
+_UNREAD = (
+    "alpha_pattern", "rank_pattern", "use_dora", "modules_to_save", "fan_in_fan_out", "lora_bias",
+    "layer_replication", "alora_invocation_tokens", "trainable_token_indices", "target_parameters",
+    "use_qalora", "use_bdlora", "monteclora_config", "arrow_config", "kasa_config",
+)  # fmt: skip
 """What peft may write that gives factors another meaning, or adds weights that are no factors."""
+_FACTOR = re.compile(r"(?:base_model\.model\.)?(.+)\.(lora_[AB])(?:\.default)?\.weight")
+"""Of a layer; trainers that write the file by themselves leave peft's name of the adapter in it."""
+_MERGED = "merge it with peft and name the merged model in policy.model"
 _MOVING_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Values of `init_lora_weights` whose adapters belong to a model that peft changed at the start."""
 
@@ -117,7 +128,7 @@ def save_adapter(model: nn.Module, directory: Path, base_name: str = "") -> None
     for name, layer in lora_layers(model):
         rank, alpha = layer.lora_A.shape[0], layer.scale * layer.lora_A.shape[0]
         names.add(name.rsplit(".", 1)[-1])
-        for part in ("lora_A", "lora_B"):
+        for part in _PARTS:
             factor = getattr(layer, part).detach().to(torch.bfloat16).contiguous()
             tensors[f"{_PREFIX}{name}.{part}.weight"] = factor
     if not tensors:
@@ -147,6 +158,11 @@ def adapter_rank(directory: Path) -> tuple[int, float]:
         config = json.loads((directory / _CONFIG).read_text())
         rank, alpha = int(config["r"]), float(config["lora_alpha"])
         odd = {key: config[key] for key in _UNREAD if config.get(key)}
+        odd |= {
+            key: config[key]
+            for key, plain in (("peft_type", "LORA"), ("bias", "none"))
+            if config.get(key, plain) != plain
+        }
         rank_stabilized = bool(config.get("use_rslora"))  # counts alpha / sqrt(rank)
         start = config.get("init_lora_weights")
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -154,22 +170,25 @@ def adapter_rank(directory: Path) -> tuple[int, float]:
             f"{directory}: not a LoRA adapter ({_CONFIG}: {error}); "
             "name a directory that peft or `selfplay warmstart` has written"
         ) from error
-    if isinstance(start, str) and start.startswith(_MOVING_STARTS):
+    if isinstance(start, str) and start.lower().startswith(_MOVING_STARTS):
         odd["init_lora_weights"] = start
     if odd:
         told = ", ".join(f"{key}={value}" for key, value in odd.items())
-        raise UserError(
-            f"{directory}: adapters with {told} are not read; merge it with peft and name the "
-            "merged model in policy.model"
-        )
+        raise UserError(f"{directory}: adapters with {told} are not read; {_MERGED}")
     return rank, alpha * math.sqrt(rank) if rank_stabilized else alpha
 
 
 def load_adapter(model: nn.Module, directory: Path) -> None:
-    """Load stored factors into the `LoraLinear` layers of `model`, and merge them."""
+    """Load stored factors into the `LoraLinear` layers of `model`, and merge them.
+
+    Layers that the adapter leaves out (peft's own default adapts q and v alone) stay as they are:
+    their second factor is zero.
+    """
     rank, alpha = adapter_rank(directory)
-    tensors = _read(directory)
     layers = dict(lora_layers(model))
+    factors = _read(directory)
+    _refuse_unknown(factors, layers, model, directory)
+    _refuse_incomplete(factors, layers, directory)
     for name, layer in layers.items():
         if layer.lora_A.shape[0] != rank:
             raise UserError(
@@ -177,61 +196,117 @@ def load_adapter(model: nn.Module, directory: Path) -> None:
                 f"{layer.lora_A.shape[0]}; set learner.lora_rank={rank} or policy.adapter=null"
             )
         layer.scale = alpha / rank
-        for part in ("lora_A", "lora_B"):
-            _copy(tensors, f"{name}.{part}", getattr(layer, part), directory)
+        if name in factors:
+            for part in _PARTS:
+                _copy(factors[name], f"{name}.{part}", getattr(layer, part), directory)
+        else:
+            nn.init.zeros_(layer.lora_B)
         layer.merge()
-    _refuse_rest(tensors, directory)
+    if len(factors) < len(layers):
+        log.info("%s: adapts %d of %d layers", directory, len(factors), len(layers))
 
 
 def merge_adapter(model: nn.Module, directory: Path) -> None:
     """Add a stored adapter to the plain linear layers of `model`, once and for good."""
     rank, alpha = adapter_rank(directory)
-    tensors = _read(directory)
-    for name in sorted({key.rsplit(".", 1)[0] for key in tensors}):
-        try:
-            linear = model.get_submodule(name)
-        except AttributeError:
-            linear = None
-        if not isinstance(linear, nn.Linear):
-            raise UserError(f"{directory}: adapter for {name}, which the model does not have")
+    embedding = model.get_input_embeddings().weight  # type: ignore[operator]
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module.weight is not embedding
+    }
+    factors = _read(directory)
+    _refuse_unknown(factors, layers, model, directory)
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    inner = {name: layer for name, layer in layers.items() if layer is not head}
+    _refuse_incomplete(factors, inner, directory)
+    for name, stored in factors.items():
+        linear = layers[name]
         factor_a = torch.empty(rank, linear.in_features)
         factor_b = torch.empty(linear.out_features, rank)
-        _copy(tensors, f"{name}.lora_A", factor_a, directory)
-        _copy(tensors, f"{name}.lora_B", factor_b, directory)
+        _copy(stored, f"{name}.lora_A", factor_a, directory)
+        _copy(stored, f"{name}.lora_B", factor_b, directory)
         with torch.no_grad():
             delta = (factor_b @ factor_a).to(linear.weight.device)
             linear.weight.copy_(torch.add(linear.weight, delta, alpha=alpha / rank))
-    _refuse_rest(tensors, directory)
 
 
-def _read(directory: Path) -> dict[str, torch.Tensor]:
+def _read(directory: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """Stored factors by the name of their layer; `UserError` for a file with anything else."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    file = directory / _WEIGHTS
     try:
-        tensors = load_file(str(directory / _WEIGHTS))
+        tensors = load_file(str(file))
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{directory / _WEIGHTS}: cannot be read ({error})") from error
-    return {key.removeprefix(_PREFIX).removesuffix(".weight"): t for key, t in tensors.items()}
+        raise UserError(f"{file}: cannot be read ({error})") from error
+    factors: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in sorted(tensors.items()):
+        match = _FACTOR.fullmatch(key)
+        if match is None:
+            raise UserError(
+                f"{file}: {key} is no factor of a linear layer (peft saves embedding and head "
+                "whole where they were resized or trained; save_embedding_layers=False leaves out "
+                f"what was not trained); {_MERGED}"
+            )
+        if match[2] in factors.setdefault(match[1], {}):
+            raise UserError(f"{file}: holds {match[2]} of {match[1]} twice; save one adapter alone")
+        factors[match[1]][match[2]] = tensor
+    if not factors:
+        raise UserError(f"{file}: holds no factors, so that it would change nothing")
+    return factors
 
 
 @torch.no_grad()
 def _copy(
-    tensors: dict[str, torch.Tensor], key: str, target: torch.Tensor, directory: Path
+    stored: Mapping[str, torch.Tensor], key: str, target: torch.Tensor, directory: Path
 ) -> None:
-    stored = tensors.pop(key, None)
-    if stored is None or stored.shape != target.shape:
-        found = "missing" if stored is None else f"of shape {tuple(stored.shape)}"
+    tensor = stored.get(key.rsplit(".", 1)[-1])
+    if tensor is None:
+        raise UserError(f"{directory / _WEIGHTS}: {key} is missing; the file is incomplete")
+    if tensor.shape != target.shape:
         raise UserError(
-            f"{directory / _WEIGHTS}: {key} is {found}, the model needs {tuple(target.shape)}; "
-            "the adapter belongs to another model"
+            f"{directory / _WEIGHTS}: {key} is of shape {tuple(tensor.shape)}, the model needs "
+            f"{tuple(target.shape)}; the adapter belongs to another model"
         )
-    target.copy_(stored)
+    target.copy_(tensor)
 
 
-def _refuse_rest(tensors: dict[str, torch.Tensor], directory: Path) -> None:
-    if tensors:
+def _refuse_unknown(
+    factors: Mapping[str, Any], layers: Mapping[str, Any], model: nn.Module, directory: Path
+) -> None:
+    """Factors for what is no layer of the model, or one that is not adapted here: its head."""
+    unknown = sorted(factors.keys() - layers.keys())
+    if not unknown:
+        return
+    file, heads = directory / _WEIGHTS, {"lm_head", "embed_tokens"}
+    if all(name.rsplit(".", 1)[-1] in heads for name in unknown):
         raise UserError(
-            f"{directory / _WEIGHTS}: {next(iter(tensors))} (and {len(tensors) - 1} more) "
-            "do not belong to the model"
+            f"{file}: adapts {', '.join(unknown)}; the head is not adapted here, and where it "
+            f"shares its weights with the embedding a merge would change both; {_MERGED}, untied"
+        )
+    raise UserError(
+        f"{file}: {unknown[0]} (and {len(unknown) - 1} more) are no linear layers of the model, "
+        f"which has {next(iter(layers))}; the adapter belongs to another model"
+    )
+
+
+def _refuse_incomplete(
+    factors: Mapping[str, Any], layers: Mapping[str, Any], directory: Path
+) -> None:
+    """Layers that the adapter's own configuration names and its file lacks."""
+    config = json.loads((directory / _CONFIG).read_text())
+    named = config.get("target_modules")
+    if not isinstance(named, list) or config.get("layers_to_transform") is not None:
+        return  # a pattern, or some layers of a name
+    if config.get("exclude_modules"):
+        return
+    targets = tuple(f".{target}" for target in named)
+    missing = [name for name in layers if f".{name}".endswith(targets) and name not in factors]
+    if missing:
+        raise UserError(
+            f"{directory / _WEIGHTS}: {missing[0]} (and {len(missing) - 1} more) is missing, "
+            f"which target_modules of {_CONFIG} names; the adapter belongs to a smaller model, or "
+            "its file is incomplete"
         )

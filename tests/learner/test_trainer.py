@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,7 @@ from selfplay.config import TrainerConfig
 from selfplay.errors import PolicyError, UserError
 from selfplay.learner import checkpoint
 from selfplay.learner.lora import (
-    adapter_rank,
-    add_lora,
-    load_adapter,
     lora_layers,
-    merge_adapter,
-    save_adapter,
 )
 from selfplay.learner.publish import Publisher, is_merged, save_hf
 from selfplay.learner.trainer import Trainer
@@ -143,73 +137,6 @@ def test_lora_gradient_equals_that_of_an_explicit_sum() -> None:
     want = torch.autograd.grad((plain * weights).sum(), leaves)
     for left, right in zip(got, want, strict=True):
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5)
-
-
-def test_stored_adapter_is_what_peft_merges(tmp_path: Path) -> None:
-    from peft import PeftModel
-
-    trainer = Trainer(tiny_model(), CONFIG)
-    trainer.step(step_samples())
-    save_adapter(trainer.model, tmp_path / "adapter", base_name="tiny")
-    peft_logits = logits_of(PeftModel.from_pretrained(tiny_model(), str(tmp_path / "adapter")))
-    ours = tiny_model()
-    merge_adapter(ours, tmp_path / "adapter")
-    torch.testing.assert_close(logits_of(ours), peft_logits, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(logits_of(trainer.model), peft_logits, rtol=5e-2, atol=5e-2)
-    other = Trainer(tiny_model(), CONFIG)
-    load_adapter(other.model, tmp_path / "adapter")
-    torch.testing.assert_close(logits_of(other.model), peft_logits, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("words", [{"use_rslora": True}, {"init_lora_weights": "gaussian"}])
-def test_an_adapter_of_peft_counts_as_peft_says(tmp_path: Path, words: dict[str, Any]) -> None:
-    """Rank-stabilized factors count alpha / sqrt(rank): read as alpha / rank they are too weak."""
-    from peft import LoraConfig, get_peft_model
-
-    torch.manual_seed(0)
-    base = tiny_model()
-    linear = [n for n, m in base.named_modules() if isinstance(m, torch.nn.Linear)]
-    targets = sorted({name.rsplit(".", 1)[-1] for name in linear} - {"lm_head"})
-    made = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=targets, **words))
-    for name, weight in made.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.2)
-    made.save_pretrained(str(tmp_path))
-    merged, trained = tiny_model(), tiny_model()
-    merge_adapter(merged, tmp_path)
-    add_lora(trained, *adapter_rank(tmp_path))
-    load_adapter(trained, tmp_path)
-    for ours in (merged, trained):
-        torch.testing.assert_close(logits_of(ours), logits_of(made), rtol=1e-4, atol=1e-4)
-    assert not torch.allclose(logits_of(made), logits_of(tiny_model()), rtol=1e-2, atol=1e-2)
-
-
-@pytest.mark.parametrize(
-    "words",
-    [{"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"alpha_pattern": {"q_proj": 3}},
-     {"rank_pattern": {"q_proj": 1}}, {"init_lora_weights": "pissa_niter_4"}],
-)  # fmt: skip
-def test_an_adapter_whose_factors_do_not_say_all_is_refused(
-    tmp_path: Path, words: dict[str, Any]
-) -> None:
-    save_adapter(Trainer(tiny_model(), CONFIG).model, tmp_path)
-    file = tmp_path / "adapter_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **words}))
-    with pytest.raises(UserError, match=rf"{next(iter(words))}=.*policy\.model"):
-        merge_adapter(tiny_model(), tmp_path)
-
-
-def test_adapter_of_another_shape_is_refused(tmp_path: Path) -> None:
-    save_adapter(Trainer(tiny_model(), CONFIG).model, tmp_path)
-    wider = Trainer(tiny_model(), TrainerConfig(lora_rank=4))
-    with pytest.raises(UserError, match="lora_rank=3"):
-        load_adapter(wider.model, tmp_path)
-    config = json.loads((tmp_path / "adapter_config.json").read_text())
-    (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "r": 5}))
-    with pytest.raises(UserError, match="another model"):
-        merge_adapter(tiny_model(), tmp_path)
-    with pytest.raises(UserError, match="not a LoRA adapter"):
-        merge_adapter(tiny_model(), tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("config", [CONFIG, FULL])
