@@ -37,7 +37,12 @@ from selfplay.run_dir import RunDir
 SMALL = 78_643_200
 """Bytes of a node's object store: the least that Ray takes."""
 MAX_STARTS = 3
-SETTINGS = ("experiment=samples", "metrics.report=false", "curriculum.max_staleness=2")
+SETTINGS = (
+    "experiment=samples", "metrics.report=false", "curriculum.max_staleness=2",
+    "curriculum.num_groups=2", "curriculum.seeds_per_group=1", "curriculum.samples_per_seed=1",
+    "curriculum.group_size=2", "curriculum.higher_order=0",
+)  # fmt: skip
+"""Rounds of two injections with two attempts on each bug: many in a minute."""
 NEVER = 1 << 30
 
 
