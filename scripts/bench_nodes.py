@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import selfplay
 from selfplay.commands.compose import keep_originals, prepare_repos, sandbox_pool
 from selfplay.commands.opening import make_controller, open_metrics, open_run
 from selfplay.config import TrainConfig, load_config, to_yaml
@@ -39,10 +40,10 @@ SMALL = 78_643_200
 MAX_STARTS = 3
 SETTINGS = (
     "experiment=samples", "metrics.report=false", "curriculum.max_staleness=2",
-    "curriculum.num_groups=2", "curriculum.seeds_per_group=1", "curriculum.samples_per_seed=1",
+    "curriculum.num_groups=1", "curriculum.seeds_per_group=1", "curriculum.samples_per_seed=1",
     "curriculum.group_size=2", "curriculum.higher_order=0",
 )  # fmt: skip
-"""Rounds of two injections with two attempts on each bug: many in a minute."""
+"""Rounds of one injection with two attempts on its bug: many in a minute."""
 NEVER = 1 << 30
 
 
@@ -72,7 +73,7 @@ class Nodes:
     def __init__(self) -> None:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         os.environ.update(RAY_worker_niceness="0")  # as this process: Ray's own is 15
-        os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
+        os.environ["PYTHONPATH"] = str(Path(selfplay.__file__).parents[1])
         import ray
         from ray.cluster_utils import Cluster
 
