@@ -104,6 +104,7 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Learner]) -> int
         check_apart(config, suite, played.repos)
         repos = played.repos | prepare_suite(suite, config.repos, pool)
         opened = open_run(config, run_dir, repos, played.trained, pool, open_learner)
+        stack.callback(opened.close)
         say("self-check: one generation; in each repository a command, and a bug graded both ways")
         self_check(opened.context, played.trained, config.scaffold)
         check_tasks(opened.context, [*tasks, *played.human])

@@ -71,7 +71,8 @@ class AdaptingServer(Fixed):
         path = path.partition("?")[0]
         if path == "/v1/models":
             card = {"id": "policy", "max_model_len": 50}
-            return 200, {"data": [card, *({"id": name} for name in self.adapters)]}
+            cards = [{"id": name, "root": path} for name, path in self.adapters.items()]
+            return 200, {"data": [card, *cards]}
         if path == "/v1/load_lora_adapter":
             if self.refuses:
                 return 500, {"error": {"message": self.refuses}}
@@ -183,6 +184,22 @@ def test_a_server_that_was_started_anew_gets_its_adapter_back(
     server.adapters.clear()
     assert ask(served) == (10, 0)
     assert len(server.adapters) == 1
+
+
+def test_a_server_that_stays_forgets_a_run_that_ended_or_was_killed(
+    server: AdaptingServer, served: VLLMPolicy, tmp_path: Path
+) -> None:
+    """Names of directories that are gone were kept for ever; those of others are left alone."""
+    server.adapters["theirs"] = "/elsewhere/version_0"
+    publisher_of(tmp_path).publish(served, 1)
+    config = VLLMConfig(urls=[f"http://127.0.0.1:{server.server_port}"])
+    resumed = open_vllm(config, Path("/model"), PlainTokenizer(), lora_rank=4)
+    publisher_of(tmp_path).publish(resumed, 5)
+    left = {"/elsewhere/version_0", str(tmp_path / "version_5")}
+    assert {*server.adapters.values()} == left, "what the killed run gave is unloaded"
+    resumed.close()
+    assert [*server.adapters] == ["theirs"]
+    resumed.close()
 
 
 def test_a_server_without_adapters_is_refused(server: AdaptingServer) -> None:
