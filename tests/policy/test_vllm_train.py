@@ -109,7 +109,7 @@ def test_a_server_killed_while_rounds_are_ahead_costs_nothing(tmp_path: Path) ->
 @pytest.mark.model
 @pytest.mark.slow
 def test_adapters_go_to_a_server_that_outlives_a_killed_run(tmp_path: Path) -> None:
-    """Version 0, those of steps, the restored one; nothing of either process stays on the server."""
+    """Version 0, those of steps, the restored one; nothing of either process stays there."""
     try:
         python = find_python(VLLMConfig().python)
     except UserError as error:

@@ -5,9 +5,9 @@
 Nothing is paused and nothing forgotten: a request keeps the adapter that it began with, to its
 end, and its answer has that adapter's version. Names are never used twice, on any server by any
 run, so neither what was cached for one adapter nor a server that was started anew can pass for
-another: a server that does not know a name says so. What a run that was killed left on a server that
-is not ours is unloaded by the run that goes on: its directories are gone, and vLLM's engine ends
-where it is asked for an adapter that it has put aside and can no longer read.
+another: a server that does not know a name says so. What a run that was killed left on a server
+that is not ours is unloaded by the run that goes on: its directories are gone, and vLLM's engine
+ends where it is asked for an adapter that it has put aside and can no longer read.
 """
 
 from __future__ import annotations
