@@ -237,6 +237,18 @@ def test_servers_are_started_for_the_rank(rank: int, bound: int) -> None:
     assert "--enable-lora" not in plain.command(Path("/model"), 1, 0)
 
 
+def test_an_engine_may_take_as_long_for_a_step_as_a_request_may(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It ended itself after 300 s of one step, on a busy CPU, and the whole server with it."""
+    name = "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"
+    monkeypatch.delenv(name, raising=False)
+    launch = Launch(python="python", request_timeout_s=900.5)
+    assert launch.environment()[name] == "901"
+    monkeypatch.setenv(name, "77")
+    assert launch.environment()[name] == "77"
+
+
 # What follows runs vLLM itself.
 
 
