@@ -3,12 +3,11 @@
     python scripts/ladder.py score  --suite SUITE ... --out FILE.jsonl [--model M] [--adapter A]
     python scripts/ladder.py sample --suite SUITE ... --out FILE.jsonl [--samples 8] ...
     python scripts/ladder.py table  --out FILE.jsonl ...
-    python scripts/ladder.py paired --before FILE.jsonl --out FILE.jsonl
 
 A suite is a suite file or a directory of `selfplay inject`. `score` needs one forward pass a bug:
 its conditions (`ladder_prompts.py`) share their prefixes. What is in the file is not done again.
 The probability is that of exactly the gold answer, a lower bound of pass@1 without sampling noise.
-`paired` tells how it changed under `now` from one model to another, over the bugs that both have.
+How it changes from one model to another: `selfplay evaluate num_samples=0` and `selfplay compare`.
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 from ladder_languages import LANGUAGES, to_numbered
 from ladder_prompts import CONDITIONS, TRACE_LINES, Bug, Case
 
-from selfplay.bug_sources.commit_trees import split_name
 from selfplay.bugs.grading.grade import grade
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.bugs.test_runs.spectrum import SpectrumRecorder
@@ -45,7 +43,6 @@ from selfplay.roles.rejected import Rejected
 from selfplay.sampling import SampleRequest
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.seeds import derive_seed
-from selfplay.statistics import NUM_RESAMPLES, bootstrap_clusters, bootstrap_mean
 from selfplay.types import SolveTask, TrainingSample
 
 Line = dict[str, Any]
@@ -56,8 +53,8 @@ COOL = 0.6
 def main() -> int:
     """Run one of the three commands."""
     options = arguments()
-    if options.command in ("table", "paired"):
-        (print_tables if options.command == "table" else print_changes)(options)
+    if options.command == "table":
+        print_tables(options)
         return 0
     with sandbox_pool(SandboxConfig(name=options.sandbox, num_workers=1)) as pool:
         by_suite = [chosen(suite, options) for suite in options.suite]
@@ -99,10 +96,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", choices=("score", "sample", "table", "paired"))
+    parser.add_argument("command", choices=("score", "sample", "table"))
     parser.add_argument("--suite", nargs="+", default=[])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--before", type=Path, help="of paired: what `score` wrote before")
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--adapter", default=None, help="an adapter; for smollm2-135m: default")
     parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS))
@@ -316,38 +312,6 @@ def row_of(name: str, lines: Sequence[Line]) -> str:
         f"{sum(line['num_prompt'] for line in shown) / max(1, len(shown)):.0f}",
     ]
     return f"| {' | '.join(cells)} |"
-
-
-def print_changes(options: argparse.Namespace) -> None:
-    """Mean change of p(gold) and of "1 of 8" between two files, with 95 % intervals over bugs, and
-    over repositories and their bugs."""
-    before, after = (probabilities(path) for path in (options.before, options.out))
-    common = [key for key in before if key in after]
-    if not common:
-        raise SystemExit(f"{options.before} and {options.out} have no bug in common")
-    repos = [before[key][0] for key in common]
-    for name, measure in (("p(gold)", 1), ("1 of 8", 8)):
-        a, b = ([1 - (1 - t[key][1]) ** measure for key in common] for t in (before, after))
-        changes = [new - old for old, new in zip(a, b, strict=True)]
-        spread = [
-            bootstrap_mean(changes, NUM_RESAMPLES, 0),
-            bootstrap_clusters(changes, repos, NUM_RESAMPLES, 0),
-        ]
-        ends = ", ".join(f"[{100 * i.low:+.2f}, {100 * i.high:+.2f}]" for i in spread)
-        sys.stdout.write(
-            f"{name}: {percent(a)} to {percent(b)} %, {100 * spread[0].mean:+.2f} points, over "
-            f"{len(common)} bugs and over their {len(set(repos))} repositories {ends}\n"
-        )
-
-
-def probabilities(path: Path) -> dict[str, tuple[str, float]]:
-    """{bug: (project, p(gold) under `now`)}; a bug in several suites counts once."""
-    found: dict[str, tuple[str, float]] = {}
-    for _, line in read_json_lines(path):
-        if line["condition"] == "now":
-            p = math.exp(line["logprob"]) if line["shown"] else 0.0
-            found[line["bug"]] = (split_name(line["repo"])[0], p)
-    return found
 
 
 def percent(values: Sequence[float]) -> str:

@@ -126,9 +126,9 @@ def command(pid: int) -> bytes:
 def kill_one(kind: str, rng: random.Random, engine: Engine | None) -> bool:
     """Kill one process of a kind; whether there was any."""
     if kind == "dockerd":
-        if engine is not None:
-            engine.kill()
-        return engine is not None
+        assert engine is not None
+        engine.kill()
+        return True
     bwraps = [pid for pid in children(os.getpid()) if b"bwrap" in command(pid)]
     chosen = [p for p in bwraps if (b"/fork_server.py" in command(p)) == (kind == "server")]
     if not chosen:
@@ -254,6 +254,7 @@ def main() -> int:
         threads = [
             threading.Thread(target=killer, args=(kind, options.seed, engine, stop, kills))
             for kind in PAUSE_S
+            if engine is not None or kind != "dockerd"
         ]
         for thread in threads:
             thread.start()

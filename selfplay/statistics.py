@@ -71,13 +71,24 @@ def paired_difference(
     Positive when `after` is better. Without any task: mean 0, interval -1 to 1. Raises `ValueError`
     when the lists differ in length.
     """
+    rates = [[pass_at_k(*task, k) for task in tasks] for tasks in (before, after)]
+    return mean_change(*rates, clusters=clusters, num_resamples=num_resamples, seed=seed)
+
+
+def mean_change(
+    before: Sequence[float],
+    after: Sequence[float],
+    *,
+    clusters: Sequence[str] | None = None,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Mean change of a probability on the same tasks; else as `paired_difference`."""
     if len(before) != len(after):
         raise ValueError(f"paired evaluations need equal tasks; got {len(before)}, {len(after)}")
     if not before:
         return Interval(mean=0.0, low=-1.0, high=1.0)
-    changes = [
-        pass_at_k(*new, k) - pass_at_k(*old, k) for old, new in zip(before, after, strict=True)
-    ]
+    changes = [new - old for old, new in zip(before, after, strict=True)]
     return _resampled(changes, clusters, num_resamples, seed)
 
 

@@ -78,3 +78,32 @@ def test_what_cannot_be_compared_is_said(
     assert main(["compare", str(first), str(tmp_path / "none.json")]) == 2
     assert main(["compare", str(first)]) == 2
     assert "missing b=" in capsys.readouterr().err
+
+
+def test_p_gold_is_compared_where_both_know_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """+0.1 and +0.3 of two repositories; attempts are not needed. A commit is its project's."""
+
+    def weighed(**values: float | None) -> dict[str, Any]:
+        rows = [
+            {"instance_id": name, "repo": f"{name[0]}@{'0' * 12}", "n": 0, "resolved": 0}
+            | ({} if value is None else {"p_gold": value})
+            for name, value in values.items()
+        ]
+        return {"num_tasks": len(rows), "tasks": rows}
+
+    first = write(tmp_path / "a.json", weighed(a1=0.1, a2=0.2, b1=0.3, c=None))
+    second = write(tmp_path / "b.json", weighed(a1=0.2, a2=0.3, b1=0.6, c=0.9))
+    assert main(["compare", str(first), str(second), "json=true"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    gold = document["p_gold"]
+    assert gold["num_tasks"] == 3 and document["num_tasks"] == 0
+    assert (gold["a"], gold["b"]) == (pytest.approx(0.2), pytest.approx(1.1 / 3))
+    assert gold["difference"]["mean"] == pytest.approx(0.5 / 3)
+    eight = [1 - (1 - p) ** 8 for p in (0.1, 0.2, 0.3)]
+    assert document["p_gold@8"]["a"] == pytest.approx(sum(eight) / 3)
+    assert gold["difference_by_repo"]["high"] == pytest.approx(0.3), "b alone, drawn twice"
+    assert main(["compare", str(first), str(second)]) == 0
+    out = capsys.readouterr().out
+    assert "p(gold)@8" in out and "+16.67" in out and "pass@" not in out

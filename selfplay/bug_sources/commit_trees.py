@@ -26,8 +26,8 @@ from selfplay.sandbox.base import Environment, Sandbox
 from selfplay.sandbox.host import make_readable
 from selfplay.types import BugArtifact
 
-_NAME = re.compile(r"(?P<repo>.+)@(?P<commit>[0-9a-f]{7,40})")
-TREE_VERSION = 3
+_NAME = re.compile(r"(?P<repo>.+)@(?P<commit>[0-9a-f]{7,64})")
+TREE_VERSION = 4
 """Raised when the same commit gives another tree."""
 
 
@@ -108,22 +108,27 @@ def _write_tree(
     tree = partial / "tree"
     tree.mkdir(parents=True)
     check_out(history_of(prepared), commit.sha, tree, partial / "index")
+    drop_outward_links(tree)
     for path in reverted:
         change = commit.before.get(path)
-        if change is None or (tree / path).is_dir():
+        if change is None or (tree / path).is_dir() or _behind_link(tree, path):
             continue
         (tree / path).unlink(missing_ok=True)
         if change.content is not None:
             (tree / path).parent.mkdir(parents=True, exist_ok=True)
             (tree / path).write_bytes(change.content)
             (tree / path).chmod(0o755 if change.executable else 0o644)
-    drop_outward_links(tree)
     add_generated(prepared.environment.tree.parent, tree)
     make_readable(partial)
     try:
         partial.rename(folder)
     except OSError:  # another process was faster
         shutil.rmtree(partial)
+
+
+def _behind_link(tree: Path, path: str) -> bool:
+    """Whether a folder on the way to a file is a link now: the file would lie somewhere else."""
+    return any((tree / folder).is_symlink() for folder in Path(path).parents)
 
 
 def _folder(prepared: PreparedRepo, commit: Commit, reverted: Iterable[str]) -> Path:

@@ -14,13 +14,7 @@ from selfplay.bug_sources.commit_files import Kind, kinds_of
 from selfplay.errors import RepoError, UserError
 from selfplay.repo.discovery.test_names import USUAL_NAMES, TestNames, test_names
 from selfplay.repo.prepare import PreparedRepo
-from selfplay.repo.sources.git import (
-    alters_files,
-    checked_out,
-    git,
-    git_bytes,
-    open_repository,
-)
+from selfplay.repo.sources.git import alters_files, checked_out, git, git_bytes
 from selfplay.types import FileChange
 
 _PLAIN = ("100644", "100755", "100664")
@@ -77,19 +71,17 @@ def list_commits(prepared: PreparedRepo, max_commits: int | None = None) -> list
 
     Raises `UserError` without a history.
     """
+    form = "--format=%H%x00%P%x00%ae"
+    log = git("log", "-z", form, "--min-parents=1", "HEAD", "--", cwd=history_of(prepared))
+    words = log.split("\0")[:-1]  # each ends with one
     found: list[CommitId] = []
     num_plain = 0
-    with open_repository(history_of(prepared)) as repository:
-        for known in repository.iter_commits("HEAD", min_parents=1):
-            commit = CommitId(
-                sha=known.hexsha,
-                parents=tuple(parent.hexsha for parent in known.parents),
-                author=known.author.email or "",
-            )
-            num_plain += not commit.is_merge
-            if max_commits is not None and num_plain > max_commits:
-                break
-            found.append(commit)
+    for sha, parents, author in zip(*(words[n::3] for n in range(3)), strict=True):
+        commit = CommitId(sha=sha, parents=tuple(parents.split()), author=author)
+        num_plain += not commit.is_merge
+        if max_commits is not None and num_plain > max_commits:
+            break
+        found.append(commit)
     return found
 
 

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from selfplay.bug_sources.commit_trees import split_name
 from selfplay.commands.attempt_log import places
 from selfplay.commands.output import print_json, print_table
 from selfplay.config import CompareConfig
 from selfplay.errors import UserError
-from selfplay.statistics import Interval, paired_difference, pass_at_k
+from selfplay.statistics import Interval, mean_change, paired_difference, pass_at_k
 
 CONFIG, SCHEMA = "compare", CompareConfig
 POSITIONAL = ("a", "b")
@@ -19,18 +20,20 @@ HELP = """
 keys: a=A b=B (or by their places: selfplay compare A B), json=true
 A, B: what `evaluate out=FILE` wrote, or a run directory (its evaluation after training), or its
 eval_before.json and eval_after.json.
-Prints the mean change of pass@1 and pass@k from A to B on the tasks that both judged, with 95 %
-bootstrap intervals over tasks (paired; over functions, where questions are about them), and every
-task whose resolved attempts changed.
+Prints the mean change of pass@1, pass@k and p(gold) from A to B on the tasks that both judged, with
+95 % bootstrap intervals over tasks (paired; over functions, where questions are about them; of
+p(gold) also over repositories and their tasks), and every task whose resolved attempts changed.
 """
 Row = Mapping[str, Any]
+TRIES = 8
+"""Answers of which one may be the gold one."""
 
 
 def run(config: CompareConfig) -> int:
     """Compare; 0 when there was something to compare."""
     first, second = read_evaluation(Path(config.a)), read_evaluation(Path(config.b))
     document = compare(first, second)
-    if not document["num_tasks"]:
+    if not document["num_tasks"] and "p_gold" not in document:
         raise UserError(f"{config.a} and {config.b} have no judged task in common")
     if config.json:
         print_json(document)
@@ -75,7 +78,8 @@ def compare(first: Mapping[str, Row], second: Mapping[str, Row]) -> dict[str, An
         "not_judged": len(common) - len(judged),
         "missing_in_b": [name for name in first if name not in second],
         "missing_in_a": [name for name in second if name not in first],
-        **{f"pass@{k}": _difference(a, b, k, clusters) for k in sorted({1, most})},
+        **{f"pass@{k}": _difference(a, b, k, clusters) for k in sorted({1, most}) if judged},
+        **gold_difference(list(first.values()), list(second.values())),
         "resolved_only_in_a": [row["instance_id"] for row in changed if not row["b"]],
         "resolved_only_in_b": [row["instance_id"] for row in changed if not row["a"]],
         "changed": changed,
@@ -104,6 +108,28 @@ def _difference(
     return {"a": means[0], "b": means[1], "difference": change.to_json()}
 
 
+def gold_difference(first: Sequence[Row], second: Sequence[Row]) -> dict[str, Any]:
+    """Of p(gold), and of 1 - (1 - p)^8, the chance that one of eight answers is the gold one, over
+    the tasks for which both know it; {} without any."""
+    old, new = (
+        {row["instance_id"]: row for row in rows if "p_gold" in row} for rows in (first, second)
+    )
+    shared = [name for name in old if name in new]
+    repos = [split_name(str(old[name].get("repo", "")))[0] for name in shared]
+    found = {}
+    for key, tries in (("p_gold", 1), (f"p_gold@{TRIES}", TRIES)):
+        a, b = ([1 - (1 - rows[name]["p_gold"]) ** tries for name in shared] for rows in (old, new))
+        if shared:
+            found[key] = {
+                "num_tasks": len(shared),
+                "a": sum(a) / len(a),
+                "b": sum(b) / len(b),
+                "difference": mean_change(a, b).to_json(),
+                "difference_by_repo": mean_change(a, b, clusters=repos).to_json(),
+            }
+    return found
+
+
 def _print(config: CompareConfig, document: dict[str, Any]) -> None:
     rows = [
         (row["instance_id"], row["repo"], f"{row['a']}/{row['n_a']}", f"{row['b']}/{row['n_b']}",
@@ -112,14 +138,18 @@ def _print(config: CompareConfig, document: dict[str, Any]) -> None:
     ]  # fmt: skip
     if rows:
         print_table("what changed", ("task", "repo", "A", "B", "resolved"), rows)
-    table = []
-    for name in (key for key in document if key.startswith("pass@")):
+    table = [
+        _line(name, document[name], "difference", 1) for name in document if name[:5] == "pass@"
+    ]
+    number = document["num_tasks"]
+    for name in (key for key in document if key.startswith("p_gold")):
         entry = document[name]
-        change = Interval(**entry["difference"])
-        interval = f"{100 * change.low:+.1f} to {100 * change.high:+.1f}"
-        means = (f"{entry['a']:.1%}", f"{entry['b']:.1%}", f"{100 * change.mean:+.1f}")
-        table.append((name, *means, interval))
-    title = f"A: {config.a}   B: {config.b}   {document['num_tasks']} tasks"
+        number = max(number, entry["num_tasks"])
+        table += [
+            _line(name.replace("p_gold", "p(gold)"), entry, "difference", 2),
+            _line("  over repositories", entry, "difference_by_repo", 2),
+        ]
+    title = f"A: {config.a}   B: {config.b}   {number} tasks"
     print_table(title, ("metric", "A", "B", "change, points", "95 % interval"), table)
     apart = {
         "judged in one alone": document["not_judged"],
@@ -128,3 +158,11 @@ def _print(config: CompareConfig, document: dict[str, Any]) -> None:
     }
     if any(apart.values()):
         print_table("not compared", ("tasks", "number"), [(k, v) for k, v in apart.items() if v])
+
+
+def _line(name: str, entry: Row, key: str, digits: int) -> tuple[str, ...]:
+    """A row of the table of means and their change, in percent and points."""
+    change = Interval(**entry[key])
+    points = [f"{100 * value:+.{digits}f}" for value in (change.mean, change.low, change.high)]
+    means = (f"{entry[side]:.{digits}%}" for side in ("a", "b"))
+    return (name, *means, points[0], f"{points[1]} to {points[2]}")

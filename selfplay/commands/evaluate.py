@@ -32,7 +32,9 @@ keys: suite=PATH (a suite file, a run directory: its own corpus, or what others 
       CRUXEval's lines: what do calls give?), policy=transformers|base|
       vllm|openai|scripted, checkpoint=PATH (a run directory or an exported weights directory),
       num_samples=8, num_tasks=N, out=FILE, seed=N, sandbox=..., json=true
-Prints resolved counts for each task, pass@1 and pass@n with 95 % bootstrap intervals.
+Prints resolved counts for each task, pass@1 and pass@n with 95 % bootstrap intervals, and p(gold):
+the probability of exactly the gold answer, where the policy is in this process and answers in one
+turn. num_samples=0 computes p(gold) alone, one forward pass a bug.
 out=e.json: the result there, and every attempt in e.attempts.jsonl as soon as it is judged. The
 same command goes on from what is there; `selfplay episode show run=e.attempts.jsonl` shows it.
 """
@@ -56,11 +58,18 @@ def run(config: EvaluateConfig) -> int:
     attempt_log = AttemptLog(attempts, key) if attempts else None
     if summary and attempts:
         begin(summary, attempts)
+    if asked and not config.num_samples:
+        raise UserError("num_samples=0 is for bugs: questions have no gold patch; give 1 or more")
     if asked:
         policy = open_predictor(policy_config)
         result = evaluate_predictions(config, policy, asked, attempt_log)
     else:
         policy, result = evaluate_repairs(config, policy_config, tasks, attempt_log)
+    if not config.num_samples and result.p_gold is None and result.stopped is None:
+        raise UserError(
+            f"num_samples=0 leaves p(gold) alone, which policy.engine={policy_config.engine} with "
+            f"scaffold.kind={config.scaffold.kind} cannot tell; give num_samples=1 or more"
+        )
     usage = usage_of(policy)
     document = result.to_json() | ({"usage": usage} if usage else {})
     if summary:
@@ -72,7 +81,7 @@ def run(config: EvaluateConfig) -> int:
         print_json(document)
     else:
         _print(str(config.suite), result, usage)
-    return 0 if any(s.num_judged for s in result.scores) else 3
+    return 0 if any(s.num_judged or s.p_gold is not None for s in result.scores) else 3
 
 
 def evaluate_repairs(
@@ -119,9 +128,19 @@ def evaluate_repairs(
 
 def _print(suite: str, result: Evaluation, usage: Mapping[str, object] | None) -> None:
     n = result.num_samples
-    header = ["task", "repo", "resolved"]
-    rows = [[s.instance_id, s.repo, f"{s.num_resolved}/{s.num_judged}"] for s in result.scores]
-    measures = [("pass@1", result.pass_at_1), (f"pass@{n}", result.pass_at_n)]
+    header = ["task", "repo"]
+    rows = [[score.instance_id, score.repo] for score in result.scores]
+    measures = []
+    if n:
+        header.append("resolved")
+        for row, score in zip(rows, result.scores, strict=True):
+            row.append(f"{score.num_resolved}/{score.num_judged}")
+        measures += [("pass@1", result.pass_at_1), (f"pass@{n}", result.pass_at_n)]
+    if result.p_gold is not None:
+        header.append("p(gold)")
+        for row, score in zip(rows, result.scores, strict=True):
+            row.append("-" if score.p_gold is None else f"{score.p_gold:.1%}")
+        measures.append(("p(gold)", result.p_gold))
     if result.test_share is not None:
         header.append("tests that pass")
         for row, score in zip(rows, result.scores, strict=True):

@@ -129,11 +129,12 @@ def _opened(
                 raise problem from None
             problems[name] = str(problem)
         except (InfrastructureError, UserError) as error:
-            bases.setdefault(key, error)
             if problems is None:
                 raise
+            if str(error) not in problems.values():  # of many commits of a repository once
+                say(f"{name}: {error}")
             problems[name] = str(error)
-            say(f"{name}: {error}")
+            bases.setdefault(key, error)
     return found
 
 

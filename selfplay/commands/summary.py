@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from selfplay.bug_sources.commit_trees import split_name
+from selfplay.commands.compare import gold_difference
 from selfplay.commands.output import print_table
 from selfplay.config import TrainConfig
 from selfplay.corpus.corpus import GIVEN, Corpus
@@ -56,6 +57,7 @@ def summarise(
             "errored_episodes": sum(row.get("play/num_errored", 0) for row in rows),
             "pass@1_change": _change(before, after),
             "pass@1_change_by_repo": _change(before, after, by_repo=True),
+            **_gold_change(before, after),
             "new_bug_solve_rate_first": _rate(rows[:quarter], *FIRST),
             "new_bug_solve_rate_last": _rate(rows[-quarter:], *FIRST),
             "seed": config.seed,
@@ -118,11 +120,12 @@ def print_summary(summary: dict[str, Any], run_dir: RunDir) -> None:
             rows.append((f"solver's {name}", _number(first), _number(last)))
     before, after = summary["eval_before"], summary["eval_after"]
     if before and after:
-        for key in (k for k in before if k.startswith("pass@")):
-            rows.append((f"held-out {key}", _interval(before[key]), _interval(after[key])))
-    change = details["pass@1_change"]
-    if change:
-        rows.append(("held-out pass@1, paired change", "", _interval(change)))
+        for key in (k for k in before if k.startswith("pass@") or k == "p_gold"):
+            name = "p(gold)" if key == "p_gold" else key
+            rows.append((f"held-out {name}", _interval(before[key]), _interval(after[key])))
+    for name, key in (("pass@1", "pass@1_change"), ("p(gold)", "p_gold_change")):
+        if change := details.get(key):
+            rows.append((f"held-out {name}, paired change", "", _interval(change)))
     bugs = ", ".join(f"{repo} {n}" for repo, n in details["bugs_by_repo"].items())
     rows += [
         ("valid bugs found by the model", "", f"{summary['num_valid_bugs']} ({bugs})"),
@@ -177,6 +180,8 @@ def _change(
     old = {t["instance_id"]: (t["n"], t["resolved"]) for t in before["tasks"]}
     new = {t["instance_id"]: (t["n"], t["resolved"]) for t in after["tasks"]}
     shared = [name for name in old if name in new and old[name][0] and new[name][0]]
+    if not shared:
+        return None
     repos = {t["instance_id"]: split_name(t["repo"])[0] for t in before["tasks"]}
     interval = paired_difference(
         [old[n] for n in shared],
@@ -184,6 +189,15 @@ def _change(
         clusters=[repos[n] for n in shared] if by_repo else None,
     )
     return interval.to_json()
+
+
+def _gold_change(
+    before: dict[str, Any] | None, after: dict[str, Any] | None
+) -> dict[str, dict[str, float]]:
+    """Paired change of p(gold), tasks and repositories resampled; {} where it is not known."""
+    found = gold_difference((before or {}).get("tasks", ()), (after or {}).get("tasks", ()))
+    names = {"p_gold_change": "difference", "p_gold_change_by_repo": "difference_by_repo"}
+    return {name: found["p_gold"][key] for name, key in names.items() if found}
 
 
 def _pc(value: float | None) -> str:

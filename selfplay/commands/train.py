@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from selfplay.bug_sources.commit_trees import split_name
 from selfplay.commands.application import in_output_dir, keep_hydra_files
 from selfplay.commands.attempt_log import AttemptLog, key_of
 from selfplay.commands.compose import (
@@ -98,11 +99,13 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Learner]) -> int
         stack.enter_context(watcher)
         pool = stack.enter_context(sandbox_pool(config.sandbox))
         watcher.use_of_sandboxes = pool.use
-        suite = load_suite(config)
+        suite, weighed = load_suites(config)
         tasks = [task.solve_task for task in suite]
         played = open_played(config, run_dir, pool)
-        check_apart(config, suite, played.repos)
+        check_apart(config, [*suite, *weighed], played.repos)
         repos = played.repos | prepare_suite(suite, config.repos, pool)
+        repos |= prepare_suite(weighed, config.repos, pool, problems={})
+        held_out = tasks, [t.solve_task for t in weighed if t.solve_task.repo in repos]
         opened = open_run(config, run_dir, repos, played.trained, pool, open_learner)
         stack.callback(opened.close)
         say("self-check: one generation; in each repository a command, and a bug graded both ways")
@@ -112,7 +115,7 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Learner]) -> int
             check_gold(opened.context, played.human)
         corpus = stack.enter_context(Corpus(run_dir.corpus))
         keep_originals(opened.context.repo_contexts.values(), corpus)
-        spent = evaluated(config, run_dir, opened.context, tasks, ("before", 0), watcher)
+        spent = evaluated(config, run_dir, opened.context, held_out, ("before", 0), watcher)
         metrics = open_metrics(config, run_dir, opened)
         stack.callback(metrics.close)
         controller = make_controller(
@@ -124,7 +127,7 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Learner]) -> int
             if done:
                 opened.learner.export(run_dir, done - 1)
             opened.learner.dismiss()
-        evaluated(config, run_dir, opened.context, tasks, ("after", done), watcher)
+        evaluated(config, run_dir, opened.context, held_out, ("after", done), watcher)
         summary = summarise(config, run_dir, corpus, wall_s=run_dir.add_wall(began))
         if config.metrics.report:
             report_of_run(run_dir.path)
@@ -142,11 +145,18 @@ def step_deadline(config: TrainConfig, began: float, evaluation_s: float) -> flo
     return began + 60.0 * config.max_minutes - evaluation_s
 
 
-def load_suite(config: TrainConfig) -> list[SuiteTask]:
-    """Held-out tasks."""
-    if config.evaluation.suite is None:
-        return []
-    return read_suite(Path(config.evaluation.suite))[: config.evaluation.num_tasks]
+def load_suites(config: TrainConfig) -> tuple[list[SuiteTask], list[SuiteTask]]:
+    """Held-out tasks: those that are attempted, and those whose gold answers are weighed."""
+    options = config.evaluation
+
+    def read(suite: str) -> list[SuiteTask]:
+        return read_suite(Path(suite))[: options.num_tasks]
+
+    tasks = read(options.suite) if options.suite else []
+    known = {task.solve_task.bug_id for task in tasks}
+    others = {task.solve_task.bug_id: task for suite in options.gold_suites for task in read(suite)}
+    planted = {i: task for i, task in others.items() if not split_name(task.solve_task.repo)[1]}
+    return tasks, [task for bug_id, task in planted.items() if bug_id not in known]
 
 
 def check_apart(
@@ -157,8 +167,11 @@ def check_apart(
     specs = {task.solve_task.repo: suite_spec(task, config.repos) for task in suite}
     shared = sorted({spec.name for spec in specs.values() if projects_of(spec) & known})
     if shared:
+        options = config.evaluation
+        given = [f"suite={options.suite}"] if options.suite else []
+        given += [f"gold_suites=[{', '.join(options.gold_suites)}]"] if options.gold_suites else []
         raise UserError(
-            f"evaluation.suite={config.evaluation.suite}: holds bugs of {', '.join(shared)}, "
+            f"evaluation.{' or '.join(given)}: holds bugs of {', '.join(shared)}, "
             "which repos.train names too; evaluate on repositories that the run never trains on"
         )
 
@@ -167,17 +180,18 @@ def evaluated(
     config: TrainConfig,
     run_dir: RunDir,
     context: RolloutContext,
-    tasks: Sequence[SolveTask],
+    held_out: tuple[Sequence[SolveTask], Sequence[SolveTask]],
     moment: tuple[str, int],
     watcher: Watcher,
 ) -> float:
-    """Evaluate once; seconds that it takes. `moment`: before or after, and steps played by then.
+    """Evaluate once; seconds that it takes. `held_out`: what is attempted, and what is weighed
+    alone. `moment`: before or after, and steps played by then.
 
     A resumed run takes the stored result, unless it has more steps than then.
     """
-    (when, step), began = moment, time.monotonic()
+    (when, step), (tasks, weighed), began = moment, held_out, time.monotonic()
     stored = run_dir.read_json(f"eval_{when}.json")
-    if not tasks:
+    if not tasks and not weighed:
         return 0.0
     if stored is not None and stored.get("step") == step:
         return float(stored.get("seconds", 0.0))
@@ -187,15 +201,15 @@ def evaluated(
         max_new_tokens=config.policy.max_new_tokens,
         seed=derive_rng(config.seed, "evaluation").getrandbits(32),
     )
-    held_out = replace(context, sampling=sampling)
     attempts = attempts_of(config, run_dir, moment)
     result = evaluate(
-        held_out,
+        replace(context, sampling=sampling),
         tasks,
         config.evaluation.num_samples,
         lambda done, total: watcher.evaluating(when, done, total),
         known=attempts.read(tasks),
         on_attempt=attempts.writer(context.policy.tokenizer),
+        weighed=weighed,
     )
     if result.stopped is not None:
         raise result.stopped

@@ -216,12 +216,13 @@ class EvaluateConfig(PlayingCommand):
     num_tasks: int | None = None
     """Only the first tasks of the suite; null: all."""
     num_samples: int = 8
-    """Attempts on each task."""
+    """Attempts on each task; 0: only the probability of its gold answer."""
     checkpoint: str | None = None
     """A run directory or exported weights; null: as `policy` says."""
 
     def __post_init__(self) -> None:
-        at_least(self, "", 1, "num_samples", "num_tasks")
+        at_least(self, "", 1, "num_tasks")
+        at_least(self, "", 0, "num_samples")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -221,13 +221,18 @@ class EvalConfig:
     suite: str | None = None
     """Suite file; null: no evaluation."""
     num_tasks: int | None = None
-    """Only the first tasks of the suite; null: all."""
+    """Only the first tasks of each suite; null: all."""
     num_samples: int = 8
-    """Attempts on each task."""
+    """Attempts on each task; 0: only the probability of its gold answer."""
+    gold_suites: list[str] = field(default_factory=list)
+    """Suite files on whose planted bugs nothing is attempted: only the probability of the gold
+    answer is told, at one forward pass a bug. Bugs of `suite` are not told twice; mined ones are
+    left out, since each would need a tree of its own."""
     temperature: float = 1.0
     """Of the samples; 1 is the published setting."""
     top_p: float = 0.95
     """Part of the probability that is sampled from; 0.95 is the published setting."""
 
     def __post_init__(self) -> None:
-        at_least(self, "evaluation.", 1, "num_samples", "num_tasks")
+        at_least(self, "evaluation.", 1, "num_tasks")
+        at_least(self, "evaluation.", 0, "num_samples")

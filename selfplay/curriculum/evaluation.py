@@ -1,4 +1,5 @@
-"""Solver evaluation: every task of a suite attempted n times, resolved or not.
+"""Solver evaluation: every task of a suite attempted n times, resolved or not, and the probability
+of exactly its gold answer, where policy and scaffold can tell: without sampling noise.
 
 Nothing that concerns one task or one answer ends it, and what was judged is handed on at once
 (`on_attempt`), so that it can go on from there (`known`).
@@ -8,12 +9,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from selfplay.bug_sources.commit_trees import split_name
+from selfplay.curriculum.groups.screening import gold_trajectories, probability
 from selfplay.curriculum.scaffold import RolloutContext
 from selfplay.curriculum.solving import Attempt, solve
 from selfplay.errors import InfrastructureError, SelfplayError, UserError
@@ -55,12 +57,14 @@ class Tried:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskScore(Tried):
     """One task: c of n judged attempts resolved it; errored ones are counted apart. `share`: mean
-    of the attempts whose share of passing tests is known, None where there is none."""
+    of the attempts whose share of passing tests is known, None where there is none. `p_gold`:
+    probability of exactly the gold answer at temperature 1, None where nobody can tell."""
 
     num_judged: int
     num_resolved: int
     num_errored: int
     share: float | None = None
+    p_gold: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Its line in the document."""
@@ -72,6 +76,7 @@ class TaskScore(Tried):
             "errored": self.num_errored,
             **({"function": self.function} if self.function else {}),
             **({} if self.share is None else {"test_share": self.share}),
+            **({} if self.p_gold is None else {"p_gold": self.p_gold}),
         }
 
 
@@ -95,13 +100,25 @@ class Evaluation:
         return {
             "num_tasks": len(self.scores),
             "num_samples": self.num_samples,
-            "pass@1": self.pass_at_1.to_json(),
-            f"pass@{self.num_samples}": self.pass_at_n.to_json(),
-            "pass@1_by_repo": self.by_repo.to_json(),
+            **(self._rates() if self.num_samples else {}),
+            **({} if self.p_gold is None else {"p_gold": self.p_gold.to_json()}),
             "num_errored": sum(s.num_errored for s in self.scores),
             "reasons": self.reasons,
             "tasks": [score.to_json() for score in self.scores],
         } | ({} if self.test_share is None else {"test_share": self.test_share.to_json()})
+
+    def _rates(self) -> dict[str, Any]:
+        return {
+            "pass@1": self.pass_at_1.to_json(),
+            f"pass@{self.num_samples}": self.pass_at_n.to_json(),
+            "pass@1_by_repo": self.by_repo.to_json(),
+        }
+
+    @property
+    def p_gold(self) -> Interval | None:
+        """Mean over the tasks whose gold answer's probability is known, with an interval."""
+        known = [score.p_gold for score in self.scores if score.p_gold is not None]
+        return bootstrap_mean(known, NUM_RESAMPLES, seed=0) if known else None
 
     @property
     def test_share(self) -> Interval | None:
@@ -123,8 +140,10 @@ def evaluate(
     known: Sequence[Judged] = (),
     on_attempt: Callable[[Judged, Attempt], None] = unnoted,
     lost: Mapping[str, str] | None = None,
+    weighed: Sequence[SolveTask] = (),
 ) -> Evaluation:
-    """Attempt each task `num_samples` times, those that are `known` counted in.
+    """Attempt each task `num_samples` times, those that are `known` counted in; 0 times, as those
+    that are `weighed` alone, leaves the probabilities of the gold answers.
 
     Draws depend on the context's seed, not on the step, so that two evaluations of one policy are
     the same. `lost` names repositories that are not there, and why. Where the engine answers
@@ -135,14 +154,15 @@ def evaluate(
         num_samples=num_samples,
         found={(j.instance_id, j.sample): j for j in known if j.sample < num_samples},
         on_attempt=on_attempt,
-        on_progress=lambda done: on_progress(done, len(tasks)),
+        on_progress=lambda done: on_progress(done, len(tasks) + len(weighed)),
+        unattempted={task.bug_id for task in weighed},
     )
     for task in tasks:
         if task.repo in (lost or {}):
             work.give_up(task, f"infrastructure: repository: {(lost or {})[task.repo]}")
-    work.run([task for task in tasks if task.repo not in (lost or {})])
-    tried = [Tried(instance_id=task.bug_id, repo=task.repo) for task in tasks]
-    return summary(tried, num_samples, work.found, work.error)
+    work.run([task for task in (*tasks, *weighed) if task.repo not in (lost or {})])
+    tried = [Tried(instance_id=task.bug_id, repo=task.repo) for task in (*tasks, *weighed)]
+    return summary(tried, num_samples, work.found, work.error, work.p_gold)
 
 
 class _Kept:
@@ -174,13 +194,15 @@ class _Kept:
 
 @dataclass(kw_only=True)
 class _Work:
-    """An evaluation under way; `found` is {(task, sample): verdict}."""
+    """An evaluation under way: `found` is {(task, sample): verdict}, `p_gold` {task: its value}."""
 
     context: RolloutContext
     num_samples: int
     found: dict[tuple[str, int], Judged]
     on_attempt: Callable[[Judged, Attempt], None]
     on_progress: Callable[[int], None]
+    unattempted: Set[str] = frozenset()
+    p_gold: dict[str, float] = field(default_factory=dict)
     num_done: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -195,7 +217,6 @@ class _Work:
         waiting: dict[int, list[SolveTask]] = {}
         for task in tasks:
             waiting.setdefault(len(self._missing(task)), []).append(task)
-        self._done(len(waiting.pop(0, ())))
         for num, group in sorted(waiting.items(), reverse=True):
             workers = self._workers(num)
             size = 1 if workers else max(CHUNK, 8 * self.context.pool.num_workers)
@@ -215,15 +236,21 @@ class _Work:
 
     def _workers(self, num_missing: int) -> int:
         """Tasks that keep servers busy; 0 where the engine takes batches of one caller."""
-        policy = self.context.policy
-        inner = policy.inner if isinstance(policy, _Kept) else policy
-        if not isinstance(inner, ServedPolicy):
+        engine = self._engine
+        if not num_missing or not isinstance(engine, ServedPolicy):
             return 0
-        width = self.context.scaffold.num_open or inner.max_concurrency
+        width = self.context.scaffold.num_open or engine.max_concurrency
         return max(1, width // num_missing)
+
+    @property
+    def _engine(self) -> Policy:
+        policy = self.context.policy
+        return policy.inner if isinstance(policy, _Kept) else policy
 
     def _missing(self, task: SolveTask) -> list[int]:
         """Numbers of the attempts that have no verdict."""
+        if task.bug_id in self.unattempted:
+            return []
         found = (self.found.get((task.bug_id, i)) for i in range(self.num_samples))
         return [i for i, judged in enumerate(found) if judged is None or judged.errored]
 
@@ -233,6 +260,10 @@ class _Work:
             return
         missing = [self._missing(task) for task in tasks]
         num = len(missing[0])
+        self._weigh([task for task in tasks if task.bug_id not in self.p_gold])
+        if not num:
+            self._done(len(tasks))
+            return
         first = self.num_samples - num
         salt = "evaluation" if not first else f"evaluation from {first}"
         try:
@@ -248,6 +279,22 @@ class _Work:
             for sample, attempt in zip(numbers, group, strict=True):
                 self._keep(task, sample, attempt)
         self._done(len(tasks))
+
+    def _weigh(self, tasks: Sequence[SolveTask]) -> None:
+        """Probabilities of the gold answers; what cannot be told is left out, and ends nothing."""
+        sampling = replace(self.context.sampling, temperature=1.0)
+        context = replace(self.context, policy=self._engine, sampling=sampling)
+        try:
+            gold = gold_trajectories(context, tasks)
+        except (UserError, InfrastructureError) as error:
+            if len(tasks) > 1:
+                for task in tasks:
+                    self._weigh([task])
+            else:
+                log.warning("%s: probability of its gold answer: %s", tasks[0].bug_id, error)
+            return
+        with self.lock:
+            self.p_gold |= {bug_id: probability(answer) for bug_id, answer in gold.items()}
 
     def _keep(self, task: SolveTask, sample: int, attempt: Attempt) -> None:
         outcome = attempt.outcome
@@ -281,6 +328,7 @@ def summary(
     num_samples: int,
     found: Mapping[tuple[str, int], Judged],
     stopped: SelfplayError | None,
+    p_gold: Mapping[str, float] | None = None,
 ) -> Evaluation:
     """The scores of verdicts by (instance_id, sample)."""
 
@@ -297,6 +345,7 @@ def summary(
             num_errored=sum(j.errored for j in group(task)),
             function=task.function,
             share=_mean_share(group(task)),
+            p_gold=(p_gold or {}).get(task.instance_id),
         )
         for task in tasks
     )

@@ -257,9 +257,18 @@ def step_metrics(result: StepResult) -> dict[str, float]:
     shares = [a.outcome.share for a in attempts if a.outcome.share is not None]
     if shares:
         row["solver/test_share"] = sum(shares) / len(shares)
-    row |= group_measures(result.attempts, result.num_fresh)
+    row |= group_measures(result.attempts, _earned(result), result.num_fresh)
     row |= probability_measures(result.probabilities)
     return {name: float(value) for name, value in row.items()}
+
+
+def _earned(result: StepResult) -> list[list[float]]:
+    """Rewards of the judged attempts on each bug, as its groups are in order."""
+    found: dict[str, list[float]] = {}
+    for episode in result.episodes:
+        if episode.role == "solver" and episode.reward is not None and episode.bug_id:
+            found.setdefault(episode.bug_id, []).append(episode.reward)
+    return [found.get(group[0].task.bug_id, []) if group else [] for group in result.attempts]
 
 
 def _num_resolved(attempts: Sequence[Attempt]) -> int:

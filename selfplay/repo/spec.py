@@ -62,8 +62,8 @@ FORMS = {
     "workdir": (re.compile(r"/\S*"), "an absolute path inside the image"),
     "url": (re.compile(r"[^-\s]\S*"), "a URL that git can clone"),
     "commit": (
-        re.compile(r"[0-9a-f]{40}"),
-        "a full commit id of 40 hexadecimal digits (branches and tags move)",
+        re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}"),
+        "a full commit id of 40 hexadecimal digits (64 with SHA-256; branches and tags move)",
     ),
 }
 """What a field must look like, and how an error says so."""

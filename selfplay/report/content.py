@@ -145,12 +145,12 @@ def cards_of(run: RunRecord) -> list[tuple[str, str]]:
     summary = run.summary or {}
     before, after = summary.get("eval_before") or {}, summary.get("eval_after") or {}
     for name in after:
-        if name.startswith("pass@") and name in before:
+        if (name.startswith("pass@") or name == "p_gold") and name in before:
             cards.append((f"held-out {name}", f"{_rate(before[name])} → {_rate(after[name])}"))
-    change = (summary.get("details") or {}).get("pass@1_change")
-    if change:
-        points = (f"{100 * change[key]:+.1f}" for key in ("mean", "low", "high"))
-        cards.append(("paired change, points", "{} [{}, {}]".format(*points)))
+    for name, key in (("pass@1", "pass@1_change"), ("p_gold", "p_gold_change")):
+        if change := (summary.get("details") or {}).get(key):
+            points = (f"{100 * change[end]:+.1f}" for end in ("mean", "low", "high"))
+            cards.append((f"paired change of {name}, points", "{} [{}, {}]".format(*points)))
     if "wall_s" in summary:
         cards.append(("minutes", f"{summary['wall_s'] / 60:.1f}"))
     return cards

@@ -4,6 +4,7 @@ what it is told. Everything between its answers and the corpus is the real thing
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +30,7 @@ from selfplay.learning import Restored
 from selfplay.roles.rewards import make_injector_reward, make_solver_reward
 from selfplay.run_dir import RunDir
 from selfplay.run_dir.metrics import MetricsLog
-from selfplay.sampling import SampleRequest
+from selfplay.sampling import SampleRequest, ScoreRequest
 from selfplay.scripted.compact import ByteTokenizer, asks_for_repair
 from selfplay.types import Completion, Episode, PeerGroup
 
@@ -79,6 +80,23 @@ class Book:
             finish_reason="stop",
             policy_version=self.version,
         )
+
+
+LIKELY = {"rest * 2 >= step": 0.3, "if cents < 0": 0.01}
+
+
+class Knowing(Book):
+    """A book that tells how likely an answer is by what stands in it."""
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[tuple[float, ...]]:
+        self.heats = {request.temperature for request in requests}
+        texts = [self.tokenizer.decode(request.answer_ids) for request in requests]
+        assert all(r.answer_ids[-1] == self.tokenizer.end_of_turn_id for r in requests)
+        sums = [math.log(next(p for part, p in LIKELY.items() if part in text)) for text in texts]
+        return [
+            tuple([total / len(request.answer_ids)] * len(request.answer_ids))
+            for total, request in zip(sums, requests, strict=True)
+        ]
 
 
 def edit(prompt: str, move: Move) -> str:

@@ -46,7 +46,8 @@ def test_a_group_is_informative_with_both_outcomes_among_the_judged(
 
 
 def test_fresh_groups_are_the_first_ones() -> None:
-    row = group_measures([attempts(o) for o in ("+-", "--", "+-", "++")], num_fresh=2)
+    earned = [[1.0, -1.0], [-1.0, -1.0], [1.0, -1.0], [1.0, 1.0]]
+    row = group_measures([attempts(o) for o in ("+-", "--", "+-", "++")], earned, num_fresh=2)
     assert row == {
         "solver/num_groups": 4.0,
         "solver/num_fresh_groups": 2.0,

@@ -26,22 +26,18 @@ from selfplay.sampling import ScoreRequest
 from selfplay.types import InjectionTask, PeerGroup, SolveTask, Target, Trajectory
 
 from .conftest import MakeGame
-from .game import BUG_FORMAT, BUG_ROUND, FIX_ROUND, NOTHING, REPO, Book, Game, edit, of_role
-
-LIKELY = {"rest * 2 >= step": 0.3, "if cents < 0": 0.01}
-
-
-class Knowing(Book):
-    """A book that tells how likely an answer is by what stands in it."""
-
-    def score(self, requests: Sequence[ScoreRequest]) -> list[tuple[float, ...]]:
-        texts = [self.tokenizer.decode(request.answer_ids) for request in requests]
-        assert all(r.answer_ids[-1] == self.tokenizer.end_of_turn_id for r in requests)
-        sums = [math.log(next(p for part, p in LIKELY.items() if part in text)) for text in texts]
-        return [
-            tuple([total / len(request.answer_ids)] * len(request.answer_ids))
-            for total, request in zip(sums, requests, strict=True)
-        ]
+from .game import (
+    BUG_FORMAT,
+    BUG_ROUND,
+    FIX_ROUND,
+    NOTHING,
+    REPO,
+    Book,
+    Game,
+    Knowing,
+    edit,
+    of_role,
+)
 
 
 def screened(game: MakeGame, name: str, rule: Screening | None, *, pays: bool = False) -> Game:

@@ -222,6 +222,20 @@ def test_replays_are_attempts_but_not_first_ones(game: MakeGame) -> None:
     assert again.reason == "duplicate" and again.info["solve_rate"] == 0.5
 
 
+def test_a_group_of_unresolved_attempts_is_informative_where_their_rewards_differ(
+    game: MakeGame,
+) -> None:
+    """As with `reward=similarity`, which learns from them."""
+    result = game(solve=[NOTHING], group_size=2).play(0)
+    assert step_metrics(result)["solver/num_informative_groups"] == 0.0
+    rewards = {e.episode_id: 0.1 * i for i, e in enumerate(of_role(result, "solver"))}
+    paid = [replace(e, reward=rewards.get(e.episode_id, e.reward)) for e in result.episodes]
+    row = step_metrics(replace(result, episodes=tuple(paid)))
+    assert row["solver/num_resolved"] == 0.0
+    assert row["solver/num_informative_groups"] == row["solver/num_groups"] == 1.0
+    assert row["solver/num_informative_fresh_groups"] == 1.0
+
+
 def test_nothing_is_asked_of_the_solver_without_bugs(game: MakeGame) -> None:
     played = game(inject=[NOTHING], min_solve_groups=4)
     phases: list[str] = []

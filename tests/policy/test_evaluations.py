@@ -208,3 +208,29 @@ def test_a_run_keeps_the_attempts_of_its_evaluations_and_goes_on_from_them(
     assert json.loads((run / "eval_after.json").read_text())["step"] == 1
     assert len((run / "eval_after.attempts.jsonl").read_text().splitlines()) == 4
     assert (run / "logs" / "eval_after.attempts.jsonl.old").is_file()  # those after no step
+
+
+def test_a_run_weighs_the_gold_answers_of_more_bugs_than_it_attempts(
+    suite: Path, tmp_path: Path
+) -> None:
+    """One bug is attempted and weighed; of two in the other suite the second is weighed alone."""
+    first = tmp_path / "first.jsonl"
+    first.write_text(suite.read_text().splitlines(keepends=True)[0])
+    done = subprocess.run(
+        command(
+            "train", "experiment=samples", "name=w", f"runs_dir={tmp_path}", "sandbox=bubblewrap",
+            "steps=0", "policy=transformers", "repos.train=[sample-textkit]", "json=false",
+            f"evaluation.suite={first}", "evaluation.num_samples=2",
+            f"evaluation.gold_suites=[{suite}]",
+        ),
+        cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    before, after = (json.loads((tmp_path / "w" / f"eval_{when}.json").read_text())
+                     for when in ("before", "after"))  # fmt: skip
+    for document in (before, after):
+        assert [row["n"] for row in document["tasks"]] == [2, 0]
+        assert all(0 <= row["p_gold"] <= 1 for row in document["tasks"])
+    moved = after["p_gold"]["mean"] - before["p_gold"]["mean"]
+    change = json.loads((tmp_path / "w" / "summary.json").read_text())["details"]["p_gold_change"]
+    assert change["mean"] == pytest.approx(moved) and "held-out p(gold)" in done.stdout

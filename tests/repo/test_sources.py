@@ -174,3 +174,24 @@ def test_git_heeds_no_configuration_but_ours(
     monkeypatch.delenv("GIT_INDEX_FILE")
     subprocess.run(["git", "-C", work, "status"], capture_output=True)
     assert marker.exists()  # it would have been run
+
+
+def test_servers_are_reached_as_the_users_git_does(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mirror in the user's configuration is asked; what it says of contents is not taken."""
+    (work / "lines.txt").write_bytes(b"one\r\ntwo\n")
+    git("add", "-A", cwd=work)
+    git("commit", "-q", "-m", "lines", cwd=work)
+    head = git("rev-parse", "HEAD", cwd=work).strip()
+    more = tmp_path / "more"
+    more.write_text(f'[url "file://{tmp_path}/"]\n\tinsteadOf = https://mirrored.invalid/\n')
+    own = tmp_path / "gitconfig"
+    lines = "[core]\n\tautocrlf = input\n\teol = crlf\n[http]\n\tsslVerify\n"
+    own.write_text(f"[include]\n\tpath = {more}\n{lines}")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(own))
+    source = GitSource(url="https://mirrored.invalid/calc", commit=head)
+    (tmp_path / "fetched").mkdir()
+    fetched = fetch(RepoSpec(name="calc", source=source), tmp_path / "fetched")
+    assert (fetched.tree / "lines.txt").read_bytes() == b"one\r\ntwo\n"
+    assert not list((tmp_path / "fetched").glob("gitconfig*"))

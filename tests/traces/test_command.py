@@ -61,6 +61,11 @@ def test_that_starts_a_thread():
     assert scaled([3]) == [6]
 
 
+def test_that_traces_threads():
+    threading.settrace(lambda *_: None)
+    assert scaled([4]) == [8]
+
+
 def test_that_calls_nothing():
     assert True
 """
@@ -99,9 +104,10 @@ def test_what_is_kept_and_what_is_left_out(work: Path, tmp_path: Path) -> None:
         "its verdict changes under tracing": 1,
         "its recordings differ": 1,
         "it starts threads": 1,
+        "it traces by itself": 1,
         "it calls nothing of the repository": 1,
     }
-    assert (row["num_tests"], row["num_tests_kept"]) == (6, 2)
+    assert (row["num_tests"], row["num_tests_kept"]) == (7, 2)
     assert document["replayed_equal"] < document["checked_equal"] == 1.0
     told = lines(out / "traces.jsonl")
     # Equal calls are kept once.

@@ -46,6 +46,56 @@ def forgetting():
     a = 1
     del a
     return None
+
+
+def counted(n):
+    found = []
+    for i in Countdown(n):
+        found.append(i)
+    return found
+
+
+class Countdown:
+    def __init__(self, n):
+        self.n = n
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.n == 0:
+            raise StopIteration
+        self.n -= 1
+        return self.n
+
+
+class Later:
+    def __await__(self):
+        yield
+
+
+async def later(n):
+    await Later()
+    return n
+
+
+async def awaited(n):
+    m = await later(n)
+    return m
+
+
+async def each(n):
+    yield n
+
+
+def deepest(n):
+    try:
+        return deepest(n + 1)
+    except RecursionError:
+        return n
+
+
+exec(compile("def made():\\n    return 1", __file__, "exec"))
 """
 DRIVER = """\
 import json, sys
@@ -54,7 +104,7 @@ from selfplay_events import Log
 from selfplay_tracers import make_tracer
 
 tracer = make_tracer(sys.argv[1])
-log = Log({small.__file__: "small.py"}, int(sys.argv[2]), 100_000, 20.0)
+log = Log({small.__file__: "small.py"}, int(sys.argv[2]), 1_000_000, 20.0)
 tracer.start(log)
 exec(sys.argv[3])
 tracer.stop()
@@ -158,6 +208,65 @@ def test_a_generator_that_is_closed_yields_nothing_more(trace: Any) -> None:
         [],
         ["resume"],
     )
+
+
+STEP = "\ndef step(c):\n    try:\n        c.send(None)\n    except StopIteration:\n        pass\n"
+
+
+def test_a_loop_or_an_await_that_ends_is_no_exception(trace: Any) -> None:
+    samples, *_ = trace("small.counted(0)")
+    raised = [e[1] for sample in samples for e in sample if e[0] == "exception"]
+    assert raised == ["Countdown.__next__"]  # a statement of its own, unlike the end of the loop
+    samples, *_ = trace(STEP + "c = small.awaited(3)\nstep(c)\nstep(c)")
+    first, second = ([e[:2] for e in sample] for sample in samples)
+    assert first[-1] == ["yield", "awaited"]
+    assert ["exception", "awaited"] not in second and ["exception", "later"] not in second
+    assert second[-2:] == [["line", "awaited"], ["return", "awaited"]]
+
+
+def test_an_asynchronous_generator_yields_its_value(trace: Any) -> None:
+    samples, *_ = trace(STEP + "step(small.each(7).__anext__())")
+    kind, function, _, value, _ = samples[0][-1]
+    assert (kind, function, value) == ("yield", "each", "7")
+
+
+def test_settrace_of_newer_pythons_tells_yields(tmp_path: Path) -> None:
+    """From 3.13 on it stands behind the instruction."""
+    if "monitoring" not in TRACERS:
+        pytest.skip("no Python from 3.12 on")
+    as_inside(tmp_path)
+    (tmp_path / "small.py").write_text(SOURCE)
+    (tmp_path / "drive.py").write_text(DRIVER)
+    words = ["drive.py", "settrace", "1000", "list(small.up_to(1))"]
+    done = subprocess.run(
+        [TRACERS["monitoring"], *words], cwd=tmp_path, capture_output=True, text=True, timeout=30
+    )
+    samples = json.loads(done.stdout)[0]
+    assert [[e[0] for e in sample] for sample in samples] == [
+        ["call", "line", "line", "yield"],
+        ["resume", "line", "return"],
+    ]
+    assert samples[1][0][3] == {}
+
+
+def test_equal_code_of_two_files_is_told_apart(trace: Any, tmp_path: Path) -> None:
+    (tmp_path / "small_copy.py").write_text(SOURCE)
+    both = "import small_copy; log.files[small_copy.__file__] = 'small_copy.py'"
+    (tmp_path / "drive.py").write_text(DRIVER.replace("[1], *e[2:]", ", *e[2:]"))
+    samples, *_ = trace(f"{both}; small.double(1); small_copy.double(1)")
+    assert [sample[0][1][0] for sample in samples] == ["small.py", "small_copy.py"]
+
+
+def test_code_that_does_not_stand_in_the_file_is_not_recorded(trace: Any) -> None:
+    """It was compiled under the file's name, and its lines are others there."""
+    samples, why, *_ = trace("small.made(); small.double(1)")
+    assert [sample[0][1] for sample in samples] == ["double"] and why == ""
+
+
+def test_the_recursion_limit_ends_a_recording(trace: Any) -> None:
+    """The tracer's own calls bring it nearer: a value that depends on it is another one."""
+    samples, why, disturbed, questions = trace("small.deepest(0)", 50_000)
+    assert not samples and not questions and why == "recursion" and not disturbed
 
 
 def test_a_local_that_is_gone_is_told(trace: Any) -> None:

@@ -217,3 +217,12 @@ def test_what_has_no_exact_text() -> None:
     for value in (float("nan"), float("inf"), Point(1, 2), "x" * 400, 1 << 300, frozenset({1})):
         assert literal(value) is None
     assert literal((1,)) == "(1,)" and literal(set()) == "set()" and literal(True) == "True"
+
+
+def test_lists_that_hold_one_another_many_times_over_are_no_literal() -> None:
+    """Written out they would fill the memory, and to count them would take for ever."""
+    value: Any = 1
+    for _ in range(6):
+        value = [value] * 60
+    assert literal(value) is None and literal({1: value}) is None
+    assert len(show(value)) < MAX_NODES * MAX_TEXT

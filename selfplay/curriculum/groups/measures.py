@@ -1,13 +1,14 @@
 """What the solver groups of a step were worth, and how various the answers in them are.
 
-A group is informative when its judged attempts hold both outcomes: no other tells the solver
-anything. Fresh groups are those on bugs of the step itself; no weights have been trained on them.
+A group is informative when its judged attempts earned different rewards: no other tells the solver
+anything. Where only the outcome is rewarded, that is when it holds both. Fresh groups are those on
+bugs of the step itself; no weights have been trained on them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from selfplay.curriculum.solving import Attempt
 from selfplay.types import Trajectory
@@ -23,13 +24,18 @@ WITHIN_REACH = 0.01
 
 
 def is_informative(group: Sequence[Attempt]) -> bool:
-    """Whether both outcomes are among the attempts that were judged."""
+    """Whether both outcomes are among the attempts that were judged: more attempts may tell."""
     return len({a.outcome.resolved for a in group if not a.outcome.errored}) > 1
 
 
-def group_measures(groups: Sequence[Sequence[Attempt]], num_fresh: int) -> dict[str, float]:
-    """Counts of solver groups, the first `num_fresh` of which are fresh, and distinct answers."""
-    informative = [is_informative(group) for group in groups]
+def group_measures(
+    groups: Sequence[Sequence[Attempt]], earned: Sequence[Collection[float]], num_fresh: int
+) -> dict[str, float]:
+    """Counts of solver groups, the first `num_fresh` of which are fresh, and distinct answers.
+
+    earned      rewards of the judged attempts of each group
+    """
+    informative = [len(set(rewards)) > 1 for rewards in earned]
     row = {
         "solver/num_groups": float(len(groups)),
         "solver/num_fresh_groups": float(num_fresh),

@@ -45,18 +45,26 @@ def fetch(spec: RepoSpec, folder: Path) -> Fetched:
 
 
 def local_commit(path: Path) -> str | None:
-    """HEAD of a git work tree, None for any other directory. `UserError` without a commit."""
+    """HEAD of a git work tree or a bare repository, None for any other directory.
+
+    Raises `UserError` without a commit.
+    """
     if not path.is_dir():
         raise UserError(f"{path}: no such directory")
-    if not (path / ".git").exists():
+    if not (path / ".git").exists() and not _is_bare(path):
         return None
     try:
         return git("rev-parse", "--verify", "HEAD^{commit}", cwd=path).strip()
     except RepoError as error:
         raise UserError(
-            f"{path}: a git work tree whose HEAD is no commit ({error}): commit first, "
+            f"{path}: a git repository whose HEAD is no commit ({error}): commit first, "
             "or name a directory without .git"
         ) from None
+
+
+def _is_bare(path: Path) -> bool:
+    """As git itself tells one: a HEAD beside objects and references."""
+    return (path / "HEAD").is_file() and all((path / n).is_dir() for n in ("objects", "refs"))
 
 
 def plain_files(path: Path) -> list[Path]:

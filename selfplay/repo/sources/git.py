@@ -8,11 +8,8 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-
-import git as gitpython
 
 from selfplay.errors import RepoError
 
@@ -32,6 +29,8 @@ ATTRIBUTES = "* -ident -filter\n"
 of `$Id$` is the hash of the original file, no two states have the same, and git itself takes it
 back before it applies a patch. Filters are programs of the user's machine."""
 _ALTERING = re.compile(rb"eol\s*=\s*crlf|working-tree-encoding\s*=")
+WAYS = re.compile(r"(http|https|url|credential)\.|core\.(gitproxy|askpass)$")
+"""Settings that say how servers are reached, and nothing of what is taken from them."""
 KEPT = ("GIT_SSH", "GIT_SSH_COMMAND", "GIT_ASKPASS", "GIT_SSL_CAINFO", "GIT_SSL_NO_VERIFY")
 
 
@@ -144,23 +143,6 @@ def checked_out(history: Path, commit: str, blobs: Mapping[str, str]) -> dict[st
         return {path: file.read_bytes() for path, file in files.items() if file.is_file()}
 
 
-@contextmanager
-def open_repository(folder: Path) -> Iterator[gitpython.Repo]:
-    """A bare repository as GitPython sees it, under the same configuration. `RepoError` for faults.
-
-    For commits and what they say; what may not be UTF-8 (paths, contents) is read by `git_bytes`.
-    """
-    try:
-        with gitpython.Repo(folder, odbt=gitpython.GitCmdObjectDB) as repository:
-            repository.git.update_environment(
-                GIT_DIR=str(folder), GIT_CONFIG_NOSYSTEM="1", GIT_CONFIG_GLOBAL=os.devnull
-            )
-            repository.git.set_persistent_git_options(c=[f"{k}={v}" for k, v in CONFIG.items()])
-            yield repository
-    except (gitpython.exc.GitError, ValueError) as error:
-        raise RepoError(f"{folder}: {_reason(str(error))}") from error
-
-
 def described_version(history: Path) -> str:
     """The version that the nearest tag names, as build backends would: "1.4.2", some commits after
     it "1.4.2.post3"; "0.0.1" where no tag names one."""
@@ -176,7 +158,8 @@ def described_version(history: Path) -> str:
 
 
 def write_config(path: Path) -> Path:
-    """`CONFIG` as a file, for commands whose children do not see the command line's."""
+    """`CONFIG` as a file, for commands whose children do not see the command line's, and how the
+    user's own git reaches servers: proxies, certificates, passwords, other addresses."""
     lines = []
     for name, value in CONFIG.items():
         section, _, key = name.rpartition(".")
@@ -184,7 +167,21 @@ def write_config(path: Path) -> Path:
         lines.append(f'[{head} "{rest}"]' if rest else f"[{head}]")
         lines.append(f'\t{key} = "{value}"')
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for name, value in _ways_to_servers():
+        git("config", "--file", str(path), "--add", name, value)
     return path
+
+
+def _ways_to_servers() -> Iterator[tuple[str, str]]:
+    """(key, value) of the user's and the machine's settings of `WAYS`."""
+    for where in ("--system", "--global"):
+        done = subprocess.run(
+            ["git", "config", where, "--includes", "--list", "-z"], capture_output=True
+        )
+        for entry in done.stdout.decode("utf-8", "surrogateescape").split("\0"):
+            name, has_value, value = entry.partition("\n")
+            if WAYS.match(name):
+                yield name, value if has_value else "true"
 
 
 def _reason(stderr: str) -> str:

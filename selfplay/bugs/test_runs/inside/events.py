@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import Any
 
@@ -25,7 +27,8 @@ _MISSING = object()
 
 class Log:
     """The events of one test, in samples: what happens between a call from outside the chosen files
-    and its end. `why` says what ended the recording early: "events", "bytes", "time" or "recorder".
+    and its end. `why` says what ended the recording early: "events", "bytes", "time", "recursion"
+    or "recorder".
 
     files    {file name of the code: path in the repository}
     """
@@ -42,16 +45,20 @@ class Log:
         self.places: list[tuple[str, str]] = []
         self.why = ""
         self.stop: Callable[[], None] = lambda: None
-        self._place_of: dict[CodeType, int] = {}
+        self._place_of: dict[int, tuple[CodeType, int]] = {}
         self._stack: list[int] = []
         self._events: list[list[Any]] = []
         self._shown: dict[int, dict[str, tuple[Any, str]]] = {}
         self._asked: dict[int, dict[str, str]] = {}
-        self._num_asked: dict[CodeType, int] = {}
+        self._num_asked: dict[int, int] = {}
 
     def wants(self, code: CodeType) -> bool:
-        """Whether the frames of this code are recorded: functions of the chosen files."""
-        return code.co_filename in self.files and bool(code.co_flags & OPTIMIZED)
+        """Whether the frames of this code are recorded: functions that stand in the chosen files.
+        What a program compiles itself may give a file's name, and lines that are others there."""
+        if code.co_filename not in self.files or not code.co_flags & OPTIMIZED:
+            return False
+        found = _standing_in(code.co_filename)
+        return found is None or (code.co_name, code.co_firstlineno) in found
 
     def enter(self, frame: FrameType, begins: bool) -> None:
         """A function is called (`begins`) or a generator goes on."""
@@ -71,7 +78,9 @@ class Log:
     def leave(self, frame: FrameType, kind: str, value: Any = None) -> None:
         """A frame ends by "return", stops at a "yield", or is "unwound" by an exception."""
         if not self._stack or self._stack[-1] != id(frame):
-            return  # it began before the recording did
+            if id(frame) in self._stack:  # the end of one above it was not told
+                self.give_up("recorder")
+            return  # else it began before the recording did
         if kind != "unwound":
             self._add(kind, frame, show(value))
         self._stack.pop()
@@ -83,6 +92,8 @@ class Log:
 
     def exception(self, frame: FrameType, error: BaseException) -> None:
         """An exception is raised in a frame, or comes into it from a call."""
+        if issubclass(type(error), RecursionError):
+            self.give_up("recursion")  # the tracer's own calls bring the limit nearer
         if self._stack and self._stack[-1] == id(frame):
             self._add("exception", frame, show_exception(error))
 
@@ -108,13 +119,14 @@ class Log:
         self._spend(data)
 
     def _place(self, code: CodeType) -> int:
-        """The number of a function in `places`."""
-        place = self._place_of.get(code)
-        if place is None:
-            place = self._place_of[code] = len(self.places)
+        """The number of a function in `places`. Code is told apart by identity: that of two files
+        is equal where its text and lines are. (It is kept, so that no other gets its id.)"""
+        known = self._place_of.get(id(code))
+        if known is None:
+            known = self._place_of[id(code)] = (code, len(self.places))
             name = getattr(code, "co_qualname", code.co_name)
             self.places.append((self.files[code.co_filename], name))
-        return place
+        return known[1]
 
     def _spend(self, data: Any) -> None:
         """Count one event; the last that there is room for ends the recording."""
@@ -157,7 +169,7 @@ class Log:
         knows by its name, as it is, with exact arguments."""
         code = frame.f_code
         self._asked.pop(id(frame), None)
-        if code.co_flags & GENERATORS or self._num_asked.get(code, 0) >= MAX_CANDIDATES:
+        if code.co_flags & GENERATORS or self._num_asked.get(id(code), 0) >= MAX_CANDIDATES:
             return
         found = frame.f_globals.get(code.co_name)
         module = frame.f_globals.get("__name__")
@@ -165,7 +177,7 @@ class Log:
             return
         arguments = _arguments(frame)
         if arguments is not None:
-            self._num_asked[code] = self._num_asked.get(code, 0) + 1
+            self._num_asked[id(code)] = self._num_asked.get(id(code), 0) + 1
             path = self.files[code.co_filename]
             asked = {"path": path, "module": module, "function": code.co_name}
             self._asked[id(frame)] = {**asked, "input": arguments}
@@ -175,6 +187,21 @@ class Log:
         output = literal(value) if asked is not None and kind == "return" else None
         if asked is not None and output is not None and value is not None:
             self.questions.append({**asked, "output": output})
+
+
+@cache
+def _standing_in(file: str) -> frozenset[tuple[str, int]] | None:
+    """(name, first line) of all functions in a file's text; None where it cannot be compiled."""
+    try:
+        waiting = [compile(Path(file).read_bytes(), file, "exec", dont_inherit=True)]
+    except (OSError, SyntaxError, ValueError):
+        return None
+    found = set()
+    while waiting:
+        code = waiting.pop()
+        found.add((code.co_name, code.co_firstlineno))
+        waiting += [part for part in code.co_consts if type(part) is CodeType]
+    return frozenset(found)
 
 
 def _arguments(frame: FrameType) -> str | None:

@@ -7,6 +7,7 @@ repository's tests. `sys.monitoring` from Python 3.12 on, `sys.settrace` before 
 from __future__ import annotations
 
 import dis
+import gc
 import sys
 import threading
 from collections.abc import Callable
@@ -17,6 +18,27 @@ from selfplay_events import GENERATORS, Log  # type: ignore[import-not-found]
 
 TOOL = "selfplay"
 """What `sys.monitoring` knows the recorder by."""
+_AT_END = ("FOR_ITER", "SEND", "END_SEND")
+"""Where a `StopIteration` is the end of a `for`, `await` or `yield from`, and no exception."""
+_ASYNC_GENERATOR = 0x200
+
+
+def failed(error: BaseException) -> str:
+    """What a recording ends with that its tracer could not go on with."""
+    return "recursion" if issubclass(type(error), RecursionError) else "recorder"
+
+
+def is_end(error: BaseException, operation: str) -> bool:
+    """Whether an exception at an instruction only says that something iterated over has ended."""
+    return issubclass(type(error), StopIteration) and operation in _AT_END
+
+
+def yielded(code: CodeType, value: Any) -> Any:
+    """What a generator yields; asynchronous ones put it into an object of the interpreter's own,
+    which holds nothing else."""
+    if code.co_flags & _ASYNC_GENERATOR and type(value).__name__ == "async_generator_wrapped_value":
+        return next(iter(gc.get_referents(value)), None)
+    return value
 
 
 class SetTrace:
@@ -51,8 +73,8 @@ class SetTrace:
             return None
         try:
             log.enter(frame, self._begins(frame))
-        except BaseException:
-            log.give_up("recorder")
+        except BaseException as error:
+            log.give_up(failed(error))
             return None
         return self._inside
 
@@ -62,15 +84,17 @@ class SetTrace:
             return None
         try:
             if event == "return":
-                log.leave(frame, self._ending(frame), argument)
+                ending = self._ending(frame)
+                is_yield = ending == "yield"
+                log.leave(frame, ending, yielded(frame.f_code, argument) if is_yield else argument)
             self._raised = None
             if event == "line":
                 log.line(frame)
-            elif event == "exception":
+            elif event == "exception" and not is_end(argument[1], self._operation(frame)[0]):
                 self._raised = (id(frame), frame.f_lasti)
                 log.exception(frame, argument[1])
-        except BaseException:
-            log.give_up("recorder")
+        except BaseException as error:
+            log.give_up(failed(error))
         return self._inside
 
     def _operation(self, frame: FrameType) -> tuple[str, int]:
@@ -87,10 +111,12 @@ class SetTrace:
     def _ending(self, frame: FrameType) -> str:
         if self._raised == (id(frame), frame.f_lasti):
             return "unwound"
-        name, _ = self._operation(frame)
+        name, argument = self._operation(frame)
         if name.startswith("RETURN"):
             return "return"
-        return "yield" if name.startswith("YIELD") else "unwound"
+        # From Python 3.13 on a yield is told at the instruction behind it.
+        behind = name == "RESUME" and argument & 3 > 0
+        return "yield" if name.startswith("YIELD") or behind else "unwound"
 
 
 class Monitoring:
@@ -152,8 +178,8 @@ class Monitoring:
             return self._api.DISABLE
         try:
             what(log, sys._getframe(2))
-        except BaseException:
-            log.give_up("recorder")
+        except BaseException as error:
+            log.give_up(failed(error))
         return None
 
     def _on_start(self, code: CodeType, _: int) -> Any:
@@ -169,20 +195,27 @@ class Monitoring:
         return self._tell(code, lambda log, frame: log.leave(frame, "return", value))
 
     def _on_yield(self, code: CodeType, _: int, value: Any) -> Any:
-        return self._tell(code, lambda log, frame: log.leave(frame, "yield", value))
+        own = yielded(code, value)
+        return self._tell(code, lambda log, frame: log.leave(frame, "yield", own))
 
     def _on_throw(self, code: CodeType, _: int, error: BaseException) -> None:
         self._tell(code, lambda log, frame: log.enter(frame, False))
 
-    def _on_raise(self, code: CodeType, _: int, error: BaseException) -> None:
-        self._tell(code, lambda log, frame: log.exception(frame, error))
+    def _on_raise(self, code: CodeType, place: int, error: BaseException) -> None:
+        def told(log: Log, frame: FrameType) -> None:
+            if not is_end(error, dis.opname[code.co_code[place]]):
+                log.exception(frame, error)
+
+        self._tell(code, told)
 
     def _on_unwind(self, code: CodeType, _: int, error: BaseException) -> None:
         self._tell(code, lambda log, frame: log.leave(frame, "unwound"))
 
 
 class ThreadWatch:
-    """Notices that a test starts threads: what they do to its values depends on their timing."""
+    """Notices that a test starts threads: what they do to its values depends on their timing.
+    `found`: "threads"; "tracer" where the test has set a trace function for threads itself, which
+    stays."""
 
     def __init__(self) -> None:
         self.found = ""
@@ -195,7 +228,10 @@ class ThreadWatch:
 
     def stop(self) -> None:
         """Watch no more."""
-        threading.settrace(self._former)
+        if getattr(threading, "_trace_hook", None) == self._begun:
+            threading.settrace(self._former)
+        else:
+            self.found = self.found or "tracer"
 
     def _begun(self, frame: FrameType, event: str, _: Any) -> None:
         self.found = "threads"

@@ -90,7 +90,7 @@ def show(value: Any) -> str:
 def literal(value: Any) -> str | None:
     """The exact text, None where there is none or it is long."""
     try:
-        found = _literal(value, 0)
+        found = _literal(value, 0, _Budget(MAX_LITERAL))
     except RuntimeError:
         return None
     if found is None or len(found) > MAX_LITERAL or _ADDRESS.search(found):
@@ -290,8 +290,13 @@ def _filled(value: Any, slots: Iterator[tuple[str, Any]]) -> Iterator[tuple[str,
             continue
 
 
-def _literal(value: Any, depth: int) -> str | None:
+def _literal(value: Any, depth: int, budget: _Budget) -> str | None:
+    """Values within it are counted as they are met: each takes a character, and lists that hold one
+    another many times over would take for ever."""
     kind = type(value)
+    budget.nodes -= 1
+    if budget.nodes < 0:
+        return None
     if value is None or value is True or value is False:
         return repr(value)
     if kind is int:
@@ -302,15 +307,14 @@ def _literal(value: Any, depth: int) -> str | None:
         return repr(value) if len(value) <= MAX_LITERAL else None
     if id(kind) not in _LITERAL or depth > 2 * MAX_DEPTH or len(value) > MAX_SET:
         return None
-    if kind is dict:
-        pairs = [(_literal(k, depth + 1), _literal(v, depth + 1)) for k, v in value.items()]
-        if any(k is None or v is None for k, v in pairs):
-            return None
-        return "{" + ", ".join(f"{k}: {v}" for k, v in pairs) + "}"
-    items = [_literal(item, depth + 1) for item in value]
-    known = [item for item in items if item is not None]
-    if len(known) != len(items) or sum(map(len, known)) > MAX_LITERAL:
+    inside = chain(*value.items()) if kind is dict else value
+    found = [_literal(item, depth + 1, budget) for item in inside]
+    known = [item for item in found if item is not None]
+    if len(known) != len(found) or sum(map(len, known)) > MAX_LITERAL:
         return None
+    if kind is dict:
+        pairs = [f"{known[n]}: {known[n + 1]}" for n in range(0, len(known), 2)]
+        return "{" + ", ".join(pairs) + "}"
     if kind is list:
         return f"[{', '.join(known)}]"
     if kind is tuple:
