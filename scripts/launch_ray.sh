@@ -30,4 +30,14 @@ stop) command=("$bin/ray" stop) ;;
 esac
 if [ -n "${DRY:-}" ]; then printf '%q ' "${command[@]}"; echo; exit; fi
 mkdir -p "$RAY_TMPDIR"
-exec "${command[@]}"
+unset RAY_ADDRESS  # where this node belongs is said above
+runs() { pgrep -u "$UID" -f '/ray/core/src/ray/(gcs/gcs_server|raylet/raylet) ' >/dev/null; }
+if [ -n "${BLOCK:-}" ] || [ "$what" = stop ] || ! command -v pgrep >/dev/null || runs; then
+    exec "${command[@]}"  # a second try would begin with the end of every Ray of this user
+fi
+for try in 1 2 3; do  # Ray allows itself 30 s, which are few on a busy machine or a slow disk
+    if "${command[@]}"; then exit; fi
+    echo "launch_ray: the $what did not start, try $try of 3" >&2
+    "$bin/ray" stop >&2 || true
+done
+exit 1

@@ -25,7 +25,8 @@ token=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=${RAY_AUTH_TOKEN:-$token}
 requeue() { say "the time limit is near: requeued"; scontrol requeue "$SLURM_JOB_ID"; }
 trap requeue USR1
-trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+mark=$(mktemp)
+trap 'kill $(jobs -p) 2>/dev/null || true; rm -f "$mark"' EXIT
 
 declare -A steps=() begun=()  # process of this shell: its part; node: how often it was begun
 begin() {  # PART WORDS...
@@ -64,13 +65,27 @@ if [ "${#nodes[@]}" -le "$LEARNER_NODES" ]; then
     exit 2
 fi
 # BLOCK keeps a node's Ray in its step: Slurm ends it, and all it started, with the job.
-on "$HEAD" "head of Ray on $HEAD" env BLOCK=1 bash scripts/launch_ray.sh head
+begin_head() { on "$HEAD" "head of Ray on $HEAD" env BLOCK=1 bash scripts/launch_ray.sh head; }
 answers() { [ -n "${DRY:-}" ] || (exec 3<>"/dev/tcp/$HEAD/$PORT") 2>/dev/null; }
-for ((tried = 0; tried < ${HEAD_S:-300}; tried++)); do
-    if answers; then break; fi
+started() {  # the port opens first, and Ray may still give up: when it has not, it writes this file
+    local file=${RAY_TMPDIR:-/tmp/ray-$UID}/ray/ray_current_cluster
+    [ -n "${DRY:-}" ] || { [ "$file" -nt "$mark" ] && grep -q ":$PORT\$" "$file"; }
+}
+begin_head
+tries=1 answered=0
+for ((waited = 0; waited < ${HEAD_S:-300}; waited++)); do
+    if answers; then
+        if started || [ "$answered" -ge "${START_S:-35}" ]; then break; fi  # it allows itself 30 s
+        answered=$((answered + 1))
+    fi
     sleep 1
     look
-    left head || { say "no Ray without its head"; exit 1; }
+    if ! left head; then
+        tries=$((tries + 1)) answered=0
+        if [ "$tries" -gt 3 ]; then say "no Ray without its head"; exit 1; fi
+        say "the head is begun again"
+        begin_head
+    fi
 done
 answers || { say "no Ray at $HEAD:$PORT after ${HEAD_S:-300} s"; exit 1; }
 for node in "${nodes[@]:LEARNER_NODES}"; do  # the run begins with the first; the others join it

@@ -59,13 +59,13 @@ def test_learner_of_several_machines() -> None:
 
 def test_ray_of_two_users_of_one_machine(tmp_path: Path) -> None:
     """ray-project/ray#4593: /tmp/ray belongs to the first, and the second cannot write in it."""
-    stand_in(tmp_path / "ray", "echo $RAY_TMPDIR")
+    stand_in(tmp_path / "ray", "echo $RAY_TMPDIR ${RAY_ADDRESS:-nowhere}")
     variables = {"PYTHON": str(tmp_path / "python")}
     done = subprocess.run(
-        ["bash", str(SCRIPTS / "launch_ray.sh"), "head"],
-        capture_output=True, text=True, check=True, env={**without_ray(), **variables},
+        ["bash", str(SCRIPTS / "launch_ray.sh"), "head"], capture_output=True, text=True,
+        check=True, env={**without_ray(), **variables, "RAY_ADDRESS": "elsewhere:6379"},
     )  # fmt: skip
-    assert done.stdout == f"/tmp/ray-{os.getuid()}\n"
+    assert done.stdout == f"/tmp/ray-{os.getuid()} nowhere\n"
 
 
 def without_ray() -> dict[str, str]:
@@ -104,6 +104,7 @@ class PretendSlurm:
             **without_ray(), "PATH": f"{folder}:{os.environ['PATH']}", "PORT": str(self.port),
             "SLURM_JOB_NODELIST": f"n[1-{len(nodes)}]", "SLURM_NNODES": str(len(nodes)),
             "SLURM_JOB_ID": "7", "SLURM_SUBMIT_DIR": str(SCRIPTS.parent),
+            "START_S": "0",  # no stand-in is Ray, which may give up after its port has opened
         }  # fmt: skip
 
     def start(self, *words: str, **variables: str) -> subprocess.Popen[str]:
@@ -133,7 +134,36 @@ def test_a_slurm_job_without_nodes_ends(tmp_path: Path) -> None:
     assert "node n2 has ended with 7" in told and "node n3 has ended with 9" in told
     assert not port_is_taken(slurm.port)
     code, told = PretendSlurm(tmp_path / "bin", "exit 7", "exit 0").end()
-    assert code == 1 and "head of Ray on 127.0.0.1 has ended with 7" in told
+    assert code == 1 and told.count("head of Ray on 127.0.0.1 has ended with 7") == 3
+
+
+def test_a_head_that_gives_up_is_begun_again(tmp_path: Path) -> None:
+    """Ray allows itself 30 seconds: on a busy machine its head gives up, with its port open."""
+    tries = tmp_path / "tries"
+    listens = f'exec timeout 2 {sys.executable} -m http.server -b 127.0.0.1 "$PORT"'
+    lasts = listens.replace("timeout 2", "")
+    heads = f"echo >>{tries}; if [ $(wc -l <{tries}) -lt 2 ]; then {listens}; fi; {lasts}"
+    node = f'if [[ "$*" = *" head" ]]; then {heads}; fi; [ $(wc -l <{tries}) = 2 ] && exit 5'
+    slurm = PretendSlurm(tmp_path / "bin", node, "exec sleep 300")
+    code, told = slurm.end(START_S="4")
+    assert code == 5 and told.count("the head is begun again") == 1, told
+
+
+@pytest.mark.parametrize("running", [False, True], ids=["alone", "beside another"])
+def test_a_ray_that_does_not_start_is_tried_again(tmp_path: Path, running: bool) -> None:
+    """What is left of the try is ended first; where another Ray runs there is no second try, since
+    `ray stop` would end that one, too."""
+    calls = tmp_path / "calls"
+    stand_in(tmp_path / "bin" / "ray", f"echo $1 >>{calls}; [ $(wc -l <{calls}) = 3 ]")
+    stand_in(tmp_path / "bin" / "pgrep", f"exit {int(not running)}")
+    done = subprocess.run(
+        ["bash", str(SCRIPTS / "launch_ray.sh"), "head"], capture_output=True, text=True,
+        env={**without_ray(), "PYTHON": str(tmp_path / "bin" / "python"),
+             "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    said = calls.read_text().split()
+    assert said == (["start"] if running else ["start", "stop", "start"])
+    assert done.returncode == (1 if running else 0), done.stderr
 
 
 def test_a_slurm_job_that_loses_a_node_goes_on(tmp_path: Path) -> None:

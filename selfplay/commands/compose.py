@@ -40,6 +40,7 @@ from selfplay.sandbox.select import open_sandbox
 
 if TYPE_CHECKING:
     from selfplay.learner.ranks.distributed import World
+    from selfplay.sandbox.ray.sandbox import RaySandbox
 
 log = logging.getLogger(__name__)
 
@@ -56,15 +57,18 @@ ENGINES = ("transformers", "vllm", "openai", "scripted")
 @contextmanager
 def sandbox_pool(config: SandboxConfig) -> Iterator[SandboxPool]:
     """Open the configured sandbox; closed, with all it holds, at the end."""
-    slots: Callable[[], int] | None = None
+    sandbox: Sandbox
+    grows: Callable[[], int] | None = None
     if config.cluster.name == "ray":
-        sandbox, slots = ray_sandbox(config)
-        workers = config.num_workers or slots()
+        sandbox = cluster = ray_sandbox(config)
+        workers = config.num_workers or cluster.num_slots
+        judges = num_judges(config, config.num_workers or cluster.num_expected)
+        if not config.num_workers:
+            grows = lambda: cluster.num_slots  # noqa: E731
     else:
         workers = config.num_workers or os.cpu_count() or 1
+        judges = num_judges(config, workers)
         sandbox = open_sandbox(config.name, config)
-    judges = num_judges(config, workers)
-    grows = None if config.num_workers else slots
     pool = SandboxPool(sandbox, workers, Processes(judges) if judges else None, grows)
     try:
         yield pool
@@ -79,15 +83,15 @@ def num_judges(config: SandboxConfig, num_workers: int) -> int:
     return num_workers if num_workers >= MANY_WORKERS else 0
 
 
-def ray_sandbox(config: SandboxConfig) -> tuple[Sandbox, Callable[[], int]]:
-    """The sandboxes of a Ray cluster as one, and what tells how many may run at once by now."""
+def ray_sandbox(config: SandboxConfig) -> RaySandbox:
+    """The sandboxes of a Ray cluster as one."""
     if importlib.util.find_spec("ray") is None:
         raise UserError("cluster=ray: the package is missing: pip install 'selfplay[ray]'")
     from selfplay.sandbox.ray.sandbox import open_ray
 
     sandbox = open_ray(config)
     say(sandbox.describe())
-    return sandbox, lambda: sandbox.num_slots
+    return sandbox
 
 
 def repos_dir(config: ReposConfig) -> Path:

@@ -117,6 +117,7 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Learner]) -> int
         repos |= prepare_suite(weighed, config.repos, pool, problems={})
         others = [t.solve_task for t in weighed if t.solve_task.repo in repos]
         opened = open_run(config, run_dir, repos, played.trained, pool, open_learner)
+        stack.callback(opened.close)
         say("self-check: one generation; in each repository a command, and a bug graded both ways")
         self_check(opened.context, played.trained, config.scaffold)
         check_tasks(opened.context, played.human)

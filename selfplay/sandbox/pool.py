@@ -8,12 +8,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from selfplay.errors import SandboxError
 from selfplay.sandbox.base import Job, RunResult, Sandbox
 from selfplay.sandbox.processes import Processes
+from selfplay.sandbox.workers import Workers
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -58,14 +59,18 @@ class SandboxPool:
         processes: Processes | None = None,
         num_slots: Callable[[], int] | None = None,
     ) -> None:
-        self.num_workers = num_workers or os.cpu_count() or 1
         self._num_slots = num_slots
         self.processes = processes
         self.sandbox: Sandbox = RetryingSandbox(sandbox)
         self.waited_s = 0.0
         self._queued: set[Future[Any]] = set()
         self._lock = threading.Lock()
-        self._threads = ThreadPoolExecutor(self.num_workers, thread_name_prefix="sandbox")
+        self._threads = Workers(num_workers or os.cpu_count() or 1, "sandbox")
+
+    @property
+    def num_workers(self) -> int:
+        """Items that are worked on at once."""
+        return self._threads.limit
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """Ordered results; the first exception is raised and what has not begun is dropped."""
@@ -84,9 +89,9 @@ class SandboxPool:
                 self._queued.difference_update(futures)
 
     def _grow(self) -> None:
-        """More workers, where nodes have joined. Threads are started by what is submitted next."""
-        if self._num_slots is not None and (now := self._num_slots()) > self.num_workers:
-            self.num_workers = self._threads._max_workers = now
+        """More workers, where nodes have joined."""
+        if self._num_slots is not None:
+            self._threads.grow(self._num_slots())
 
     def use(self) -> tuple[int, int]:
         """(workers that are busy for `map`, all workers)."""
@@ -120,7 +125,7 @@ class SandboxPool:
 
     def close(self) -> None:
         """Wait for running jobs, then close the sandbox. Idempotent."""
-        self._threads.shutdown(cancel_futures=True)
+        self._threads.shutdown()
         if self.processes is not None:
             self.processes.close()
         self.sandbox.close()

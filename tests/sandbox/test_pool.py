@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import random
+import subprocess
+import sys
 import threading
+import time
+import weakref
+from concurrent.futures import CancelledError, Future
 
 import pytest
 
@@ -11,6 +18,7 @@ from selfplay.sandbox.base import Environment, Job, RunResult
 from selfplay.sandbox.bubblewrap.sandbox import BubblewrapSandbox
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.sandbox.unsafe import UnsafeSandbox
+from selfplay.sandbox.workers import Workers
 
 
 class FailsOnce:
@@ -67,3 +75,88 @@ def test_pool_keeps_order_and_raises(environment: Environment) -> None:
     with pytest.raises(ZeroDivisionError):
         pool.map(lambda number: 1 // number, [1, 0, 2])
     pool.close()
+
+
+def test_workers_run_in_order_and_never_more_than_allowed() -> None:
+    """Their threads stay: a fork server dies with the thread that started it."""
+    workers, lock = Workers(2, "test"), threading.Lock()
+    busy, most, order = 0, 0, []
+
+    def work(number: int) -> int:
+        nonlocal busy, most
+        with lock:
+            busy, most = busy + 1, max(most, busy + 1)
+            order.append(number)
+        time.sleep(random.random() / 500)
+        with lock:
+            busy -= 1
+        return number
+
+    for limit in (2, 5, 3):  # it grows, and never shrinks
+        workers.grow(limit)
+        most = 0
+        futures = [workers.submit(work, number) for number in range(200)]
+        assert [future.result() for future in futures] == list(range(200))
+        assert most == workers.limit == {2: 2, 5: 5, 3: 5}[limit]
+    alive = {t.name for t in threading.enumerate() if t.name.startswith("test_")}
+    assert 5 <= len(alive) <= 10
+    workers.shutdown()
+    workers.shutdown()
+    assert not [t for t in threading.enumerate() if t.name.startswith("test_")]
+    with pytest.raises(RuntimeError):
+        workers.submit(work, 1)
+
+
+def test_workers_grow_under_what_waits_already() -> None:
+    workers, at_once = Workers(1, "test"), threading.Barrier(3)
+    futures = [workers.submit(at_once.wait, 20.0) for _ in range(3)]
+    workers.grow(3)
+    assert sorted(future.result() for future in futures) == [0, 1, 2]
+    workers.shutdown()
+
+
+def test_workers_tell_errors_cancel_and_keep_nothing() -> None:
+    workers, go = Workers(1, "test"), threading.Event()
+    running, waiting = workers.submit(go.wait, 20.0), workers.submit(go.wait, 20.0)
+    while not running.running():
+        time.sleep(0.01)
+    assert waiting.cancel() and not running.cancel()
+    never = workers.submit(go.wait, 20.0)
+    failing: Future[float] = workers.submit(lambda: 1 / 0)
+    assert never.cancel()
+    go.set()
+    assert running.result() and isinstance(failing.exception(20.0), ZeroDivisionError)
+
+    class Big:
+        pass
+
+    big = Big()
+    gone = weakref.ref(big)
+    workers.submit(id, big).result()
+    del big
+    for _ in range(100):
+        gc.collect()
+        if gone() is None:
+            break
+        time.sleep(0.01)
+    assert gone() is None
+    go.clear()
+    running, waiting = workers.submit(go.wait, 20.0), workers.submit(go.wait, 20.0)
+    while not running.running():
+        time.sleep(0.01)
+    threading.Timer(0.2, go.set).start()
+    workers.shutdown()
+    assert running.result()
+    with pytest.raises(CancelledError):
+        waiting.result()
+
+
+def test_a_pool_that_nobody_closed_does_not_hold_its_process() -> None:
+    program = """
+from selfplay.sandbox.pool import SandboxPool
+from selfplay.sandbox.unsafe import UnsafeSandbox
+pool = SandboxPool(UnsafeSandbox(), 4)
+print(pool.map(abs, range(-9, 0)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
+    assert done.returncode == 0 and done.stdout == b"[9, 8, 7, 6, 5, 4, 3, 2, 1]\n", done.stderr

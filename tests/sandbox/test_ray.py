@@ -23,7 +23,7 @@ from selfplay.sandbox.bubblewrap.sandbox import BubblewrapSandbox
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.sandbox.session.session import Session
 from selfplay.types import FileChange
-from tests.sandbox.ray_cluster import ray_nodes
+from tests.sandbox.ray_cluster import add_node, ray_nodes
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
@@ -41,11 +41,12 @@ def remote(cluster: Any) -> Iterator[Any]:
     from selfplay.sandbox.ray.sandbox import open_ray
 
     opened = open_ray(OPTIONS)
+    until(lambda: opened.num_slots == 3)  # work begins with the first host
     yield opened
     opened.close()
 
 
-def until(condition: Any, limit_s: float = 40.0) -> None:
+def until(condition: Any, limit_s: float = 120.0) -> None:
     deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline
@@ -120,8 +121,9 @@ def test_a_node_that_dies_costs_only_its_work(
     assert session.run("echo here", 10.0).output == b"here\n"
     session.close()
     assert remote.num_slots == 2
-    cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
+    add_node(cluster)
     until(lambda: remote.num_slots == 3)
+    pool.close()
 
 
 def test_an_actor_that_is_killed_leaves_no_sandbox(remote: Any, environment: Environment) -> None:
@@ -157,7 +159,7 @@ def test_faults_stay_what_they_are(remote: Any, environment: Environment) -> Non
     answer = SandboxSpent("memory")
     import ray
 
-    from selfplay.sandbox.ray.hosts import answer_of
+    from selfplay.sandbox.ray.start import answer_of
 
     with pytest.raises(SandboxSpent, match="memory"):
         answer_of(ray.put(answer), 10.0)
@@ -167,7 +169,7 @@ def test_joining_changes_nothing_in_this_process(cluster: Any) -> None:
     """verl-project/verl#589 and others: what Ray sets in its workers must not reach the learner."""
     program = """
 import json, os, signal, sys
-from selfplay.sandbox.ray.sandbox import connect
+from selfplay.sandbox.ray.joining import connect
 before = {**os.environ}, signal.getsignal(signal.SIGTERM)
 connect(sys.argv[1])
 names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
@@ -184,7 +186,7 @@ assert not ray.get_runtime_context().runtime_env  # nothing is uploaded
 def test_no_cluster_is_said_with_the_remedy() -> None:
     program = """
 import sys
-from selfplay.sandbox.ray.sandbox import connect
+from selfplay.sandbox.ray.joining import connect
 from selfplay.errors import UserError
 try:
     connect("127.0.0.1:1")
@@ -220,3 +222,35 @@ def timeless(document: Any) -> Any:
     if isinstance(document, dict):
         return {k: timeless(v) for k, v in document.items() if not k.endswith("_s") and k != "time"}
     return [timeless(item) for item in document] if isinstance(document, list) else document
+
+
+def test_a_second_run_is_told_who_has_the_slots(cluster: Any, remote: Any) -> None:
+    """verl-project/verl#7381: what Ray has no room for waits without a word. Said at once, and in
+    the last error; the first run notices nothing of it."""
+    program = """
+import logging, sys
+from selfplay.config import ClusterConfig, SandboxConfig
+from selfplay.errors import UserError
+from selfplay.sandbox.ray.sandbox import open_ray
+logging.basicConfig(level=logging.WARNING)
+cluster = ClusterConfig(name="ray", address=sys.argv[1], wait_s=float(sys.argv[2]))
+try:
+    opened = open_ray(SandboxConfig(name="bubblewrap", cluster=cluster))
+except UserError as error:
+    sys.exit(f"refused: {error}")
+print(opened.num_slots)
+opened.close()
+"""
+    words = [sys.executable, "-c", program, cluster.address]
+    done = subprocess.run([*words, "5"], capture_output=True, text=True, timeout=150)
+    said, _, refused = done.stderr.partition("refused: ")
+    holder = f"3 of 3 sandbox slots are taken, by process {os.getpid()} of "
+    assert done.returncode == 1 and "two runs cannot share" in refused, done.stderr
+    assert f"waiting for slots: {holder}" in said
+    assert f"waited 5 s for slots: {holder}" in refused and "in the namespace " in refused
+    assert remote.num_slots == 3
+    with subprocess.Popen([*words, "60"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as waits:
+        assert waits.stderr is not None and waits.stdout is not None
+        until(lambda: b"waiting for slots" in waits.stderr.readline(), 90.0)
+        remote.close()  # the first run ends: the second begins
+        assert int(waits.stdout.read()) >= 1

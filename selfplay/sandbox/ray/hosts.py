@@ -2,7 +2,8 @@
 
 A node gets one actor that holds all of its slots: the resource `sandbox_slots` where any node names
 it, else a slot for each of its CPUs. Ray restarts nothing by itself: what is lost is forgotten, and
-a watching thread gives every node that is there an actor, new nodes too.
+a watching thread gives every node that is there an actor, new nodes too. Each comes up in a thread
+of its own (`start.py`); work begins with the first.
 """
 
 from __future__ import annotations
@@ -17,80 +18,63 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import RayError
 
 from selfplay.config import SandboxConfig
-from selfplay.errors import SandboxError, SelfplayError, UserError
-from selfplay.sandbox.ray.host import HostFacts, SandboxHost, code_digest
+from selfplay.errors import SandboxError, UserError
+from selfplay.sandbox.ray.holders import new_run, what_else_holds, who_holds
+from selfplay.sandbox.ray.host import HostFacts
+from selfplay.sandbox.ray.start import SLOTS, Host, Start, StartFailed, unlike
 
 log = logging.getLogger(__name__)
-SLOTS = "sandbox_slots"
 LOOK_S = 1.0
-START_S = 180.0
 MAX_STARTS = 3
 """Of a node's host that does not come up; the node is left alone then."""
+CLOSE_S = 30.0
 
 
-class HostLost(Exception):
-    """An actor is gone, or does not answer: nothing is known of what it was asked."""
+@dataclass(kw_only=True)
+class Node:
+    """How a node without a host stands: `thread` brings one up, `start` is the try at hand."""
 
-
-@dataclass(eq=False, kw_only=True)
-class Host:
-    """The actor of one node. `used`: jobs that run there; `sessions`: those that are open."""
-
-    node: str
-    actor: Any
     num_slots: int
-    facts: HostFacts
-    used: int = 0
-    sessions: int = 0
+    num_failed: int = 0
+    problem: str = ""
+    final: bool = False
+    thread: threading.Thread | None = None
+    start: Start | None = None
 
-    def ask(self, method: str, *words: Any, timeout_s: float) -> Any:
-        """What a method of `SandboxHost` answers. Raises the error that it found, `SandboxError`
-        where its own code failed, and `HostLost`."""
-        return answer_of(getattr(self.actor, method).remote(*words), timeout_s)
-
-
-def answer_of(reference: Any, timeout_s: float) -> Any:
-    """See `Host.ask`."""
-    try:
-        answer = ray.get(reference, timeout=timeout_s)
-    except RayTaskError as error:
-        raise SandboxError(f"a host failed: {error}") from error
-    except GetTimeoutError as error:
-        raise HostLost(f"no answer in {timeout_s:.0f} s") from error
-    except RayError as error:
-        raise HostLost(_reason(str(error))) from error
-    if isinstance(answer, SelfplayError):
-        raise answer
-    return answer
-
-
-def _reason(text: str) -> str:
-    """One line of what Ray says: with a traceback its end, where the host's own words are."""
-    lines = text.strip().splitlines()
-    return lines[-1 if any(line.lstrip().startswith("File ") for line in lines) else 0].strip()
+    @property
+    def is_busy(self) -> bool:
+        """Whether a host of it is coming up."""
+        return self.thread is not None and self.thread.is_alive()
 
 
 class Hosts:
     """The hosts of a cluster. Thread-safe."""
 
     def __init__(self, options: SandboxConfig) -> None:
-        """Raises `UserError` where no node can hold sandboxes, or they are not alike."""
+        """Waits for the first host. Raises `UserError` where no node can hold sandboxes, or what
+        else holds their slots does so for `wait_s`."""
         self._options = options
         self._changed = threading.Condition()
         self._hosts: dict[str, Host] = {}
-        self._failed: dict[str, int] = {}
+        self._nodes: dict[str, Node] = {}
         self._closed = threading.Event()
+        self._run = new_run()
+        self._told_held = ""
         wanted = self._first_nodes()
-        starting = {node: self._begin(node, slots) for node, slots in wanted.items()}
-        problems = [self._finish(node, begun) for node, begun in starting.items()]
-        if not self._hosts:
-            raise UserError(f"cluster=ray: no node can run sandboxes. {'; '.join(problems)}")
+        self.num_expected = sum(wanted.values())
+        if else_held := what_else_holds(wanted, _resource(*wanted)):
+            log.warning("waiting for slots: %s", else_held)
+        self._else_held = else_held
         self._watcher = threading.Thread(target=self._watch, name="ray-hosts", daemon=True)
         self._watcher.start()
+        try:
+            self.sandbox = self._first_host().facts.sandbox
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def all(self) -> list[Host]:
@@ -127,7 +111,7 @@ class Hosts:
             ray.kill(host.actor)
 
     def close(self) -> None:
-        """End all actors. Idempotent."""
+        """End all actors and the threads that look after them. Idempotent."""
         self._closed.set()
         with self._changed:
             hosts = list(self._hosts.values())
@@ -136,10 +120,17 @@ class Hosts:
         asked = [host.actor.close.remote() for host in hosts]
         if asked:
             with contextlib.suppress(RayError):
-                ray.wait(asked, num_returns=len(asked), timeout=30.0)
+                ray.wait(asked, num_returns=len(asked), timeout=CLOSE_S)
         for host in hosts:
             with contextlib.suppress(Exception):
                 ray.kill(host.actor)
+        self._watcher.join(CLOSE_S)
+        for node in self._nodes.values():
+            if node.start is not None:
+                node.start.kill()  # what it asks its host ends with the host
+        for node in self._nodes.values():
+            if node.thread is not None:
+                node.thread.join(CLOSE_S)
 
     def _first_nodes(self) -> dict[str, int]:
         """Slots by node; waits until one is there, since a cluster comes up node by node."""
@@ -155,6 +146,26 @@ class Hosts:
                 )
             self._closed.wait(LOOK_S)
         return wanted
+
+    def _first_host(self) -> Host:
+        """Waits for it. Raises `UserError`, see `__init__`."""
+        wait_s = self._options.cluster.wait_s
+        while True:
+            with self._changed:
+                if self._hosts:
+                    return next(iter(self._hosts.values()))
+                nodes = dict(self._nodes)
+                self._changed.wait(LOOK_S)
+            left = [n for n in nodes.values() if not n.final and n.num_failed < MAX_STARTS]
+            if nodes and not left:
+                problems = "; ".join(f"node {k[:12]}: {n.problem}" for k, n in nodes.items())
+                if self._else_held:
+                    problems += f". At the beginning {self._else_held}"
+                raise UserError(f"cluster=ray: no node can run sandboxes. {problems}")
+            held = [n.start for n in left if n.start is not None and n.start.held]
+            since = max((start.held_since for start in held), default=0.0)
+            if held and len(held) == len(left) and time.monotonic() - since > wait_s:
+                raise UserError(f"cluster=ray: waited {wait_s:.0f} s for slots: {self._held()}")
 
     @contextmanager
     def _taken(self, what: str) -> Iterator[Host]:
@@ -190,67 +201,72 @@ class Hosts:
 
     def _watch(self) -> None:
         """Hosts for nodes that have none, until the end."""
-        while not self._closed.wait(LOOK_S):
+        while not self._closed.is_set():
             try:
                 wanted = slots_of(_nodes())
+                self._look(wanted)
             except Exception as error:  # the cluster's head is busy, or gone: jobs will say so
                 log.info("the nodes cannot be listed: %s", error)
-                continue
-            for host in self.all:
-                if host.node not in wanted:
-                    self.lose(host, "the node is gone")
-            for node, slots in wanted.items():
-                if node not in self._hosts and self._failed.get(node, 0) < MAX_STARTS:
-                    problem = self._finish(node, self._begin(node, slots))
-                    if problem and not self._closed.is_set():
-                        log.warning("no sandboxes on %s", problem)
+            self._closed.wait(LOOK_S)
 
-    def _begin(self, node: str, num_slots: int) -> tuple[Any, int, Any]:
-        """An actor that is coming up, its slots, and the reference to what it says of itself."""
-        named = SLOTS in _resources(node)
-        share = {"num_cpus": 0, "resources": {SLOTS: num_slots}} if named else None
-        remote: Any = ray.remote(SandboxHost)
-        actor = remote.options(
-            **(share or {"num_cpus": num_slots}),
-            max_restarts=0,
-            max_task_retries=0,
-            max_concurrency=10_000,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
-        ).remote(self._options, num_slots)
-        return actor, num_slots, actor.describe.remote()
+    def _look(self, wanted: dict[str, int]) -> None:
+        """Forget what is gone, begin what is missing, say who holds what is waited for."""
+        for host in self.all:
+            if host.node not in wanted:
+                self.lose(host, "the node is gone")
+        for name, slots in wanted.items():
+            with self._changed:
+                node = self._nodes.setdefault(name, Node(num_slots=slots))
+                idle = name not in self._hosts and not node.is_busy
+            if idle and node.num_failed < MAX_STARTS and not self._closed.is_set():
+                node.num_slots = slots
+                node.thread = threading.Thread(
+                    target=self._bring_up, args=(name, node), name="ray-host", daemon=True
+                )
+                node.thread.start()
+        if (held := self._held()) and not self._told_held:
+            log.warning("waiting for slots: %s", held)
+        self._told_held = held
 
-    def _finish(self, node: str, begun: tuple[Any, int, Any]) -> str:
-        """Wait for an actor and take it in; why not, else ""."""
-        actor, num_slots, reference = begun
-        problem = ""
+    def _bring_up(self, name: str, node: Node) -> None:
+        """One try to give a node a host."""
         try:
-            facts = answer_of(reference, START_S)
-            problem = self._unlike(facts)
-        except (HostLost, SelfplayError) as error:
-            problem = str(error)
-        if problem:
-            self._failed[node] = self._failed.get(node, 0) + 1
-            with contextlib.suppress(Exception):
-                ray.kill(actor)
-            return f"node {node[:12]}: {problem}"
+            node.start = Start(
+                self._options, run=self._run, node=name, num_slots=node.num_slots,
+                resource=_resource(name), closed=self._closed,
+            )  # fmt: skip
+            host = node.start.finish(self._unlike)
+        except Exception as error:  # Ray itself fails in many ways while a node comes or goes
+            with self._changed:
+                node.num_failed += 1
+                node.problem, node.start = str(error), None
+                node.final = isinstance(error, StartFailed) and error.final
+                self._changed.notify_all()
+            if not self._closed.is_set():
+                again = "it is tried again" if node.num_failed < MAX_STARTS else "it is left alone"
+                log.warning("no sandboxes on node %s: %s; %s", name[:12], error, again)
+            return
         with self._changed:
-            host = Host(node=node, actor=actor, num_slots=num_slots, facts=facts)
-            self._hosts[node] = host
-            self._failed.pop(node, None)
-            self._changed.notify_all()
-        return ""
+            node.start, node.num_failed = None, 0
+            if not self._closed.is_set():
+                self._hosts[name] = host
+                self._changed.notify_all()
+                return
+        with contextlib.suppress(Exception):
+            ray.kill(host.actor)
 
     def _unlike(self, facts: HostFacts) -> str:
-        """How a node differs from what it must be, "" where it does not."""
-        if facts.code != code_digest():
-            return "another version of selfplay is installed there: install the same on every node"
-        others = {host.facts.sandbox for host in self.all} - {facts.sandbox}
-        if others:
-            return (
-                f"its sandbox is {facts.sandbox}, that of others {', '.join(others)}: name one, "
-                "as in sandbox=bubblewrap"
-            )
-        return ""
+        return unlike(facts, {host.facts.sandbox for host in self.all})
+
+    def _held(self) -> str:
+        """Who holds the slots that this run waits for, in words; "" where nobody does."""
+        with self._changed:
+            waiting = {
+                name: node.num_slots
+                for name, node in self._nodes.items()
+                if node.start is not None and node.start.held
+            }
+        return who_holds(self._run, waiting) if waiting else ""
 
 
 def slots_of(nodes: list[dict[str, Any]]) -> dict[str, int]:
@@ -262,9 +278,10 @@ def slots_of(nodes: list[dict[str, Any]]) -> dict[str, int]:
     return {node: number for node, number in slots.items() if number > 0}
 
 
-def _resources(node: str) -> dict[str, float]:
-    found: dict[str, float] = next((n["Resources"] for n in _nodes() if n["NodeID"] == node), {})
-    return found
+def _resource(*names: str) -> str:
+    """What the slots of these nodes are called by Ray."""
+    named = any(SLOTS in n["Resources"] for n in _nodes() if n["NodeID"] in names)
+    return SLOTS if named else "CPU"
 
 
 def _nodes() -> list[dict[str, Any]]:

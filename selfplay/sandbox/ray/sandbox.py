@@ -9,78 +9,40 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
-import signal
-import socket
 import tempfile
-import threading
 import uuid
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import ray
 
 from selfplay.config import SandboxConfig
-from selfplay.errors import SandboxError, SelfplayError, UserError
+from selfplay.errors import SandboxError, SelfplayError
 from selfplay.sandbox.base import Job, RunResult
-from selfplay.sandbox.ray.hosts import HostLost, Hosts
-from selfplay.sandbox.select import check
+from selfplay.sandbox.ray.hosts import Hosts
+from selfplay.sandbox.ray.joining import connect
+from selfplay.sandbox.ray.start import GRACE_S, HostLost
 
-log = logging.getLogger(__name__)
 MAX_TRIES = 3
 """Hosts that one job may lose: it could be the job that ends them."""
-GRACE_S = 120.0
-"""What a host gets beyond a job's own time-out before it counts as lost."""
 CALL_GRACE_S = 60.0
 READY = json.dumps({"ready": True}).encode("ascii")
 
 
 def open_ray(options: SandboxConfig) -> RaySandbox:
-    """The sandboxes of a cluster, each node's having run a command on files of this machine.
+    """The sandboxes of a cluster, as soon as one of its nodes has run a command on files of this
+    machine; the others join.
 
     Raises `UserError` with the remedy where there is no cluster, or no node of it can.
     """
     ours = connect(options.cluster.address)
     try:
-        sandbox = RaySandbox(Hosts(options), disconnect=ours)
+        return RaySandbox(Hosts(options), disconnect=ours)
     except BaseException:
         if ours:
             ray.shutdown()
         raise
-    try:
-        sandbox.check()
-    except SelfplayError:
-        sandbox.close()
-        raise
-    return sandbox
-
-
-def connect(address: str | None) -> bool:
-    """Join a cluster that runs already; False where this process has joined one before."""
-    if ray.is_initialized():
-        return False
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Code comes from the package that is installed on every node: nothing is uploaded.
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        if address:  # a wrong one: Ray itself would try for minutes
-            host, _, port = address.rpartition(":")
-            socket.create_connection((host, int(port)), timeout=10.0).close()
-        ray.init(address=address or "auto", log_to_driver=False, configure_logging=False)
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"cluster=ray: no cluster at {address or 'this machine'} ({reason}); start one with "
-            "scripts/launch_ray.sh, or `ray start --head` and `ray start --address=...`, and "
-            "name it in sandbox.cluster.address"
-        ) from error
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-    return True
 
 
 class RaySandbox:
@@ -88,7 +50,7 @@ class RaySandbox:
 
     def __init__(self, hosts: Hosts, *, disconnect: bool) -> None:
         self.hosts = hosts
-        self.name = hosts.all[0].facts.sandbox
+        self.name = hosts.sandbox
         self.num_repeated = 0
         self._disconnect = disconnect
 
@@ -97,20 +59,18 @@ class RaySandbox:
         """Sandboxes that may run at once."""
         return self.hosts.num_slots
 
+    @property
+    def num_expected(self) -> int:
+        """Sandboxes that may run at once when every node is up that was there at the beginning."""
+        return max(self.num_slots, self.hosts.num_expected)
+
     def describe(self) -> str:
         """One line for people."""
-        counts = [host.num_slots for host in self.hosts.all]
-        return f"{self.name} sandboxes on {len(counts)} nodes of the cluster, {sum(counts)} at once"
-
-    def check(self) -> None:
-        """Every node runs a command on a tree that this machine has written."""
-        for host in self.hosts.all:
-            try:
-                check(_Pinned(self.name, host))
-            except HostLost as lost:
-                self.hosts.lose(host, str(lost))
-            except SandboxError as error:
-                raise UserError(f"cluster=ray: node {host.node[:12]}: {error}") from error
+        nodes, slots = len(self.hosts.all), self.num_slots
+        more = self.num_expected - slots
+        return f"{self.name} sandboxes on the cluster: {slots} at once on {nodes} nodes" + (
+            f", {more} more when the other nodes are up" if more else ""
+        )
 
     def run(self, job: Job) -> RunResult:
         """See `Sandbox.run`. A job whose node is lost runs again on another, `MAX_TRIES` in all."""
@@ -119,7 +79,7 @@ class RaySandbox:
         for number in range(1, MAX_TRIES + 1):
             with self.hosts.slot() as host:
                 try:
-                    return run_on(host, job)
+                    return host.run(job)
                 except HostLost as lost:
                     self.hosts.lose(host, str(lost))
                     self.num_repeated += number < MAX_TRIES
@@ -160,25 +120,6 @@ class RaySandbox:
         return RunResult(
             exit_code=0, timed_out=False, output=b"", output_truncated=False, duration_s=0.0
         )
-
-
-class _Pinned:
-    """One host as a sandbox, for `check`."""
-
-    def __init__(self, name: str, host: Any) -> None:
-        self.name, self._host = name, host
-
-    def run(self, job: Job) -> RunResult:
-        return run_on(self._host, job)
-
-    def close(self) -> None: ...
-
-
-def run_on(host: Any, job: Job) -> RunResult:
-    """One job on one host. Raises `HostLost`, or what the sandbox there raised."""
-    result = host.ask("run", job, timeout_s=job.quota.timeout_s + GRACE_S)
-    assert isinstance(result, RunResult)
-    return result
 
 
 def _read(fd: int) -> bytes:
