@@ -115,7 +115,12 @@ def test_adapters_go_to_a_server_that_outlives_a_killed_run(tmp_path: Path) -> N
     except UserError as error:
         pytest.skip(f"vLLM is not installed: {error}")
     launch = Launch(
-        python=python, max_model_len=2048, kv_cache_gib=1, start_timeout_s=3000, lora_rank=16
+        python=python,
+        max_model_len=2048,
+        kv_cache_gib=1,
+        start_timeout_s=3000,
+        request_timeout_s=1500,
+        lora_rank=16,
     )
     server = ServerProcess(launch)
     client = VLLMClient(
