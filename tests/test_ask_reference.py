@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -71,8 +72,15 @@ def given(tasks: Path) -> dict[str, SolveTask]:
 
 @pytest.fixture(scope="module")
 def context(given: dict[str, SolveTask], tasks: Path) -> Iterator[RolloutContext]:
+    with opened_in("bubblewrap", given, tasks) as context:
+        yield context
+
+
+@contextmanager
+def opened_in(sandbox: str, given: dict[str, SolveTask], tasks: Path) -> Iterator[RolloutContext]:
+    """Both tasks in a sandbox of this kind."""
     folders = [f"{tasks}-suite/programs/{name}" for name in given]
-    with sandbox_pool(SandboxConfig(name="bubblewrap", num_workers=1)) as pool:
+    with sandbox_pool(SandboxConfig(name=sandbox, num_workers=1)) as pool:
         prepared = prepare_repos(folders, ReposConfig(), pool).values()
         repos = {repo.name: repo for repo in prepared}
         config = ScaffoldConfig(kind="agentic")
@@ -157,6 +165,16 @@ def test_a_binary_can_be_run_and_not_be_read(
     assert text.count("Permission denied") == 2 and "ELF" not in text
     assert "program: No such file" in text, "nor the packed form in the tree"
     assert "session_server.py" in text and "ls: cannot access '/reference-" in text
+
+
+@pytest.mark.docker
+def test_in_containers_it_answers_and_is_not_read(given: dict[str, SolveTask], tasks: Path) -> None:
+    """Questions go another way there: the reference's own sandbox is a container, too."""
+    with opened_in("docker", given, tasks) as context:
+        test_a_binary_can_be_run_and_not_be_read(context, given)
+        ask = "python /in/reference.py"
+        text = said(context, given["textkit"], f"printf 'a\\nB' | {ask} slug; {ask} no; echo $?")
+        assert text.startswith("a-b\n") and text.endswith("2\n")
 
 
 def test_it_is_told_only_where_it_can_be_run(

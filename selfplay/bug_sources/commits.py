@@ -14,7 +14,13 @@ from selfplay.bug_sources.commit_files import Kind, kinds_of
 from selfplay.errors import RepoError, UserError
 from selfplay.repo.discovery.test_names import USUAL_NAMES, TestNames, test_names
 from selfplay.repo.prepare import PreparedRepo
-from selfplay.repo.sources.git import alters_files, checked_out, git, git_bytes
+from selfplay.repo.sources.git import (
+    alters_files,
+    checked_out,
+    git,
+    git_bytes,
+    open_repository,
+)
 from selfplay.types import FileChange
 
 _PLAIN = ("100644", "100755", "100664")
@@ -72,7 +78,8 @@ def list_commits(prepared: PreparedRepo, max_commits: int | None = None) -> list
     Raises `UserError` without a history.
     """
     form = "--format=%H%x00%P%x00%ae"
-    log = git("log", "-z", form, "--min-parents=1", "HEAD", "--", cwd=history_of(prepared))
+    with open_repository(history_of(prepared)) as repository:
+        log = str(repository.git.log("-z", form, "--min-parents=1", "HEAD", "--"))
     words = log.split("\0")[:-1]  # each ends with one
     found: list[CommitId] = []
     num_plain = 0

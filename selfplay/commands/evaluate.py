@@ -14,7 +14,7 @@ from selfplay.commands.attempt_log import AttemptLog, begin, key_of, places, tel
 from selfplay.commands.compose import make_rollout_context, open_policy, sandbox_pool, usage_of
 from selfplay.commands.output import print_json, print_table
 from selfplay.commands.predictions import evaluate_predictions, open_predictor, prediction_key
-from selfplay.commands.selfcheck import check_tasks
+from selfplay.commands.selfcheck import without_leaks
 from selfplay.commands.suites import prepare_suite, read_tasks
 from selfplay.config import EvaluateConfig, PolicyConfig
 from selfplay.corpus.suite import SuiteTask
@@ -108,8 +108,8 @@ def evaluate_repairs(
         policy = open_policy(policy_config, config.scaffold)
         context = make_rollout_context(policy, repos, pool, config.scaffold, sampling)
         context = replace(context, early_grading=config.sandbox.early_grading)
-        check_tasks(context, solve_tasks)
-        with tqdm(total=len(tasks), unit="task", desc="evaluate") as bar:
+        solve_tasks, left_out = without_leaks(context, solve_tasks)
+        with tqdm(total=len(solve_tasks), unit="task", desc="evaluate") as bar:
 
             def progress(done: int, total: int) -> None:
                 bar.update(done - bar.n)
@@ -123,7 +123,7 @@ def evaluate_repairs(
                 on_attempt=attempt_log.writer(policy.tokenizer) if attempt_log else unnoted,
                 lost=problems,
             )
-    return policy, result
+    return policy, replace(result, left_out=left_out)
 
 
 def _print(suite: str, result: Evaluation, usage: Mapping[str, object] | None) -> None:
@@ -155,6 +155,9 @@ def _print(suite: str, result: Evaluation, usage: Mapping[str, object] | None) -
             for name, value in measures
         ],
     )
+    if result.left_out:
+        left = [(name, str(why["num_tasks"])) for name, why in result.left_out.items()]
+        print_table("left out: a solver could read the answers here", ("repository", "bugs"), left)
     if usage:
         print_table("usage", ("what", "number"), [(k, str(v)) for k, v in usage.items()])
 

@@ -37,6 +37,12 @@ class Opened:
     restored: Restored | None
     trained: tuple[str, ...]
 
+    def close(self) -> None:
+        """Inference servers of ours end, others forget what this run gave them."""
+        close = getattr(self.context.policy, "close", None)
+        if close is not None:
+            close()
+
 
 def open_run(
     config: TrainConfig,

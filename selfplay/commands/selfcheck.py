@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from selfplay.bug_sources.commit_trees import split_name
@@ -9,8 +10,10 @@ from selfplay.bugs.artifact import solve_task
 from selfplay.bugs.grading.grade import grade
 from selfplay.bugs.patches.layers import reverse_patch
 from selfplay.bugs.validation.validate import validate
+from selfplay.commands.output import say
 from selfplay.config import ScaffoldConfig
 from selfplay.curriculum.compact import CompactRoles
+from selfplay.curriculum.evaluation import LeftOut
 from selfplay.curriculum.scaffold import RepoContext, RolloutContext
 from selfplay.errors import InfrastructureError, PolicyError, SandboxError, UserError
 from selfplay.repo.prepare import PreparedRepo
@@ -94,31 +97,64 @@ def check_tasks(context: RolloutContext, tasks: Iterable[SolveTask]) -> None:
     check_audit(tasks, repos, context.pool)
 
 
+def without_leaks(
+    context: RolloutContext, tasks: Sequence[SolveTask]
+) -> tuple[list[SolveTask], dict[str, LeftOut]]:
+    """Held-out tasks that can be evaluated here, and the repositories with the others: a project
+    may be installed beside this machine's own Python, where every solver could read it.
+
+    What is left out is told. Raises `InfrastructureError` where none is left.
+    """
+    repos = {name: repo.prepared for name, repo in context.repo_contexts.items()}
+    leaky = leaks_of(tasks, repos, context.pool)
+    kept = [task for task in tasks if task.repo not in leaky]
+    if leaky and not kept:
+        raise InfrastructureError(next(iter(leaky.values())))
+    counts = Counter(task.repo for task in tasks)
+    for name, why in leaky.items():
+        say(f"{name}: left out with its {counts[name]} bugs: {why}")
+    return kept, {n: {"num_tasks": counts[n], "reason": why} for n, why in leaky.items()}
+
+
 def check_audit(
     tasks: Iterable[SolveTask], repos: Mapping[str, PreparedRepo], pool: SandboxPool
 ) -> None:
     """The leak audit on the first task of each of these repositories. Raises
     `InfrastructureError`."""
+    for why in leaks_of(tasks, repos, pool).values():
+        raise InfrastructureError(why)
+
+
+def leaks_of(
+    tasks: Iterable[SolveTask], repos: Mapping[str, PreparedRepo], pool: SandboxPool
+) -> dict[str, str]:
+    """{repository: what the leak audit on its first task finds}, of those where it finds
+    something."""
     first: dict[str, SolveTask] = {}
     for task in tasks:
         if task.repo in repos:
             first.setdefault(task.repo, task)
-    pool.map(lambda task: audited(pool.sandbox, repos[task.repo], task), first.values())
+    found = pool.map(lambda task: leak_of(pool.sandbox, repos[task.repo], task), first.values())
+    return {name: why for name, why in zip(first, found, strict=True) if why}
 
 
 def check_sealing(context: RolloutContext, prepared: PreparedRepo, task: SolveTask) -> None:
     """The leak audit on one task. Raises `InfrastructureError` that names file and line."""
-    audited(context.pool.sandbox, prepared, task)
+    why = leak_of(context.pool.sandbox, prepared, task)
+    if why:
+        raise InfrastructureError(why)
 
 
-def audited(sandbox: Sandbox, prepared: PreparedRepo, task: SolveTask) -> None:
-    """The leak audit. Raises `InfrastructureError` that names file and line."""
+def leak_of(sandbox: Sandbox, prepared: PreparedRepo, task: SolveTask) -> str:
+    """What the leak audit finds, with file, line and remedy; "" where nothing."""
     leaks = audit_sandbox(sandbox, prepared.environment, task.artifact)
-    if leaks:
-        raise InfrastructureError(
-            f"leak audit of {prepared.name}, bug {task.bug_id}: a solver could read the answer in "
-            f"{'; '.join(leaks[:5])}; take such files out of the repository (or its image)"
-        )
+    if not leaks:
+        return ""
+    return (
+        f"leak audit of {prepared.name}, bug {task.bug_id}: a solver could read the answer in "
+        f"{'; '.join(leaks[:5])}; take such files out of the repository (or its image), or "
+        "uninstall the project from this machine's Python"
+    )
 
 
 def known_bug(injector: CompactInjector) -> SolveTask:

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from selfplay.bug_sources.commit_trees import split_name
@@ -26,7 +26,7 @@ from selfplay.commands.placing import placed
 from selfplay.commands.plan import dry_run
 from selfplay.commands.played import open_played
 from selfplay.commands.report import report_of_run
-from selfplay.commands.selfcheck import check_gold, check_tasks, self_check
+from selfplay.commands.selfcheck import check_gold, check_tasks, self_check, without_leaks
 from selfplay.commands.suites import prepare_suite, suite_spec
 from selfplay.commands.summary import print_summary, summarise
 from selfplay.commands.watch import open_watcher
@@ -34,7 +34,7 @@ from selfplay.config import TrainConfig, to_yaml
 from selfplay.corpus.corpus import Corpus
 from selfplay.corpus.suite import SuiteTask, read_suite
 from selfplay.curriculum.controller import Watcher
-from selfplay.curriculum.evaluation import evaluate
+from selfplay.curriculum.evaluation import LeftOut, evaluate
 from selfplay.curriculum.scaffold import RolloutContext, Sampling
 from selfplay.errors import UserError
 from selfplay.learning import Learner
@@ -81,6 +81,16 @@ def run(config: TrainConfig) -> int:
     return 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """What a run is evaluated on: tasks that are attempted, those whose gold answers are weighed
+    alone, and {repository that is left out: how many tasks, and why}."""
+
+    attempted: Sequence[SolveTask]
+    weighed: Sequence[SolveTask]
+    left_out: Mapping[str, LeftOut]
+
+
 def is_launched() -> bool:
     """Whether torchrun started this process, with others that train with it."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
@@ -105,11 +115,14 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Learner]) -> int
         check_apart(config, [*suite, *weighed], played.repos)
         repos = played.repos | prepare_suite(suite, config.repos, pool)
         repos |= prepare_suite(weighed, config.repos, pool, problems={})
-        held_out = tasks, [t.solve_task for t in weighed if t.solve_task.repo in repos]
+        others = [t.solve_task for t in weighed if t.solve_task.repo in repos]
         opened = open_run(config, run_dir, repos, played.trained, pool, open_learner)
+        stack.callback(opened.close)
         say("self-check: one generation; in each repository a command, and a bug graded both ways")
         self_check(opened.context, played.trained, config.scaffold)
-        check_tasks(opened.context, [*tasks, *played.human])
+        check_tasks(opened.context, played.human)
+        tasks, left_out = without_leaks(opened.context, tasks)
+        held_out = HeldOut(attempted=tasks, weighed=others, left_out=left_out)
         if not played.trained:
             check_gold(opened.context, played.human)
         corpus = stack.enter_context(Corpus(run_dir.corpus))
@@ -179,16 +192,16 @@ def evaluated(
     config: TrainConfig,
     run_dir: RunDir,
     context: RolloutContext,
-    held_out: tuple[Sequence[SolveTask], Sequence[SolveTask]],
+    held_out: HeldOut,
     moment: tuple[str, int],
     watcher: Watcher,
 ) -> float:
-    """Evaluate once; seconds that it takes. `held_out`: what is attempted, and what is weighed
-    alone. `moment`: before or after, and steps played by then.
+    """Evaluate once; seconds that it takes. `moment`: before or after, and steps played by then.
 
     A resumed run takes the stored result, unless it has more steps than then.
     """
-    (when, step), (tasks, weighed), began = moment, held_out, time.monotonic()
+    (when, step), tasks, weighed = moment, held_out.attempted, held_out.weighed
+    began = time.monotonic()
     stored = run_dir.read_json(f"eval_{when}.json")
     if not tasks and not weighed:
         return 0.0
@@ -212,6 +225,7 @@ def evaluated(
     )
     if result.stopped is not None:
         raise result.stopped
+    result = replace(result, left_out=held_out.left_out)
     spent = time.monotonic() - began
     run_dir.write_json(f"eval_{when}.json", {"step": step, **result.to_json(), "seconds": spent})
     return spent

@@ -44,7 +44,7 @@ class VLLMConfig:
     start_timeout_s: float = 600.0
     """Seconds until a server must answer."""
     request_timeout_s: float = 600.0
-    """Seconds of one request."""
+    """Seconds of one request, and of one step of the engines that are started."""
 
     def __post_init__(self) -> None:
         at_least(self, "policy.vllm.", 1, "num_servers", "max_concurrency")

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 CHUNK = 16
 """Tasks for each call of `solve`, at the least: small enough for a living progress bar, large
 enough that fixes which run into their time limit do not keep all workers waiting."""
+LeftOut = Mapping[str, str | int]
+"""Of a repository whose bugs are no part of an evaluation: `num_tasks` and the `reason`."""
 _NOT_ASKED = "not asked: the engine answers nothing more"
 
 
@@ -85,7 +87,7 @@ class Evaluation:
     """Scores of a suite with pass@1 and pass@n, 95 % bootstrap intervals over tasks (of functions,
     where tasks have one, and their tasks). `by_repo`:
     pass@1 with an interval over repositories and their tasks. `stopped`: why attempts are
-    missing."""
+    missing. `left_out`: {repository whose tasks are not among the scores: how many, and why}."""
 
     scores: tuple[TaskScore, ...]
     num_samples: int
@@ -94,6 +96,7 @@ class Evaluation:
     by_repo: Interval
     reasons: dict[str, int]
     stopped: SelfplayError | None = None
+    left_out: Mapping[str, LeftOut] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The document that `evaluate json=true` and `summary.json` hold."""
@@ -104,6 +107,11 @@ class Evaluation:
             **({} if self.p_gold is None else {"p_gold": self.p_gold.to_json()}),
             "num_errored": sum(s.num_errored for s in self.scores),
             "reasons": self.reasons,
+            **(
+                {"left_out": {k: dict(v) for k, v in self.left_out.items()}}
+                if self.left_out
+                else {}
+            ),
             "tasks": [score.to_json() for score in self.scores],
         } | ({} if self.test_share is None else {"test_share": self.test_share.to_json()})
 

@@ -170,6 +170,11 @@ def adapter_rank(directory: Path) -> tuple[int, float]:
             f"{directory}: not a LoRA adapter ({_CONFIG}: {error}); "
             "name a directory that peft or `selfplay warmstart` has written"
         ) from error
+    if rank < 1 or alpha <= 0:  # as verl has written them (its issue 6380): nothing would change
+        raise UserError(
+            f"{directory / _CONFIG}: r={rank} and lora_alpha={alpha:g} give the factors no effect; "
+            "write the numbers that it was trained with"
+        )
     if isinstance(start, str) and start.lower().startswith(_MOVING_STARTS):
         odd["init_lora_weights"] = start
     if odd:

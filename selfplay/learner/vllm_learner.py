@@ -21,6 +21,7 @@ from selfplay.cache import cache_root
 from selfplay.config import LearnerConfig, PolicyConfig, VLLMConfig
 from selfplay.errors import PolicyError, UserError
 from selfplay.learner.grpo import GrpoLearner, load_for_inference, open_learner
+from selfplay.learner.measures.agreement import check_agreement
 from selfplay.learner.publish import DirectoryPublisher, save_hf
 from selfplay.learner.ranks.distributed import ALONE, World
 from selfplay.learning import Restored
@@ -30,6 +31,11 @@ from selfplay.policy.vllm.policy import VLLMPolicy, open_vllm
 from selfplay.policy.vllm.server import LORA_RANKS
 from selfplay.run_dir import RunDir
 from selfplay.types import PeerGroup
+
+_OTHER_WEIGHTS = (
+    "start them on policy.model, without quantization, --lora-target-modules or the like "
+    "(policy.vllm.urls, policy.vllm.args), or try policy.vllm.publish=weights"
+)
 
 
 class ServedLearner:
@@ -52,9 +58,13 @@ class ServedLearner:
         self._learner.save(run_dir, step, metrics)
 
     def restore(self, run_dir: RunDir) -> Restored | None:
-        """Load the newest whole checkpoint, and give the servers its weights."""
+        """Load the newest whole checkpoint, and give the servers its weights.
+
+        `UserError` where they then sample from others.
+        """
         restored = self._learner.restore(run_dir)
         self._publish()
+        check_agreement(self.policy, self._learner.policy.model, _OTHER_WEIGHTS)
         return restored
 
     def dismiss(self) -> None:

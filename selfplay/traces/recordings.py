@@ -42,13 +42,15 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TestRecording:
-    """One test as it was run once. `samples` are complete calls from outside the recorded files."""
+    """One test as it was run once. `samples` are complete calls from outside the recorded files.
+    `chance`: after a test that drew from the interpreter's global random numbers their state."""
 
     __test__ = False
     test: str
     outcomes: list[str]
     seconds: float
     why: str = ""
+    chance: str = ""
     places: list[tuple[str, str]] = field(default_factory=list)
     samples: list[list[Event]] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)

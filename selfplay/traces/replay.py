@@ -52,6 +52,8 @@ def judged(
         if run.why in ENDED:
             return ENDED[run.why], Replay()
     replay = compared(first, second)
+    if first.chance != second.chance:  # two draws may agree by chance
+        return "it draws at random", replay
     if replay.equal_samples < replay.samples or first.why != second.why:
         return "its recordings differ", replay
     return ("" if first.samples else "it calls nothing of the repository"), replay

@@ -20,7 +20,8 @@ from selfplay.bug_sources.commit_trees import told_lines
 from selfplay.bugs.leak_search import search
 from selfplay.bugs.leaks import Secret, added_lines, find_leaks
 from selfplay.bugs.sealing import seal, sealed_layer
-from selfplay.commands.selfcheck import check_sealing
+from selfplay.commands.selfcheck import check_sealing, check_tasks, without_leaks
+from selfplay.curriculum.evaluation import Tried, summary
 from selfplay.errors import InfrastructureError
 from selfplay.roles.agentic.workspace import audit_sandbox, open_solver
 from selfplay.sandbox.base import Environment, Sandbox
@@ -291,6 +292,38 @@ def test_a_leak_stops_a_run_and_names_the_file(
     make_readable(littered.tree)
     with pytest.raises(InfrastructureError, match=r"shop/old_prices.txt: holds the original of"):
         check_sealing(context, prepared, sum_task)
+
+
+def test_a_leak_costs_an_evaluation_its_repository_alone(
+    environment: Environment,
+    littered: Environment,
+    sum_task: SolveTask,
+    sandbox: Sandbox,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A project may be installed beside the Python of the machine that evaluates it."""
+    (littered.tree / "shop/old_prices.txt").write_text(FILES["shop/prices.py"])
+    make_readable(littered.tree)
+    places = {"open": littered, "shut": environment}
+    context: Any = SimpleNamespace(
+        pool=SimpleNamespace(sandbox=sandbox, map=lambda do, items: [do(item) for item in items]),
+        repo_contexts={
+            name: SimpleNamespace(prepared=SimpleNamespace(name=name, environment=place))
+            for name, place in places.items()
+        },
+    )
+    tasks = [dataclasses.replace(sum_task, repo=name) for name in ("open", "shut", "open")]
+    kept, left_out = without_leaks(context, tasks)
+    assert kept == [tasks[1]] and left_out["open"]["num_tasks"] == 2
+    assert "shop/old_prices.txt" in str(left_out["open"]["reason"])
+    assert "open: left out with its 2 bugs" in capsys.readouterr().err
+    with pytest.raises(InfrastructureError, match="leak audit of open"):
+        without_leaks(context, [tasks[0]])
+    with pytest.raises(InfrastructureError, match="leak audit of open"):
+        check_tasks(context, tasks)
+    result = summary([Tried(instance_id="a", repo="shut")], 1, {}, None, {})
+    document = dataclasses.replace(result, left_out=left_out).to_json()
+    assert document["left_out"]["open"]["num_tasks"] == 2 and document["num_tasks"] == 1
 
 
 def test_words_of_a_commit_that_others_say_too_are_no_leak(tmp_path: Path) -> None:

@@ -153,7 +153,8 @@ def test_an_adapter_of_the_head_is_not_merged_into_the_embedding(tmp_path: Path,
 def test_an_adapter_that_would_change_nothing_or_too_little_is_refused(
     tmp_path: Path, load: Any
 ) -> None:
-    """No layer of the model has its names (vLLM issues 34186 and 55193), layers or factors lack."""
+    """No layer of the model has its names (vLLM issues 34186 and 55193), layers or factors lack,
+    or they count nothing (verl issue 6380)."""
     adapter_of_peft(tmp_path, ["q_proj", "v_proj"])
     whole = (tmp_path / "adapter_model.safetensors").read_bytes()
     for change, said in (
@@ -169,6 +170,11 @@ def test_an_adapter_that_would_change_nothing_or_too_little_is_refused(
         rewrite(tmp_path, change)
         with pytest.raises(UserError, match=said):
             load(tmp_path)
+    (tmp_path / "adapter_model.safetensors").write_bytes(whole)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 0}))
+    with pytest.raises(UserError, match="lora_alpha=0 give the factors no effect"):
+        load(tmp_path)
 
 
 def test_adapter_of_another_shape_is_refused(tmp_path: Path) -> None:

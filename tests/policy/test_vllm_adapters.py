@@ -71,7 +71,8 @@ class AdaptingServer(Fixed):
         path = path.partition("?")[0]
         if path == "/v1/models":
             card = {"id": "policy", "max_model_len": 50}
-            return 200, {"data": [card, *({"id": name} for name in self.adapters)]}
+            cards = [{"id": name, "root": path} for name, path in self.adapters.items()]
+            return 200, {"data": [card, *cards]}
         if path == "/v1/load_lora_adapter":
             if self.refuses:
                 return 500, {"error": {"message": self.refuses}}
@@ -185,6 +186,22 @@ def test_a_server_that_was_started_anew_gets_its_adapter_back(
     assert len(server.adapters) == 1
 
 
+def test_a_server_that_stays_forgets_a_run_that_ended_or_was_killed(
+    server: AdaptingServer, served: VLLMPolicy, tmp_path: Path
+) -> None:
+    """Names of directories that are gone were kept for ever; those of others are left alone."""
+    server.adapters["theirs"] = "/elsewhere/version_0"
+    publisher_of(tmp_path).publish(served, 1)
+    config = VLLMConfig(urls=[f"http://127.0.0.1:{server.server_port}"])
+    resumed = open_vllm(config, Path("/model"), PlainTokenizer(), lora_rank=4)
+    publisher_of(tmp_path).publish(resumed, 5)
+    left = {"/elsewhere/version_0", str(tmp_path / "version_5")}
+    assert {*server.adapters.values()} == left, "what the killed run gave is unloaded"
+    resumed.close()
+    assert [*server.adapters] == ["theirs"]
+    resumed.close()
+
+
 def test_a_server_without_adapters_is_refused(server: AdaptingServer) -> None:
     server.answer = lambda path, body: (  # type: ignore[method-assign]
         (404, {"detail": "Not Found"})
@@ -218,6 +235,18 @@ def test_servers_are_started_for_the_rank(rank: int, bound: int) -> None:
     assert launch.environment()["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
     plain = Launch(python="python")
     assert "--enable-lora" not in plain.command(Path("/model"), 1, 0)
+
+
+def test_an_engine_may_take_as_long_for_a_step_as_a_request_may(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It ended itself after 300 s of one step, on a busy CPU, and the whole server with it."""
+    name = "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"
+    monkeypatch.delenv(name, raising=False)
+    launch = Launch(python="python", request_timeout_s=900.5)
+    assert launch.environment()[name] == "901"
+    monkeypatch.setenv(name, "77")
+    assert launch.environment()[name] == "77"
 
 
 # What follows runs vLLM itself.

@@ -14,9 +14,12 @@ from typing import Any
 
 import pytest
 
+from selfplay.cache import cache_root
 from selfplay.config import VLLMConfig
 from selfplay.errors import UserError
-from selfplay.policy.vllm.server import find_python
+from selfplay.modeling.model_files import resolve_model
+from selfplay.policy.vllm.client import VLLMClient
+from selfplay.policy.vllm.server import Launch, ServerProcess, find_python
 from tests.process_tree import command_of, processes_below
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,6 +104,65 @@ def test_a_server_killed_while_rounds_are_ahead_costs_nothing(tmp_path: Path) ->
     assert trained and max(row["learner/mismatch_kl"] for row in trained) < 0.05
     state = json.loads((run / "controller.json").read_text())["steps"]["2"]
     assert state["next"] == 3 and not state["begun"]
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_adapters_go_to_a_server_that_outlives_a_killed_run(tmp_path: Path) -> None:
+    """Version 0, those of steps, the restored one; nothing of either process stays there."""
+    try:
+        python = find_python(VLLMConfig().python)
+    except UserError as error:
+        pytest.skip(f"vLLM is not installed: {error}")
+    launch = Launch(
+        python=python,
+        max_model_len=2048,
+        kv_cache_gib=1,
+        start_timeout_s=3000,
+        request_timeout_s=1500,
+        lora_rank=16,
+    )
+    server = ServerProcess(launch)
+    client = VLLMClient(
+        server.launch(resolve_model("smollm2-135m", cache_root())),
+        num_connections=4,
+        timeout_s=60,
+    )
+    server.wait(client.http)
+    run = tmp_path / "samples"
+    words = ("policy.vllm.publish=adapter", f"policy.vllm.urls=[{client.url}]")
+    try:
+        with (tmp_path / "said").open("wb") as said:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "selfplay", "train", *WORDS, f"runs_dir={tmp_path}", *words],
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdout=said,
+                stderr=said,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 1500
+        while not lines(run / "metrics.jsonl") and time.monotonic() < deadline:
+            assert process.poll() is None, (tmp_path / "said").read_text()[-3000:]
+            time.sleep(0.2)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        names = client.served()
+        assert len(names) == 2, "the model, and the adapter of the killed run alone"
+        done = train(tmp_path, *words, "steps=2")
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert client.served().keys() == {"policy"}
+    finally:
+        server.stop()
+    rows, episodes = lines(run / "metrics.jsonl"), lines(run / "episodes.jsonl")
+    assert [row["step"] for row in rows] == [0, 1]
+    trained = [row for row in rows if row["learner/groups_trained"]]
+    assert trained and max(row["learner/mismatch_kl"] for row in trained) < 0.05
+    assert all(row["learner/weight_update_s"] > 0 for row in trained)
+    want = int(rows[0].get("learner/policy_version", 0))
+    last = {e["episode_id"]: e for e in episodes if e["episode_id"].startswith("step1/")}
+    assert {episode["policy_version"] for episode in last.values()} == {want}
+    assert not (run / "weights" / "served").exists()
 
 
 def lines(file: Path) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ def hashed(text):
     return hash(text) % 1000003
 """
 TESTS = """\
+import random
 import sys
 import threading
 
@@ -66,12 +67,21 @@ def test_that_traces_threads():
     assert scaled([4]) == [8]
 
 
+def test_that_draws():
+    assert scaled([random.choice([5, 5])]) == [10]
+
+
+def test_that_draws_by_a_seed():
+    random.seed(3)
+    assert scaled([random.choice([6, 6])]) == [12]
+
+
 def test_that_calls_nothing():
     assert True
 """
 
 
-TOLD = ("scaled", "halves", "that_calls_nothing")
+TOLD = ("scaled", "halves", "that_calls_nothing", "that_draws_by_a_seed")
 
 
 @pytest.fixture(scope="module")
@@ -105,13 +115,14 @@ def test_what_is_kept_and_what_is_left_out(work: Path, tmp_path: Path) -> None:
         "its recordings differ": 1,
         "it starts threads": 1,
         "it traces by itself": 1,
+        "it draws at random": 1,
         "it calls nothing of the repository": 1,
     }
-    assert (row["num_tests"], row["num_tests_kept"]) == (7, 2)
+    assert (row["num_tests"], row["num_tests_kept"]) == (9, 3)
     assert document["replayed_equal"] < document["checked_equal"] == 1.0
     told = lines(out / "traces.jsonl")
     # Equal calls are kept once.
-    assert sorted(t["function"] for t in told) == ["halves", "scaled", "scaled"]
+    assert sorted(t["function"] for t in told) == ["halves", "scaled", "scaled", "scaled"]
     halves = next(t for t in told if t["function"] == "halves")
     assert halves["frames"] == [
         {"event": "call", "depth": 0, "path": "ops.py", "function": "halves", "line": 8,
@@ -138,6 +149,7 @@ def test_the_questions_are_true_in_both_directions(work: Path, tmp_path: Path) -
         "assert scaled([1, 2], 2) == ??",
         "assert scaled((), 3) == ??",
         "assert halves('abcd') == ??",
+        "assert scaled([6], 2) == ??",
     }
     space: dict[str, Any] = {}
     exec(OPS, space)  # our own text

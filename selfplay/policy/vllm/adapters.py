@@ -5,7 +5,9 @@
 Nothing is paused and nothing forgotten: a request keeps the adapter that it began with, to its
 end, and its answer has that adapter's version. Names are never used twice, on any server by any
 run, so neither what was cached for one adapter nor a server that was started anew can pass for
-another: a server that does not know a name says so.
+another: a server that does not know a name says so. What a run that was killed left on a server
+that is not ours is unloaded by the run that goes on: its directories are gone, and vLLM's engine
+ends where it is asked for an adapter that it has put aside and can no longer read.
 """
 
 from __future__ import annotations
@@ -96,6 +98,16 @@ class AdapterBackend(Backend):
         if dropped is not None:
             self._forget(dropped)
 
+    def close(self) -> None:
+        """A server that stays forgets what it was given: its directories go with the run."""
+        if self._process is None and self._client is not None:
+            with self._choosing:
+                given = {self._adapter, self._coming, *self._retired}
+            for adapter in given:
+                if adapter is not None:
+                    self._forget(adapter)
+        super().close()
+
     def _ask(self, request: SampleRequest, max_tokens: int, end_of_turn_id: int) -> list[Answer]:
         with self._current() as adapter:
             try:
@@ -125,7 +137,7 @@ class AdapterBackend(Backend):
 
     def _bring_back(self) -> None:
         super()._bring_back()
-        if self._adapter is not None and self._adapter.name not in self.client.served_names():
+        if self._adapter is not None and self._adapter.name not in self.client.served():
             self._give(self._adapter)
 
     @contextlib.contextmanager
@@ -141,6 +153,8 @@ class AdapterBackend(Backend):
         finally:
             with self._choosing:
                 self._running[adapter] -= 1
+                if not self._running[adapter]:
+                    del self._running[adapter]
 
     def _give(self, adapter: Adapter) -> None:
         try:
@@ -149,6 +163,17 @@ class AdapterBackend(Backend):
             raise
         except PolicyError as error:
             raise PolicyError(f"loading weights {adapter.version} failed: {error}") from error
+        self._sweep(adapter.directory.parent)
+
+    def _sweep(self, folder: Path) -> None:
+        """Forget adapters of `folder`, which is this run's alone, that nobody of now has given."""
+        with self._choosing:
+            given = {self._adapter, self._coming, *self._retired, *self._running}
+        names = {adapter.name for adapter in given if adapter is not None}
+        with contextlib.suppress(PolicyError):
+            for name, root in self.client.served().items():
+                if name not in names and Path(root).parent == folder:
+                    self.client.unload_adapter(name)
 
     def _forget(self, adapter: Adapter) -> None:
         with contextlib.suppress(PolicyError, UserError):

@@ -149,9 +149,10 @@ class VLLMClient:
         if not (isinstance(done, dict) and done.get("success")):
             raise PolicyError(f"{self.url}: the prefix cache could not be reset")
 
-    def served_names(self) -> set[str]:
-        """Names that a request can ask for: the model's and those of loaded adapters."""
-        return {str(card["id"]) for card in self.http.get("/v1/models", timeout_s=_QUICK_S)["data"]}
+    def served(self) -> dict[str, str]:
+        """What a request can ask for by name: the model and loaded adapters, with their paths."""
+        cards = self.http.get("/v1/models", timeout_s=_QUICK_S)["data"]
+        return {str(card["id"]): str(card.get("root") or "") for card in cards}
 
     def load_adapter(self, name: str, directory: Path) -> None:
         """Load a peft directory beside the model, under a name that was never used there.
@@ -171,13 +172,13 @@ class VLLMClient:
                     "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1, or set policy.vllm.publish=weights"
                 ) from error
             raise
-        if name not in self.served_names():
+        if name not in self.served():
             raise PolicyError(f"{self.url}: does not list the adapter {name} that it loaded")
 
     def unload_adapter(self, name: str) -> None:
         """Forget a name. Requests under way keep their adapter to their end."""
         with contextlib.suppress(Garbled):
-            self.http.post("/v1/unload_lora_adapter", {"lora_name": name}, timeout_s=_ADMIN_S)
+            self.http.post("/v1/unload_lora_adapter", {"lora_name": name}, timeout_s=_QUICK_S)
 
     def _admin(self, path: str, body: Any = None) -> Any:
         try:

@@ -216,6 +216,7 @@ def open_vllm(
             enforce_eager=config.enforce_eager,
             kv_cache_gib=config.kv_cache_gib,
             start_timeout_s=config.start_timeout_s,
+            request_timeout_s=config.request_timeout_s,
             lora_rank=lora_rank,
             args=tuple(config.args),
         )

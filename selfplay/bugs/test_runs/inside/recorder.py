@@ -8,7 +8,10 @@ kept (`tail.py`) and not all events. Only the body of a test is recorded, its fi
 
 from __future__ import annotations
 
+import hashlib
 import json
+import random
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +43,7 @@ def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
 def pytest_runtest_call(item: Any) -> Iterator[None]:
     log = make_log() if asked["tracing"] else None
     tracer = make_tracer()
+    drawn = chance()
     began = time.perf_counter()
     threads = ThreadWatch()
     if log is not None:
@@ -54,7 +58,17 @@ def pytest_runtest_call(item: Any) -> Iterator[None]:
         entry = recorded[item.nodeid] = {"seconds": time.perf_counter() - began}
         if log is not None:
             entry["why"] = "tracer" if tracer.disturbed else threads.found or log.why
+            left = chance()
+            entry["chance"] = "".join(s for name, s in left.items() if drawn.get(name, s) != s)
             entry.update(log.told())
+
+
+def chance() -> dict[str, str]:
+    """Digests of the global states of Python's random numbers, and numpy's where it is loaded."""
+    states = {"python": repr(random.getstate())}
+    if "numpy.random" in sys.modules:
+        states["numpy"] = repr(sys.modules["numpy.random"].get_state())
+    return {name: hashlib.sha256(s.encode()).hexdigest()[:16] for name, s in states.items()}
 
 
 def make_log() -> Any:
