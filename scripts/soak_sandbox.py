@@ -180,11 +180,10 @@ def one_run(sandbox: Sandbox, environment: Environment, number: int, seed: int) 
 
 def left_behind(before: set[str]) -> list[str]:
     """Processes, mounts, cgroups and files of ours that are still there."""
-    found = [
-        f"process {command(p)[:80]!r}" for p in children(os.getpid()) if b"bwrap" in command(p)
-    ]
-    found += [f"mount {line}" for line in mounts() - before]
     token = owner_token()
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+    found = [f"process {command(p)[:80]!r}" for p in pids if token.encode() in command(p)]
+    found += [f"mount {line}" for line in mounts() - before]
     for folder in (cache_root() / "scratch", *find_controllers()):
         with suppress(FileNotFoundError):
             found += [f"{folder}/{e.name}" for e in folder.iterdir() if e.name.startswith(token)]

@@ -257,7 +257,10 @@ def test_a_slurm_job_makes_a_cluster_and_trains_on_it(tmp_path: Path, open_folde
         PYTHONPATH=str(SCRIPTS.parent), SLURM_SUBMIT_DIR=str(checkout),
         RAY_worker_niceness="0",  # at 15 a busy machine does nothing for its sandboxes
     )  # fmt: skip
-    _, told = job.communicate(timeout=280)
+    try:
+        _, told = job.communicate(timeout=280)
+    finally:
+        job.terminate()  # of one that takes too long the cluster ends, too
     assert job.returncode == 0, told[-3000:]
     assert "waiting for the first node" in told
     assert (tmp_path / "job" / "summary.json").is_file()

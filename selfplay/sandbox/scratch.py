@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import tempfile
@@ -43,6 +44,7 @@ class Scratch:
         check_reachable(root)
         for entry in root.iterdir():
             if is_abandoned(entry.name):
+                end_orphans(entry)
                 remove_tree(entry)
         self.path = Path(tempfile.mkdtemp(prefix=f"{owner_token()}-", dir=root))
         self.path.chmod(0o755)
@@ -70,7 +72,20 @@ class Scratch:
 
     def close(self) -> None:
         """Remove everything. Idempotent."""
+        end_orphans(self.path)
         remove_tree(self.path)
+
+
+def end_orphans(folder: Path) -> None:
+    """End sandboxes with files of `folder` that nobody waits for. Bubblewrap's second process
+    waits for its first to make the namespaces, and only then dies with it: where that one was
+    killed before, it would wait for ever."""
+    inside = os.fsencode(folder) + b"/"
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            program, *words = file.read_bytes().split(b"\0")
+            if program.endswith(b"bwrap") and any(word.startswith(inside) for word in words):
+                os.kill(int(file.parent.name), signal.SIGKILL)
 
 
 def _fill(folder: Path, job: Job) -> None:

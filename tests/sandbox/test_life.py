@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -23,9 +24,9 @@ from selfplay.cache import cache_root
 from selfplay.errors import SandboxError, UserError
 from selfplay.sandbox.base import Environment, Job, Quota
 from selfplay.sandbox.bubblewrap.cgroup import Cgroups, find_controllers
-from selfplay.sandbox.bubblewrap.sandbox import BubblewrapSandbox
+from selfplay.sandbox.bubblewrap.sandbox import BubblewrapSandbox, find_bwrap
 from selfplay.sandbox.owner import is_abandoned, owner_token
-from selfplay.sandbox.scratch import Scratch
+from selfplay.sandbox.scratch import Scratch, end_orphans
 from selfplay.sandbox.select import open_sandbox
 from selfplay.sandbox.unsafe import UnsafeSandbox
 from selfplay.types import FileChange
@@ -89,6 +90,43 @@ def failures_leave_nothing(environment: Environment, root: Path) -> None:
     sandbox.close()
     assert list(root.iterdir()) == []
     assert cgroups_of_ours() == []
+
+
+@pytest.mark.parametrize("how", ["closed", "reaped"])
+def test_half_a_sandbox_whose_other_half_was_killed_ends(place: Path, how: str) -> None:
+    """Killed between making the second process and its namespaces, bwrap leaves that one waiting,
+    and it does not die with any parent."""
+    scratch = Scratch(place / "scratch")
+    folder = scratch.empty_folder()
+    info, info_in = os.pipe()
+    block, block_in = os.pipe()
+    argv = [str(find_bwrap()), "--unshare-user", "--die-with-parent", "--ro-bind", "/", "/"]
+    argv += ["--ro-bind", str(folder), "/mnt", "--info-fd", str(info_in)]
+    argv += ["--userns-block-fd", str(block), "true"]
+    process = subprocess.Popen(argv, pass_fds=[info_in, block])
+    os.close(info_in)
+    told = b""
+    while not (found := re.search(rb'"child-pid": (\d+)', told)):
+        told += os.read(info, 4096)
+    half = int(found[1])
+    process.kill()
+    process.wait()
+    for fd in (info, block, block_in):
+        os.close(fd)
+    time.sleep(0.3)
+    assert b"bwrap" in Path(f"/proc/{half}/cmdline").read_bytes(), "it waits for ever"
+    if how == "closed":
+        scratch.close()
+    else:
+        name = scratch.path.name.replace(owner_token(), dead_token())
+        end_orphans(scratch.path.with_name(name))
+        assert Path(f"/proc/{half}").exists(), "another one's"
+        end_orphans(scratch.path)
+    deadline = time.monotonic() + 10.0
+    while Path(f"/proc/{half}").exists() and "Z" not in Path(f"/proc/{half}/stat").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    scratch.close()
 
 
 def test_folders_of_dead_processes_are_reaped(place: Path) -> None:
