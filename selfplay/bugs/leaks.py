@@ -101,9 +101,8 @@ def find_leaks(session: Session, environment: Environment, secret: Secret) -> li
     session.write(f"{FOLDER}/request.json", json.dumps(request).encode("ascii"))
     command = f"python -I -S {FOLDER}/search.py {FOLDER}/request.json"
     done = session.run(command, AUDIT_TIMEOUT_S, max_output=16 << 20)
-    if done.exit_code != 0 or history.exit_code != 0:
-        said = (done.output or history.output)[-300:].decode(errors="replace")
-        raise SandboxError(f"the leak audit could not be made: {said}")
+    if failure := history.failure or done.failure:
+        raise SandboxError(f"the leak audit could not be made: {failure}")
     found = [f"{path}: {what}" for path, what in json.loads(done.output)]
     return [*history.output.decode(errors="replace").splitlines(), *found]
 

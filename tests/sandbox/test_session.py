@@ -90,6 +90,9 @@ def test_a_time_out_ends_the_tree_and_nothing_else(opened: Open) -> None:
     began = time.monotonic()
     result = session.run("echo begun; echo kept > kept; setsid sleep 78 & sleep 79 | cat", 0.7)
     assert result.timed_out and result.exit_code is None and result.output == b"begun\n"
+    assert "longer than" in result.failure
+    assert session.run("echo why; exit 3", 60).failure == "exit code 3: why"
+    assert session.run("echo fine", 60).failure == ""
     assert time.monotonic() - began < 5
     assert said(session, "cat kept; pwd; echo $K; ps ax | grep -c '[s]leep'") == (
         "kept\n/testbed/package\n1\n0\n"

@@ -126,9 +126,8 @@ def _open(
     session = Session(sandbox, job)
     try:
         done = session.run(f"(\n{script})", SETUP_TIMEOUT_S)
-        if done.exit_code != 0:
-            said = done.output[-300:].decode(errors="replace")
-            raise SandboxError(f"the agent's repository could not be made: {said}")
+        if done.failure:
+            raise SandboxError(f"the agent's repository could not be made: {done.failure}")
         for path, text in files.items():
             session.write(path, text.encode("utf-8", "surrogateescape"))
     except FileProblem as problem:

@@ -61,6 +61,14 @@ class SessionResult:
         note = f"\n[... {self.num_dropped} bytes left out ...]\n"
         return self.head + note.encode() + self.tail
 
+    @property
+    def failure(self) -> str:
+        """Why the command failed, in words; "" where it did not."""
+        if self.timed_out:
+            return f"it took longer than {self.duration_s:.0f} s; is the machine very busy?"
+        said = self.output[-300:].decode(errors="replace").strip()
+        return f"exit code {self.exit_code}: {said}" if self.exit_code else ""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
