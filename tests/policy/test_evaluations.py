@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from selfplay.commands.attempt_log import places
+from selfplay.commands.summary import print_summary
 from selfplay.files import read_json_lines
 
 from .served import ANSWER, serving
@@ -211,7 +213,7 @@ def test_a_run_keeps_the_attempts_of_its_evaluations_and_goes_on_from_them(
 
 
 def test_a_run_weighs_the_gold_answers_of_more_bugs_than_it_attempts(
-    suite: Path, tmp_path: Path
+    suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One bug is attempted and weighed; of two in the other suite the second is weighed alone."""
     first = tmp_path / "first.jsonl"
@@ -219,7 +221,7 @@ def test_a_run_weighs_the_gold_answers_of_more_bugs_than_it_attempts(
     done = subprocess.run(
         command(
             "train", "experiment=samples", "name=w", f"runs_dir={tmp_path}", "sandbox=bubblewrap",
-            "steps=0", "policy=transformers", "repos.train=[sample-textkit]", "json=false",
+            "steps=0", "policy=transformers", "repos.train=[sample-textkit]",
             f"evaluation.suite={first}", "evaluation.num_samples=2",
             f"evaluation.gold_suites=[{suite}]",
         ),
@@ -232,5 +234,7 @@ def test_a_run_weighs_the_gold_answers_of_more_bugs_than_it_attempts(
         assert [row["n"] for row in document["tasks"]] == [2, 0]
         assert all(0 <= row["p_gold"] <= 1 for row in document["tasks"])
     moved = after["p_gold"]["mean"] - before["p_gold"]["mean"]
-    change = json.loads((tmp_path / "w" / "summary.json").read_text())["details"]["p_gold_change"]
-    assert change["mean"] == pytest.approx(moved) and "held-out p(gold)" in done.stdout
+    summary = json.loads((tmp_path / "w" / "summary.json").read_text())
+    assert summary["details"]["p_gold_change"]["mean"] == pytest.approx(moved)
+    print_summary(summary, SimpleNamespace(path=tmp_path / "w"))  # type: ignore[arg-type]
+    assert "held-out p(gold)" in capsys.readouterr().out
