@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import shutil
 import subprocess
 import tempfile
 import time
@@ -22,7 +25,8 @@ from selfplay.bugs.patches.layers import (
     reverse_patch,
     touched_files,
 )
-from selfplay.errors import PatchError
+from selfplay.errors import InfrastructureError, PatchError
+from selfplay.repo.sources.git import git
 from selfplay.types import FileChange, Layer
 
 NAMES = ["a.py", "pkg/b.py", "pkg/deep/c d.txt", "é.py", 'quo"te\\.py', "tab\there", "sp ace/x y"]
@@ -274,3 +278,71 @@ def test_speed(tmp_path: Path) -> None:
         apply_patch(tmp_path, {}, patch)
         seconds.append(time.perf_counter() - began)
     assert min(seconds) < 0.1
+
+
+def git_that(folder: Path, monkeypatch: pytest.MonkeyPatch, first: str, times: int) -> None:
+    """The `git` of PATH does `first` that many times, and is the real one from then on."""
+    real = shutil.which("git")
+    folder.mkdir()
+    script = f"#!/bin/sh\necho >>{folder}/calls\n"
+    script += f'[ $(wc -l <{folder}/calls) -gt {times} ] && exec {real} "$@"\n{first}\n'
+    (folder / "git").write_text(script)
+    (folder / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+@pytest.mark.parametrize(
+    ("first", "told"),
+    [
+        ("kill -9 $$", r"git (apply|diff) was killed by signal 9"),
+        ("echo 'fatal: sha1 file: No space left on device' >&2; exit 128", "No space left"),
+        ("echo 'fatal: unable to create thread: Cannot allocate memory' >&2; exit 1", "allocate"),
+    ],
+)
+def test_a_git_that_the_machine_ends_says_nothing_of_a_patch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str, told: str
+) -> None:
+    """It was taken for a patch that does not apply: a reward of -1 that no answer earned."""
+    tree = tree_of(tmp_path / "tree", {"x": FileChange(content=b"one\n")})
+    above: Layer = {"x": FileChange(content=b"two\n")}
+    patch = make_patch(tree, {}, above)
+    with monkeypatch.context() as patched:
+        git_that(tmp_path / "bin", patched, first, times=100)
+        with pytest.raises(InfrastructureError, match=told):
+            apply_patch(tree, {}, patch)
+        with pytest.raises(InfrastructureError, match=told):
+            make_patch(tree, {}, above)
+
+
+def test_a_git_that_was_killed_once_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = tree_of(tmp_path / "tree", {"x": FileChange(content=b"one\n")})
+    above: Layer = {"x": FileChange(content=b"two\n")}
+    patch = make_patch(tree, {}, above)
+    git_that(tmp_path / "bin", monkeypatch, "kill -9 $$", times=1)
+    assert apply_patch(tree, {}, patch) == above
+    assert len((tmp_path / "bin" / "calls").read_text()) == 2
+
+
+def test_a_killed_git_says_nothing_of_a_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`RepoError` would drop a commit for good that nobody read."""
+    git_that(tmp_path / "bin", monkeypatch, "kill -9 $$", times=1)
+    with pytest.raises(InfrastructureError, match="git version was killed by signal 9") as caught:
+        git("version")
+    assert type(caught.value) is InfrastructureError
+    assert git("version").startswith("git version")
+
+
+def test_a_full_disk_is_no_fault_of_a_patch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    tree = tree_of(tmp_path / "tree", {"x": FileChange(content=b"one\n")})
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InfrastructureError, match=r"scratch files of a patch: .*No space left"):
+        make_patch(tree, {}, {"x": FileChange(content=b"two\n")})

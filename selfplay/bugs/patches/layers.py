@@ -7,11 +7,13 @@ mappings (and hit the same caches). Git runs outside any repository, with no con
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from selfplay.bugs.patches.diffs import (
@@ -38,6 +40,11 @@ __all__ = [
 ]
 
 GIT_TIMEOUT_S = 60.0
+_EXHAUSTED = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM, errno.EAGAIN, errno.EMFILE,
+    errno.ENFILE,
+}  # fmt: skip
+"""Errors of the machine, not of a patch."""
 
 
 def file_state(tree: Path, layer: Layer, path: str) -> FileChange:
@@ -90,8 +97,8 @@ def _applied(tree: Path, below: Layer, patch: str) -> Layer:
     files = parse_patch(patch)
     paths = list(dict.fromkeys(path for file in files for path in file.paths))
     _refuse_clashes(tree, below, [f.new for f in files if f.new is not None])
-    with tempfile.TemporaryDirectory(prefix="selfplay-patch-") as name:
-        scratch = Path(name).resolve() / "tree"
+    with _scratch() as folder:
+        scratch = folder / "tree"
         scratch.mkdir()
         for path in paths:
             _write(scratch, path, file_state(tree, below, path))
@@ -116,8 +123,7 @@ def make_patch(tree: Path, below: Layer, above: Layer) -> str:
             changed.append((check_path(path), old, new))
     if not changed:
         return ""
-    with tempfile.TemporaryDirectory(prefix="selfplay-patch-") as name:
-        scratch = Path(name).resolve()
+    with _scratch() as scratch:
         for side in ("a", "b"):
             (scratch / side).mkdir()
         for path, old, new in changed:
@@ -158,6 +164,18 @@ def _refuse_clashes(tree: Path, below: Layer, created: Iterable[str]) -> None:
                 raise PatchError(f"path {path!r}: lies below {name!r}, which is not a directory")
 
 
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder for a while. Raises `InfrastructureError` where the machine has no room for it."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="selfplay-patch-") as name:
+            yield Path(name).resolve()
+    except OSError as error:
+        if error.errno not in _EXHAUSTED:
+            raise
+        raise InfrastructureError(f"scratch files of a patch: {error}") from error
+
+
 def _write(root: Path, path: str, change: FileChange) -> None:
     if change.content is None:
         return
@@ -174,7 +192,11 @@ def _num_files(root: Path) -> int:
 def _git(
     arguments: list[str], scratch: Path, stdin: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
-    """Git with no configuration, in a directory that belongs to no repository."""
+    """Git with no configuration, in a directory that belongs to no repository.
+
+    Run once more where it was killed. Raises `InfrastructureError` where it says nothing about
+    its input: it was not found, was killed twice, took too long, or the machine had no room.
+    """
     git = shutil.which("git")
     if git is None:
         raise InfrastructureError("git was not found on PATH; install git")
@@ -190,15 +212,24 @@ def _git(
         "LC_ALL": "C",
     }
     settings = ["-c", "core.quotePath=false", "-c", "core.attributesFile=/dev/null"]
-    try:
-        return subprocess.run(
-            [git, *settings, *arguments],
-            cwd=scratch,
-            input=stdin,
-            capture_output=True,
-            env=environment,
-            timeout=GIT_TIMEOUT_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise InfrastructureError(f"git {arguments[0]} could not be run: {error}") from error
+    for _ in range(2):
+        try:
+            done = subprocess.run(
+                [git, *settings, *arguments],
+                cwd=scratch,
+                input=stdin,
+                capture_output=True,
+                env=environment,
+                timeout=GIT_TIMEOUT_S,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise InfrastructureError(f"git {arguments[0]} could not be run: {error}") from error
+        if done.returncode >= 0:
+            break
+    said = done.stderr.decode(errors="replace")
+    if done.returncode < 0:
+        raise InfrastructureError(f"git {arguments[0]} was killed by signal {-done.returncode}")
+    if done.returncode and any(os.strerror(number) in said for number in _EXHAUSTED):
+        raise InfrastructureError(f"git {arguments[0]}: {' '.join(said.split())[:300]}")
+    return done

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import git as gitpython
 
-from selfplay.errors import RepoError
+from selfplay.errors import InfrastructureError, RepoError
 
 CONFIG = {
     "safe.directory": "*",  # a work tree may belong to another user
@@ -86,6 +86,8 @@ def git_bytes(
         )
     except FileNotFoundError as error:
         raise RepoError(f"git {argv[0]}: {error.filename}: not found; is git installed?") from error
+    if done.returncode < 0:
+        raise InfrastructureError(f"git {argv[0]} was killed by signal {-done.returncode}")
     if done.returncode:
         raise RepoError(f"git {argv[0]} failed: {_reason(done.stderr.decode(errors='replace'))}")
     return done.stdout
