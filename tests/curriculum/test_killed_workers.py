@@ -156,30 +156,38 @@ def num_judged_alike(
         if episode["trajectory"]["token_ids"] != other["trajectory"]["token_ids"]:
             assert "lines could not be recorded" in said, "asked with less told, not judged wrongly"
             continue
-        assert len(reasons) == 1, (episode, other)
+        assert len(reasons) == 1, (reasons, episode["episode_id"])
         # what a bug earns depends on how many of its attempts were lost
         assert episode["role"] == "injector" or episode["reward"] == other["reward"]
         number += 1
     return number
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """Episodes of the run that nobody disturbed, in the quicker sandbox: both judge alike."""
+    runs = tmp_path_factory.mktemp("undisturbed") / "quiet"
+    with started(runs, "bubblewrap") as process:
+        assert process.wait(TIMEOUT_S) == 0, (runs / "said").read_text()[-3000:]
+    found = episodes(runs / NAME)
+    assert not any(episode["status"] == "errored" for episode in found)
+    return found
+
+
 @pytest.mark.parametrize(
     "sandbox", ["bubblewrap", pytest.param("docker", marks=[pytest.mark.docker, pytest.mark.slow])]
 )
 def test_a_run_whose_workers_are_killed_loses_nothing_and_scores_nothing_wrong(
-    tmp_path: Path, sandbox: str
+    tmp_path: Path, sandbox: str, undisturbed: list[dict[str, Any]]
 ) -> None:
-    quiet, hit = tmp_path / "quiet", tmp_path / "hit"
-    with started(quiet, sandbox) as process:
-        assert process.wait(TIMEOUT_S) == 0, (quiet / "said").read_text()[-3000:]
+    hit = tmp_path / "hit"
     with started(hit, sandbox) as process:
         kills = kill_on_and_on(process, hit / NAME, sandbox)
     said = (hit / "said").read_text()
     assert process.returncode == 0, said[-3000:]
     assert kills.total() >= 4 and len(kills) >= 2 and "trying once more" in said, kills
 
-    found, undisturbed = episodes(hit / NAME), episodes(quiet / NAME)
+    found = episodes(hit / NAME)
     check_whole(hit / NAME, found)
     check_corpus(hit / NAME, found)
-    assert not any(episode["status"] == "errored" for episode in undisturbed)
     assert num_judged_alike(found, undisturbed, said) >= 5
