@@ -9,7 +9,9 @@
 #SBATCH --open-mode=append
 # A Slurm job: a Ray cluster over its nodes, the run on the first one, sandboxes on the others.
 #   sbatch --nodes=8 scripts/launch_slurm.sh experiment=... name=RUN policy.vllm.urls=[http://...]
-# LEARNER_NODES=2 LEARNERS=8: the learner on the first two, 8 processes each; sandboxes on the rest.
+# LEARNER_NODES=2 LEARNERS=8: the learner on the first two, 8 processes each; sandboxes on the rest,
+# but for the last VLLM_NODES, which each have a vLLM server of VLLM_MODEL; VLLM_ARGS: words for it,
+# such as "--lora-rank 16 -- --tensor-parallel-size 8" (launch_vllm.py).
 # Submit it from the checkout, which all nodes see; so must SELFPLAY_CACHE. Near its time limit the
 # job requeues itself, and goes on with its run. With one node no cluster is made. DRY=1 prints the
 # commands and starts nothing.
@@ -23,6 +25,8 @@ export LEARNER_PORT=${LEARNER_PORT:-$((PORT + 20000))}  # two jobs may share a n
 # Whoever reaches the ports of a Ray without a token runs code as its user.
 token=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=${RAY_AUTH_TOKEN:-$token}
+export VLLM_NODES=${VLLM_NODES:-0} VLLM_PORT=${VLLM_PORT:-$((LEARNER_PORT + 1))}
+export SELFPLAY_VLLM_TOKEN=${SELFPLAY_VLLM_TOKEN:-$token}
 requeue() { say "the time limit is near: requeued"; scontrol requeue "$SLURM_JOB_ID"; }
 trap requeue USR1
 mark=$(mktemp)
@@ -40,6 +44,13 @@ join() {  # Ray allows itself 30 s to start, few where disks are slow: each node
     if [ "${begun[$1]}" -gt 3 ]; then return; fi
     on "$1" "node $1" env BLOCK=1 bash scripts/launch_ray.sh node "$HEAD:$PORT"
 }
+serve() {  # one that dies is begun again, and given its weights by the run, which goes on without it
+    begun[$1]=$((${begun[$1]:-0} + 1))
+    if [ "${begun[$1]}" -gt 3 ]; then return; fi
+    # shellcheck disable=SC2086  # VLLM_ARGS are words
+    on "$1" "vLLM server on $1" "${PYTHON:-.venv/bin/python}" scripts/launch_vllm.py \
+        "$VLLM_MODEL" --host "$1" --port "$VLLM_PORT" ${VLLM_ARGS:-}
+}
 left() { local part; for part in "${steps[@]}"; do [[ $part != $1* ]] || return 0; done; return 1; }
 look() {  # tells and forgets the steps that have ended; ends with the run
     local pid part code
@@ -51,6 +62,7 @@ look() {  # tells and forgets the steps that have ended; ends with the run
         if [ "$part" = run ]; then exit "$code"; fi
         say "the $part has ended with $code"
         if [[ $part = node* ]]; then join "${part#node }"; fi
+        if [[ $part = vLLM* ]]; then serve "${part##* }"; fi
     done
 }
 if [ "${SLURM_NNODES:-1}" -le 1 ]; then
@@ -60,9 +72,17 @@ if [ "${SLURM_NNODES:-1}" -le 1 ]; then
 fi
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 export HEAD=${nodes[0]}
-if [ "${#nodes[@]}" -le "$LEARNER_NODES" ]; then
-    say "${#nodes[@]} nodes leave none for sandboxes beside LEARNER_NODES=$LEARNER_NODES"
+if [ "${#nodes[@]}" -le $((LEARNER_NODES + VLLM_NODES)) ]; then
+    say "${#nodes[@]} nodes leave none for sandboxes beside LEARNER_NODES=$LEARNER_NODES" \
+        "and VLLM_NODES=$VLLM_NODES"
     exit 2
+fi
+words=() first=$((${#nodes[@]} - VLLM_NODES))
+if [ "$VLLM_NODES" -gt 0 ]; then
+    : "${VLLM_MODEL:?a name or directory of the model that VLLM_NODES serve}"
+    urls=$(printf ",http://%s:$VLLM_PORT" "${nodes[@]:first}")
+    words=(policy=vllm "policy.vllm.urls=[${urls:1}]")
+    for node in "${nodes[@]:first}"; do serve "$node"; done  # the run waits for them
 fi
 # BLOCK keeps a node's Ray in its step: Slurm ends it, and all it started, with the job.
 begin_head() { on "$HEAD" "head of Ray on $HEAD" env BLOCK=1 bash scripts/launch_ray.sh head; }
@@ -88,13 +108,13 @@ for ((waited = 0; waited < ${HEAD_S:-300}; waited++)); do
     fi
 done
 answers || { say "no Ray at $HEAD:$PORT after ${HEAD_S:-300} s"; exit 1; }
-for node in "${nodes[@]:LEARNER_NODES}"; do  # the run begins with the first; the others join it
+for node in "${nodes[@]:LEARNER_NODES:first-LEARNER_NODES}"; do  # the run begins with the first; the others join it
     join "$node"
 done
 for ((rank = 0; rank < LEARNER_NODES; rank++)); do
     part=$([ "$rank" = 0 ] && echo run || echo "learner on ${nodes[rank]}")
     on "${nodes[rank]}" "$part" env "NODE_RANK=$rank" bash scripts/launch_ray.sh train \
-        "sandbox.cluster.address=$HEAD:$PORT" "$@"
+        "sandbox.cluster.address=$HEAD:$PORT" ${words[@]+"${words[@]}"} "$@"
 done
 while left run; do
     sleep 1

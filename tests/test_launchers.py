@@ -137,6 +137,43 @@ def test_a_slurm_job_without_nodes_ends(tmp_path: Path) -> None:
     assert code == 1 and told.count("head of Ray on 127.0.0.1 has ended with 7") == 3
 
 
+def test_a_slurm_job_with_vllm_servers(tmp_path: Path) -> None:
+    """On the last nodes, which hold no sandboxes. One that dies is begun again; its run, told of
+    both, goes on meanwhile (tests/policy/test_vllm_lost.py)."""
+    said, tries = tmp_path / "said", tmp_path / "tries"
+    tries.touch()
+    note = f'echo "$node $SELFPLAY_VLLM_TOKEN $*" >>{said}'
+    trains = first_node(f"{note}; until [ $(wc -l <{tries}) = 2 ]; do sleep 0.2; done; exit 5")
+    fails = f"{note}; echo >>{tries}; [ $(wc -l <{tries}) = 2 ] && exec sleep 300; exit 7"
+    stays = f"{note}; exec sleep 300"
+    slurm = PretendSlurm(tmp_path / "bin", trains, stays, fails, stays)
+    servers = {"VLLM_NODES": "2", "VLLM_MODEL": "smollm2-135m", "VLLM_ARGS": "--lora-rank 16"}
+    code, told = slurm.end(**servers, LEARNER_PORT="4000")
+    assert code == 5 and told.count("vLLM server on n3 has ended with 7") == 1
+    lines = [line.split(" ", 2) for line in said.read_text().splitlines()]
+    assert len({token for _, token, _ in lines}) == 1 and len(lines[0][1]) == 64
+    words = [f"{node}: {rest}" for node, _, rest in lines]
+    for node in ("n3", "n3", "n4"):
+        command = f"launch_vllm.py smollm2-135m --host {node} --port 4001 --lora-rank 16"
+        words.remove(next(w for w in words if w.startswith(f"{node}: ") and command in w))
+    run, sandboxes = sorted(words)
+    assert "policy=vllm policy.vllm.urls=[http://n3:4001,http://n4:4001]" in run
+    assert sandboxes.startswith("n2: ") and "launch_ray.sh node" in sandboxes
+    code, told = slurm.end(**{**servers, "VLLM_NODES": "3"})
+    assert code == 2 and "leave none for sandboxes" in told
+
+
+def test_a_vllm_server_that_others_reach_wants_a_token() -> None:
+    environ = {n: v for n, v in os.environ.items() if n != "SELFPLAY_VLLM_TOKEN"}
+    environ["PYTHONPATH"] = str(SCRIPTS.parent)
+    done = subprocess.run(
+        [sys.executable, str(SCRIPTS / "launch_vllm.py"), "smollm2-135m", "--host", "0.0.0.0"],
+        env=environ, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "can change its weights; set SELFPLAY_VLLM_TOKEN" in done.stderr
+
+
 def test_a_head_that_gives_up_is_begun_again(tmp_path: Path) -> None:
     """Ray allows itself 30 seconds: on a busy machine its head gives up, with its port open."""
     tries = tmp_path / "tries"

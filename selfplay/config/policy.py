@@ -14,7 +14,7 @@ class VLLMConfig:
     """vLLM servers: at `urls`, else started here."""
 
     urls: list[str] = field(default_factory=list)
-    """Servers that run already; empty: they are started and stopped with the run."""
+    """Servers that run already, or soon will; empty: they are started and stopped with the run."""
     num_servers: int = 1
     """Servers that are started."""
     python: str | None = None
@@ -42,7 +42,7 @@ class VLLMConfig:
     max_failures: int = 5
     """Failures on end of one server that end the run."""
     start_timeout_s: float = 600.0
-    """Seconds until a server must answer."""
+    """Seconds until a server must answer, at first and where all are lost."""
     request_timeout_s: float = 600.0
     """Seconds of one request, and of one step of the engines that are started."""
 

@@ -28,8 +28,8 @@ class Fixed(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, routes: dict[str, Any]) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, routes: dict[str, Any], port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
         self.routes = routes
         self.bodies: list[tuple[str, Any]] = []
 
@@ -78,13 +78,18 @@ SOUND: dict[str, Any] = {
 }
 
 
+def stop(server: Fixed) -> None:
+    server.shutdown()
+    server.server_close()
+
+
 @pytest.fixture
 def serve() -> Iterator[Any]:
     servers = []
 
-    def start(**routes: Any) -> Fixed:
+    def start(port: int = 0, **routes: Any) -> Fixed:
         changed = {f"/{name.replace('__', '/')}": value for name, value in routes.items()}
-        server = Fixed({**SOUND, **changed})
+        server = Fixed({**SOUND, **changed}, port)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}).start()
         servers.append(server)
         return server
@@ -142,7 +147,8 @@ def test_a_server_without_administration_answers_but_cannot_be_changed(serve: An
     ],
 )
 def test_answers_of_another_form(serve: Any, answer: Any, match: str) -> None:
-    policy = open_at(serve(inference__v1__generate=[SOUND["/inference/v1/generate"], answer]))
+    server = serve(inference__v1__generate=[SOUND["/inference/v1/generate"], answer])
+    policy = open_at(server, max_failures=1)
     with pytest.raises(PolicyError, match=match):
         policy.sample([SampleRequest(prompt_ids=(5,))])
 
@@ -200,16 +206,28 @@ def test_requests_go_where_there_is_least_to_do(serve: Any) -> None:
 
 
 def test_nothing_listens_at_the_url() -> None:
-    with pytest.raises(PolicyError, match=r"127\.0\.0\.1:9"):
-        open_vllm(VLLMConfig(urls=["http://127.0.0.1:9"]), None, PlainTokenizer())
+    config = VLLMConfig(urls=["http://127.0.0.1:9"], start_timeout_s=0.3)
+    with pytest.raises(PolicyError, match=r"127\.0\.0\.1:9: no vLLM server .*start_timeout_s"):
+        open_vllm(config, None, PlainTokenizer())
+
+
+def test_a_server_that_starts_later_than_the_run_is_waited_for(serve: Any) -> None:
+    """Both may be parts of one job; a gateway before it answers 503 meanwhile."""
+    server = serve(health=[(503, {}), (200, None)])
+    port = server.server_port
+    stop(server)
+    later = threading.Timer(1.0, lambda: serve(port, health=[(503, {}), (200, None)]))
+    later.start()
+    policy = open_at(server)
+    later.join()
+    assert policy.sample([SampleRequest(prompt_ids=(5,))])[0][0].token_ids == (END,)
 
 
 def test_a_server_that_is_gone_for_good_ends_the_run(serve: Any) -> None:
     server = serve()
-    policy = open_at(server, max_failures=1)
-    server.shutdown()
-    server.server_close()
-    with pytest.raises(PolicyError, match="times"):
+    policy = open_at(server, max_failures=1, start_timeout_s=0.5)
+    stop(server)
+    with pytest.raises(PolicyError, match=r"no vLLM server has answered for 0.5 s .*goes on"):
         policy.sample([SampleRequest(prompt_ids=(5,))])
 
 

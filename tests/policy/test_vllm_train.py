@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,12 +15,11 @@ from typing import Any
 
 import pytest
 
-from selfplay.cache import cache_root
 from selfplay.config import VLLMConfig
 from selfplay.errors import UserError
-from selfplay.modeling.model_files import resolve_model
+from selfplay.policy.http import Refused
 from selfplay.policy.vllm.client import VLLMClient
-from selfplay.policy.vllm.server import Launch, ServerProcess, find_python
+from selfplay.policy.vllm.server import TOKEN_VARIABLE, find_python
 from tests.process_tree import command_of, processes_below
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,29 +92,37 @@ def test_a_server_killed_while_rounds_are_ahead_costs_nothing(tmp_path: Path) ->
 
 @pytest.mark.model
 @pytest.mark.slow
-def test_adapters_go_to_a_server_that_outlives_a_killed_run(tmp_path: Path) -> None:
-    """Version 0, those of steps, the restored one; nothing of either process stays there."""
+def test_adapters_go_to_a_server_that_outlives_a_killed_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Version 0, those of steps, the restored one; nothing of either process stays there. The run
+    is started together with the server, and waits for it."""
     try:
-        python = find_python(VLLMConfig().python)
+        find_python(VLLMConfig().python)
     except UserError as error:
         pytest.skip(f"vLLM is not installed: {error}")
-    launch = Launch(
-        python=python,
-        max_model_len=2048,
-        kv_cache_gib=1,
-        start_timeout_s=3000,
-        request_timeout_s=1500,
-        lora_rank=16,
-    )
-    server = ServerProcess(launch)
-    client = VLLMClient(
-        server.launch(resolve_model("smollm2-135m", cache_root())),
-        num_connections=4,
-        timeout_s=60,
-    )
-    server.wait(client.http)
+    monkeypatch.setenv(TOKEN_VARIABLE, "secret")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, str(ROOT / "scripts" / "launch_vllm.py"), "smollm2-135m"]
+    command += ["--port", str(port), "--max-model-len", "2048", "--kv-cache-gib", "1"]
+    with (tmp_path / "server").open("wb") as said:
+        server = subprocess.Popen(
+            [*command, "--lora-rank", "16"],
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": "1500",
+            },
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+    url = f"http://127.0.0.1:{port}"
+    client = VLLMClient(url, num_connections=4, timeout_s=60, token="secret")
     run = tmp_path / "samples"
-    words = ("policy.vllm.publish=adapter", f"policy.vllm.urls=[{client.url}]")
+    words = ("policy.vllm.publish=adapter", f"policy.vllm.urls=[{url}]")
     try:
         with (tmp_path / "said").open("wb") as said:
             process = subprocess.Popen(
@@ -136,8 +144,11 @@ def test_adapters_go_to_a_server_that_outlives_a_killed_run(tmp_path: Path) -> N
         done = train(tmp_path, *words, "steps=2")
         assert done.returncode == 0, done.stderr[-2000:]
         assert client.served().keys() == {"policy"}
+        with pytest.raises(Refused, match=r"401.*a token is wanted"):
+            VLLMClient(url, num_connections=1, timeout_s=60).http.post("/pause?mode=keep")
     finally:
-        server.stop()
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
     rows, episodes = lines(run / "metrics.jsonl"), lines(run / "episodes.jsonl")
     assert [row["step"] for row in rows] == [0, 1]
     trained = [row for row in rows if row["learner/groups_trained"]]

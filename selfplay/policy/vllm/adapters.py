@@ -64,22 +64,26 @@ class AdapterBackend(Backend):
 
         A server of ours that died is started again, with the adapter of now and this one.
         """
-        adapter = Adapter(
-            name=f"{directory.name}-{uuid4().hex}", directory=directory, version=version
-        )
         with self._lock:
-            self._coming = adapter
-            try:
-                self._give(adapter)
-            except Unreachable as error:
-                if self._process is None:
-                    raise
-                log.warning("vLLM server lost (%s); starting it again", error)
-                self._start(*self._weights)
-                self._give(adapter)
-                self._generation += 1
+            self._coming = Adapter(
+                name=f"{directory.name}-{uuid4().hex}", directory=directory, version=version
+            )
+            super().load(directory, version)
 
-    def commit(self, directory: Path, version: int) -> None:
+    def _change(self, directory: Path, version: int) -> None:
+        adapter = self._coming
+        assert adapter is not None
+        try:
+            self._give(adapter)
+        except Unreachable as error:
+            if self._process is None:
+                raise
+            log.warning("vLLM server lost (%s); starting it again", error)
+            self._start(*self._weights)
+            self._give(adapter)
+            self._generation += 1
+
+    def _settle(self, directory: Path, version: int) -> None:
         """From now on requests ask for the adapter that was loaded last."""
         with self._choosing:
             assert self._coming is not None and self._coming.directory == directory
@@ -91,8 +95,8 @@ class AdapterBackend(Backend):
         for adapter in done:
             self._forget(adapter)
 
-    def taint(self) -> None:
-        """A load failed somewhere: the adapter of now is untouched, the new one is dropped."""
+    def _take_back(self) -> None:
+        """The adapter of now is untouched, the new one is dropped."""
         with self._choosing:
             dropped, self._coming = self._coming, None
         if dropped is not None:

@@ -44,10 +44,19 @@ class VLLMClient:
     """Calls of one server. Thread-safe. Raises `Unreachable`, `Refused`, `PolicyError`."""
 
     def __init__(
-        self, url: str, *, num_connections: int, timeout_s: float, seeds: bool = False
+        self,
+        url: str,
+        *,
+        num_connections: int,
+        timeout_s: float,
+        seeds: bool = False,
+        token: str = "",
     ) -> None:
         self._seeds = seeds
-        self.http = JsonClient(url, num_connections=num_connections, timeout_s=timeout_s)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self.http = JsonClient(
+            url, num_connections=num_connections, timeout_s=timeout_s, headers=headers
+        )
         self.url = self.http.url
 
     def check_version(self) -> str:
@@ -58,6 +67,10 @@ class VLLMClient:
         except Unreachable:
             raise
         except (Refused, KeyError, TypeError, InvalidVersion) as error:
+            if isinstance(error, Refused) and error.status == 401:
+                raise UserError(
+                    f"{self.url}: wants a token; set SELFPLAY_VLLM_TOKEN to the server's own"
+                ) from error
             raise UserError(f"{self.url}: not a vLLM server ({error}); mend policy.vllm") from error
         if version not in SUPPORTED:
             raise UserError(
@@ -187,7 +200,7 @@ class VLLMClient:
             if error.status in (401, 403, 404):
                 raise UserError(
                     f"{self.url}: weights cannot be changed; start it with VLLM_SERVER_DEV_MODE=1 "
-                    "(and keep its port closed to others: it needs no password)"
+                    "(scripts/launch_vllm.py does, behind a token)"
                 ) from error
             raise
 

@@ -15,8 +15,10 @@ prompt it reads in pieces, and on GPUs seeds are slow.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,20 +27,22 @@ from selfplay.config import VLLMConfig
 from selfplay.errors import PolicyError, SelfplayError, UserError
 from selfplay.policy.http import Refused
 from selfplay.policy.vllm.adapters import AdapterBackend
-from selfplay.policy.vllm.backend import Backend
+from selfplay.policy.vllm.backend import Backend, Lost
 from selfplay.policy.vllm.client import Answer
 from selfplay.policy.vllm.server import Launch, ServerProcess, find_python
 from selfplay.sampling import SampleRequest, Tokenizer, end_of
 from selfplay.types import Completion
 
 log = logging.getLogger(__name__)
+_LOST_S = 0.2
 
 
 class VLLMPolicy:
     """One set of weights on one or several servers. Thread-safe.
 
     Requests run concurrently, `max_concurrency` at a time; a server that dies is brought back
-    with the current weights and its requests are repeated. Raises `PolicyError` when servers keep
+    with the current weights and its requests are repeated, at another where it is at a URL and
+    does not answer. Raises `PolicyError` when servers keep
     failing, `UserError` when one cannot be used at all.
     """
 
@@ -140,21 +144,45 @@ class VLLMPolicy:
             )
 
     def _answer(self, request: SampleRequest) -> list[Completion]:
-        """The completions of one request, from the server with the fewest answers under way."""
-        with self._choosing:
-            backend = min(self._backends, key=lambda b: b.num_running)
-            backend.num_running += request.num_samples
-        try:
-            room = self.max_model_len - len(request.prompt_ids)
-            answers = backend.generate(
-                request,
-                max_tokens=min(request.max_new_tokens, room),
-                end_of_turn_id=end_of(request, self._tokenizer.end_of_turn_id),
-            )
-        finally:
+        """The completions of one request, from the server with the fewest answers under way, or
+        from another where that one is lost."""
+        room = self.max_model_len - len(request.prompt_ids)
+        for num_lost in itertools.count(1):
+            backend = self._choose(request.num_samples)
+            try:
+                answers = backend.generate(
+                    request,
+                    max_tokens=min(request.max_new_tokens, room),
+                    end_of_turn_id=end_of(request, self._tokenizer.end_of_turn_id),
+                )
+            except Lost as error:
+                if num_lost > backend.max_failures:
+                    raise PolicyError(f"{num_lost} servers were lost over a request") from error
+            else:
+                return [self._completion(answer) for answer in answers]
+            finally:
+                with self._choosing:
+                    backend.num_running -= request.num_samples
+        raise AssertionError
+
+    def _choose(self, num_samples: int) -> Backend:
+        """The server to ask next, counted as asked. Waits while all are lost; raises `PolicyError`
+        when the last of them has been for `start_timeout_s`."""
+        while True:
             with self._choosing:
-                backend.num_running -= request.num_samples
-        return [self._completion(answer) for answer in answers]
+                there = [backend for backend in self._backends if not backend.is_lost]
+                if there:
+                    backend = min(there, key=lambda b: b.num_running)
+                    backend.num_running += num_samples
+                    return backend
+            last = max(self._backends, key=lambda b: b.lost_since)
+            if last.is_lost and time.monotonic() - last.lost_since > last.start_timeout_s:
+                raise PolicyError(
+                    f"no vLLM server has answered for {last.start_timeout_s:g} s "
+                    f"(policy.vllm.start_timeout_s): {', '.join(self.urls)}; start them again at "
+                    "the same addresses, and the run by the same command: it goes on"
+                )
+            time.sleep(_LOST_S)
 
     def _try_answer(self, request: SampleRequest) -> list[Completion]:
         """The completions of a request, or why there are none for it alone."""
@@ -236,6 +264,7 @@ def open_vllm(
             num_connections=config.max_concurrency,
             seeds=config.seeds,
             request_timeout_s=config.request_timeout_s,
+            start_timeout_s=config.start_timeout_s,
             max_failures=config.max_failures,
         )
         for url, process in zip(config.urls or [""] * num, processes, strict=True)

@@ -28,6 +28,9 @@ from selfplay.policy.vllm import guard as vllm_guard
 from selfplay.policy.vllm.client import SUPPORTED
 
 SERVED_NAME = "policy"
+TOKEN_VARIABLE = "SELFPLAY_VLLM_TOKEN"
+INSIDE = Path(__file__).parent / "inside"
+"""What a server imports from us, in its own environment."""
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Bounds on an adapter's rank that vLLM can be started with."""
 PYTHON_VARIABLE = "SELFPLAY_VLLM_PYTHON"
@@ -52,7 +55,7 @@ class Launch:
 
     `request_timeout_s`: of its answers, and so of one step of its engine. `kv_cache_gib` is read
     by the CPU build alone. `lora_rank` > 0: adapters of that rank can be loaded while it runs.
-    `args` goes to the server as it is.
+    `args` goes to the server as it is. `host`: where it listens; with a `token`, to whoever has it.
     """
 
     python: str
@@ -64,11 +67,13 @@ class Launch:
     request_timeout_s: float = 600.0
     lora_rank: int = 0
     args: Sequence[str] = ()
+    host: str = "127.0.0.1"
+    token: str = ""
 
     def command(self, model: Path, port: int, seed: int) -> list[str]:
         """The server's command line."""
         words = [self.python, "-m", "vllm.entrypoints.openai.api_server"]
-        words += ["--host", "127.0.0.1", "--port", str(port)]
+        words += ["--host", self.host, "--port", str(port)]
         words += ["--model", str(model), "--served-model-name", SERVED_NAME]
         words += ["--dtype", self.dtype, "--seed", str(seed), "--enable-scale-out"]
         words += ["--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"]
@@ -76,6 +81,8 @@ class Launch:
             words += ["--max-model-len", str(self.max_model_len)]
         if self.enforce_eager:
             words.append("--enforce-eager")
+        if self.token:
+            words += ["--middleware", "vllm_token.Token"]
         return [*words, *self._adapter_words(), *self.args]
 
     def _adapter_words(self) -> list[str]:
@@ -93,8 +100,10 @@ class Launch:
         Without compiled graphs nothing else is compiled either: that takes a C++ compiler, and
         half a minute within the first request.
         """
+        path = os.pathsep.join(filter(None, (str(INSIDE), os.environ.get("PYTHONPATH"))))
         return {
             **os.environ,
+            **({"PYTHONPATH": path, TOKEN_VARIABLE: self.token} if self.token else {}),
             **({"TORCHDYNAMO_DISABLE": "1"} if self.enforce_eager else {}),
             "VLLM_SERVER_DEV_MODE": "1",
             **({"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"} if self.lora_rank else {}),
