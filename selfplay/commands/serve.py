@@ -14,6 +14,7 @@ from selfplay.commands.output import say
 from selfplay.commands.selfcheck import without_leaks
 from selfplay.commands.suites import prepare_suite, read_tasks
 from selfplay.config import ReposConfig, SandboxConfig, ScaffoldConfig, ServeConfig
+from selfplay.curriculum.evaluation import LeftOut
 from selfplay.errors import UserError
 from selfplay.serving.desk import Desk
 from selfplay.serving.exam import Exam
@@ -96,5 +97,7 @@ def open_exam(
         solve_tasks = [task.solve_task for task in tasks]
         _, leaky = without_leaks(solve_tasks, prepared, pool)
         counts = Counter(task.repo for task in solve_tasks)
-        lost = {n: {"num_tasks": counts[n], "reason": why} for n, why in problems.items()}
+        lost: dict[str, LeftOut] = {
+            n: {"num_tasks": counts[n], "reason": why} for n, why in problems.items()
+        }
         yield Exam(solve_tasks, prepared, pool, scaffold or ScaffoldConfig(), {**lost, **leaky})

@@ -16,7 +16,6 @@ from selfplay.bugs.grading.public_tests import public_patch, public_tests
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.bugs.test_runs.spectrum import SpectrumRecorder
 from selfplay.config import ScaffoldConfig
-from selfplay.curriculum.evaluation import LeftOut
 from selfplay.errors import UserError
 from selfplay.policy.messages import MessageTokenizer
 from selfplay.repo.prepare import PreparedRepo
@@ -46,7 +45,7 @@ class Judgement:
 class Exam:
     """The bugs of a suite. Thread-safe; runs of tests wait for a free worker of the pool.
 
-    left_out    {repository whose bugs are no part of it: how many, and why}
+    left_out    {repository whose bugs are no part of it: `num_tasks` and the `reason`}
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class Exam:
         repos: Mapping[str, PreparedRepo],
         pool: SandboxPool,
         scaffold: ScaffoldConfig,
-        left_out: Mapping[str, LeftOut] | None = None,
+        left_out: Mapping[str, Mapping[str, str | int]] | None = None,
     ) -> None:
         self.left_out = dict(left_out or {})
         self.tasks = {

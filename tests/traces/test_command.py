@@ -31,6 +31,7 @@ TESTS = """\
 import random
 import sys
 import threading
+import time
 
 from ops import halves, hashed, scaled
 
@@ -76,12 +77,27 @@ def test_that_draws_by_a_seed():
     assert scaled([random.choice([6, 6])]) == [12]
 
 
+def test_that_stops_the_clock(monkeypatch):
+    def refusing(*_):
+        raise AssertionError("called")
+
+    monkeypatch.setattr(time, "perf_counter", refusing)
+    monkeypatch.setattr(random, "getstate", refusing)
+    assert scaled([9]) == [18]
+
+
 def test_that_calls_nothing():
     assert True
 """
 
 
-TOLD = ("scaled", "halves", "that_calls_nothing", "that_draws_by_a_seed")
+TOLD = (
+    "scaled",
+    "halves",
+    "that_calls_nothing",
+    "that_draws_by_a_seed",
+    "that_stops_the_clock",
+)
 
 
 @pytest.fixture(scope="module")
@@ -118,11 +134,11 @@ def test_what_is_kept_and_what_is_left_out(work: Path, tmp_path: Path) -> None:
         "it draws at random": 1,
         "it calls nothing of the repository": 1,
     }
-    assert (row["num_tests"], row["num_tests_kept"]) == (9, 3)
+    assert (row["num_tests"], row["num_tests_kept"]) == (10, 4)
     assert document["replayed_equal"] < document["checked_equal"] == 1.0
     told = lines(out / "traces.jsonl")
     # Equal calls are kept once.
-    assert sorted(t["function"] for t in told) == ["halves", "scaled", "scaled", "scaled"]
+    assert sorted(t["function"] for t in told) == ["halves", *["scaled"] * 4]
     halves = next(t for t in told if t["function"] == "halves")
     assert halves["frames"] == [
         {"event": "call", "depth": 0, "path": "ops.py", "function": "halves", "line": 8,
@@ -150,6 +166,7 @@ def test_the_questions_are_true_in_both_directions(work: Path, tmp_path: Path) -
         "assert scaled((), 3) == ??",
         "assert halves('abcd') == ??",
         "assert scaled([6], 2) == ??",
+        "assert scaled([9], 2) == ??",
     }
     space: dict[str, Any] = {}
     exec(OPS, space)  # our own text
