@@ -26,6 +26,18 @@ def halves(text):
 
 def hashed(text):
     return hash(text) % 1000003
+
+
+MODE = ["a"]
+
+
+def set_mode(text):
+    MODE[0] = text
+    return text
+
+
+def in_mode(number):
+    return f"{MODE[0]}{number}"
 """
 TESTS = """\
 import random
@@ -33,7 +45,7 @@ import sys
 import threading
 import time
 
-from ops import halves, hashed, scaled
+from ops import halves, hashed, in_mode, scaled, set_mode
 
 
 def test_scaled():
@@ -44,6 +56,11 @@ def test_scaled():
 
 def test_halves():
     assert halves("abcd") == ("ab", "cd")
+
+
+def test_that_sets_a_mode():
+    assert set_mode("b") == "b"
+    assert in_mode(3) == "b3"
 
 
 def test_that_looks_for_a_tracer():
@@ -97,6 +114,7 @@ TOLD = (
     "that_calls_nothing",
     "that_draws_by_a_seed",
     "that_stops_the_clock",
+    "that_sets_a_mode",
 )
 
 
@@ -134,11 +152,11 @@ def test_what_is_kept_and_what_is_left_out(work: Path, tmp_path: Path) -> None:
         "it draws at random": 1,
         "it calls nothing of the repository": 1,
     }
-    assert (row["num_tests"], row["num_tests_kept"]) == (10, 4)
+    assert (row["num_tests"], row["num_tests_kept"]) == (11, 5)
     assert document["replayed_equal"] < document["checked_equal"] == 1.0
     told = lines(out / "traces.jsonl")
     # Equal calls are kept once.
-    assert sorted(t["function"] for t in told) == ["halves", *["scaled"] * 4]
+    assert sorted(t["function"] for t in told) == ["halves", "in_mode", *["scaled"] * 4, "set_mode"]
     halves = next(t for t in told if t["function"] == "halves")
     assert halves["frames"] == [
         {"event": "call", "depth": 0, "path": "ops.py", "function": "halves", "line": 8,
@@ -167,13 +185,15 @@ def test_the_questions_are_true_in_both_directions(work: Path, tmp_path: Path) -
         "assert halves('abcd') == ??",
         "assert scaled([6], 2) == ??",
         "assert scaled([9], 2) == ??",
+        "assert set_mode('b') == ??",
     }
     space: dict[str, Any] = {}
     exec(OPS, space)  # our own text
     for question in asked:
         exec(question["output_prediction"].replace("??", question["output"]), space)
         exec(question["input_prediction"].replace("??", question["input"]), space)
-    assert document["repos"]["smallops"]["num_questions_not_true_again"] == 0
+    # `in_mode(3)` gives "b3" after another call alone.
+    assert document["repos"]["smallops"]["num_questions_not_true_again"] == 1
 
 
 def test_a_repository_that_fails_costs_itself_alone_and_the_others_are_not_done_again(
