@@ -48,17 +48,17 @@ def is_literal(text: str) -> bool:
     return _value(text) is not None
 
 
-def answer_in(text: str, function: str) -> str:
+def answer_in(text: str, function: str, is_whole: bool = True) -> str:
     """The value that an answer to `assert FUNCTION(...) == ??` tells; which one it is never depends
     on what is true.
 
     That is all that was said, where it is a literal or such an assertion; else what stands in the
     last [ANSWER] tags, in the last code fence, in the last line that is such an assertion, in the
-    first line, in the last line, whichever of them is a literal first, without the marks that chats
-    put around it; else all that was said, as it stands.
+    first line, in the last line (where `is_whole`: it was not cut off), whichever of them is a
+    literal first, without the marks that chats put around it; else all that was said, as it stands.
     """
     _, said = split(text)
-    for part in _places(said.strip(), function):
+    for part in _places(said.strip(), function, is_whole):
         bare = _bare(part)
         found = _asserted(bare, function) or bare
         if is_literal(found):
@@ -66,7 +66,7 @@ def answer_in(text: str, function: str) -> str:
     return said.strip()
 
 
-def _places(said: str, function: str) -> Iterator[str]:
+def _places(said: str, function: str, is_whole: bool) -> Iterator[str]:
     """Where an answer may stand, the surest place first."""
     yield said
     for mark in (_TAGGED, _FENCE):
@@ -74,7 +74,7 @@ def _places(said: str, function: str) -> Iterator[str]:
     lines = [line.strip() for line in said.split("\n") if line.strip()]
     yield from [line for line in lines if _asserted(_bare(line), function)][-1:]
     yield from lines[:1]
-    yield from lines[-1:]
+    yield from lines[-1:] if is_whole else []
 
 
 def _bare(text: str) -> str:

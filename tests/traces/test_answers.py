@@ -115,6 +115,13 @@ TOLD = {
 }
 
 
+def test_the_last_line_of_what_was_cut_off_is_no_answer() -> None:
+    said = "f begins with\n8"
+    assert answer_in(said, "f") == "8"
+    assert answer_in(said, "f", is_whole=False) == said
+    assert answer_in("9\nbecause\n8", "f", is_whole=False) == "9"
+
+
 @pytest.mark.parametrize("text", TOLD)
 def test_where_the_value_is_read(text: str) -> None:
     assert answer_in(text, "f") == TOLD[text]
