@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from selfplay.repo.prepare import PreparedRepo
+from selfplay.traces.asking import tells_its_value
 from selfplay.traces.recordings import Event, Question, TestRecording
 
 Row = dict[str, Any]
@@ -72,15 +73,18 @@ def scratchpad_rows(prepared: PreparedRepo, tests: Iterable[TestRecording]) -> I
 
 def question_rows(prepared: PreparedRepo, questions: Iterable[Question]) -> Iterator[Row]:
     """One row for each question, in both directions. `code` is the function's text; what it stands
-    on is what `import` loads."""
+    on is what `import` loads. One that a comment in it answers is left out."""
     code_of = _code_of(prepared)
     for q in questions:
         call = f"{q.function}({{}})"
+        code = code_of(q.path, q.function)[1]
+        if tells_its_value(code, q.function, q.output):
+            continue
         row = {
             "path": q.path,
             "function": q.function,
             "import": f"from {q.module} import {q.function}",
-            "code": code_of(q.path, q.function)[1],
+            "code": code,
             "input": q.input,
             "output": q.output,
             "output_prediction": f"assert {call.format(q.input)} == ??",

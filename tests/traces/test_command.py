@@ -26,13 +26,26 @@ def halves(text):
 
 def hashed(text):
     return hash(text) % 1000003
+
+
+MODE = ["a"]
+
+
+def set_mode(text):
+    MODE[0] = text
+    return text
+
+
+def in_mode(number):
+    return f"{MODE[0]}{number}"
 """
 TESTS = """\
 import random
 import sys
 import threading
+import time
 
-from ops import halves, hashed, scaled
+from ops import halves, hashed, in_mode, scaled, set_mode
 
 
 def test_scaled():
@@ -43,6 +56,11 @@ def test_scaled():
 
 def test_halves():
     assert halves("abcd") == ("ab", "cd")
+
+
+def test_that_sets_a_mode():
+    assert set_mode("b") == "b"
+    assert in_mode(3) == "b3"
 
 
 def test_that_looks_for_a_tracer():
@@ -76,12 +94,28 @@ def test_that_draws_by_a_seed():
     assert scaled([random.choice([6, 6])]) == [12]
 
 
+def test_that_stops_the_clock(monkeypatch):
+    def refusing(*_):
+        raise AssertionError("called")
+
+    monkeypatch.setattr(time, "perf_counter", refusing)
+    monkeypatch.setattr(random, "getstate", refusing)
+    assert scaled([9]) == [18]
+
+
 def test_that_calls_nothing():
     assert True
 """
 
 
-TOLD = ("scaled", "halves", "that_calls_nothing", "that_draws_by_a_seed")
+TOLD = (
+    "scaled",
+    "halves",
+    "that_calls_nothing",
+    "that_draws_by_a_seed",
+    "that_stops_the_clock",
+    "that_sets_a_mode",
+)
 
 
 @pytest.fixture(scope="module")
@@ -118,11 +152,11 @@ def test_what_is_kept_and_what_is_left_out(work: Path, tmp_path: Path) -> None:
         "it draws at random": 1,
         "it calls nothing of the repository": 1,
     }
-    assert (row["num_tests"], row["num_tests_kept"]) == (9, 3)
+    assert (row["num_tests"], row["num_tests_kept"]) == (11, 5)
     assert document["replayed_equal"] < document["checked_equal"] == 1.0
     told = lines(out / "traces.jsonl")
     # Equal calls are kept once.
-    assert sorted(t["function"] for t in told) == ["halves", "scaled", "scaled", "scaled"]
+    assert sorted(t["function"] for t in told) == ["halves", "in_mode", *["scaled"] * 4, "set_mode"]
     halves = next(t for t in told if t["function"] == "halves")
     assert halves["frames"] == [
         {"event": "call", "depth": 0, "path": "ops.py", "function": "halves", "line": 8,
@@ -150,13 +184,16 @@ def test_the_questions_are_true_in_both_directions(work: Path, tmp_path: Path) -
         "assert scaled((), 3) == ??",
         "assert halves('abcd') == ??",
         "assert scaled([6], 2) == ??",
+        "assert scaled([9], 2) == ??",
+        "assert set_mode('b') == ??",
     }
     space: dict[str, Any] = {}
     exec(OPS, space)  # our own text
     for question in asked:
         exec(question["output_prediction"].replace("??", question["output"]), space)
         exec(question["input_prediction"].replace("??", question["input"]), space)
-    assert document["repos"]["smallops"]["num_questions_not_true_again"] == 0
+    # `in_mode(3)` gives "b3" after another call alone.
+    assert document["repos"]["smallops"]["num_questions_not_true_again"] == 1
 
 
 def test_a_repository_that_fails_costs_itself_alone_and_the_others_are_not_done_again(

@@ -11,6 +11,8 @@ import gc
 import sys
 import threading
 from collections.abc import Callable
+from functools import cache
+from sys import gettrace, settrace
 from types import CodeType, FrameType
 from typing import Any
 
@@ -42,29 +44,44 @@ def yielded(code: CodeType, value: Any) -> Any:
 
 
 class SetTrace:
-    """`sys.settrace` on one thread. `disturbed` when the test has set another trace function."""
+    """`sys.settrace` on one thread. `disturbed` when the test has set another trace function, and
+    also when it has put this one back."""
+
+    active: SetTrace | None = None
+    """The one that records."""
 
     def __init__(self) -> None:
         self.log: Log | None = None
         self.disturbed = False
+        self._own: Any = self._outside
+        self._thread = threading.get_ident()
         self._code: dict[CodeType, bytes] = {}
         self._raised: tuple[int, int] | None = None
 
     def start(self, log: Log) -> None:
         """Record from the next call on."""
         self.log = log
-        self.disturbed = sys.gettrace() is not None
+        self.disturbed = gettrace() is not None
         if self.disturbed:
             return
-        log.stop = lambda: sys.settrace(None)
-        sys.settrace(self._outside)
+        log.stop = lambda: settrace(None)
+        watch_settrace()
+        settrace(self._own)
+        SetTrace.active = self
 
     def stop(self) -> None:
         """Record nothing more; another's trace function stays."""
-        found = sys.gettrace()
-        if found == self._outside:
-            sys.settrace(None)
+        SetTrace.active = None
+        found = gettrace()
+        if found is self._own:  # the test's own may define `==`
+            settrace(None)
         elif found is not None or self.log is None or not self.log.why:
+            self.disturbed = True
+
+    def note_settrace(self) -> None:
+        """A trace function is about to be set: where another one is there, calls went by untold."""
+        goes_on = self.log is not None and not self.log.why
+        if goes_on and threading.get_ident() == self._thread and gettrace() is not self._own:
             self.disturbed = True
 
     def _outside(self, frame: FrameType, event: str, _: Any) -> Any:
@@ -117,6 +134,17 @@ class SetTrace:
         # From Python 3.13 on a yield is told at the instruction behind it.
         behind = name == "RESUME" and argument & 3 > 0
         return "yield" if name.startswith("YIELD") or behind else "unwound"
+
+
+@cache
+def watch_settrace() -> None:
+    """Tell who records of each `sys.settrace`, for as long as this process lives."""
+
+    def hook(event: str, _: Any) -> None:
+        if event == "sys.settrace" and SetTrace.active is not None:
+            SetTrace.active.note_settrace()
+
+    sys.addaudithook(hook)
 
 
 class Monitoring:
@@ -220,22 +248,23 @@ class ThreadWatch:
     def __init__(self) -> None:
         self.found = ""
         self._former: Any = None
+        self._own: Any = self._begun
 
     def start(self) -> None:
         """Watch from now on."""
         self._former = getattr(threading, "_trace_hook", None)
-        threading.settrace(self._begun)
+        threading.settrace(self._own)
 
     def stop(self) -> None:
         """Watch no more."""
-        if getattr(threading, "_trace_hook", None) == self._begun:
+        if getattr(threading, "_trace_hook", None) is self._own:
             threading.settrace(self._former)
         else:
             self.found = self.found or "tracer"
 
     def _begun(self, frame: FrameType, event: str, _: Any) -> None:
         self.found = "threads"
-        sys.settrace(None)
+        settrace(None)
 
 
 def free_tool() -> int | None:
