@@ -39,7 +39,7 @@ from selfplay.sandbox.base import Environment, Sandbox
 from selfplay.sandbox.docker.image_store import ImageFacts
 from selfplay.sandbox.host import host_mounts, make_readable
 
-LAYOUT = 4
+LAYOUT = 5
 """Raised when what is cached changes its form."""
 NOT_SOURCE = (
     *("test", "tests", "testing", "docs", "doc", "examples", "benchmarks", "bench"),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 
 from selfplay.repo.dependencies.build import Built, build, read_wheel
 from selfplay.repo.dependencies.layout import find_layout
+from selfplay.repo.dependencies.venv import add_metadata, without_description
 from selfplay.repo.prepare import prepare
 from selfplay.repo.sources.git import described_version, git
 from selfplay.repo.spec import LocalSource, RepoSpec
@@ -220,3 +222,34 @@ def test_a_wheel_that_leaves_its_folder(tmp_path: Path) -> None:
         archive.writestr("../evil.py", "x")
     with pytest.raises(ValueError, match="leaves its folder"):
         read_wheel(buffer.getvalue(), tmp_path)
+
+
+DOCUMENTED = """\
+import calc
+from setuptools import setup
+setup(name="calc", version="1.0", py_modules=["calc"], long_description=calc.__doc__,
+      long_description_content_type="text/x-rst", extras_require={"fast": ["numpy"]})
+"""
+
+
+def test_a_docstring_does_not_come_back_as_the_project_s_description(
+    backend: Backend, tmp_path: Path
+) -> None:
+    """`parse` says so of itself: 36 mined bugs whose answers touch the docstring were left out,
+    since a solver could read them among the installed packages."""
+    secret = '"""Adds.\n\n>>> add(1, 2)\n3\n"""\n'
+    built = backend({"setup.py": DOCUMENTED, "calc.py": secret}, "")
+    assert b">>> add(1, 2)" in built.metadata["calc-1.0.dist-info/METADATA"]
+    add_metadata(built.metadata, tmp_path)
+    (found,) = distributions(name="calc", path=[str(tmp_path)])
+    assert found.version == "1.0" and found.metadata["Name"] == "calc"
+    assert found.requires == ['numpy; extra == "fast"']
+    assert ">>>" not in (tmp_path / "calc-1.0.dist-info" / "METADATA").read_text()
+
+
+def test_descriptions_among_the_headers() -> None:
+    """As PKG-INFO had them before metadata 2.1."""
+    told = b"Name: calc\r\nDescription: Adds.\r\n        \r\n        >>> add(1, 2)\r\n       |3\r\n"
+    assert without_description(told + b"Version: 1.0\r\n") == b"Name: calc\nVersion: 1.0\n"
+    assert without_description(b"Name: calc\nVersion: 1.0") == b"Name: calc\nVersion: 1.0\n"
+    assert without_description(b"Name: calc\n\nName: body\n") == b"Name: calc\n"

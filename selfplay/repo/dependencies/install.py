@@ -26,7 +26,12 @@ from selfplay.repo.dependencies.pip import (
 )
 from selfplay.repo.dependencies.project import Project, write_project
 from selfplay.repo.dependencies.requirements import Declared
-from selfplay.repo.dependencies.venv import add_guard, add_metadata, make_interpreter
+from selfplay.repo.dependencies.venv import (
+    add_guard,
+    add_metadata,
+    make_interpreter,
+    without_description,
+)
 from selfplay.repo.spec import RepoSpec
 from selfplay.sandbox.base import Sandbox
 
@@ -146,7 +151,8 @@ def _copy_metadata(tree: Path, packages: Path) -> None:
     name = f"{fields.get('Name', '').replace('-', '_')}-{fields.get('Version', '')}.dist-info"
     if {"Name", "Version"} <= set(fields) and "/" not in name:
         (packages / name).mkdir(exist_ok=True)
-        shutil.copy(information, packages / name / "METADATA")
+        told = without_description(information.read_bytes())
+        (packages / name / "METADATA").write_bytes(told)
 
 
 def _remove_distribution(name: str, packages: Path) -> None:

@@ -58,9 +58,17 @@ def add_metadata(metadata: Mapping[str, bytes], packages: Path) -> None:
     """A project's own *.dist-info, and its commands in `bin/`; paths were checked by `build`."""
     for path, content in metadata.items():
         (packages / path).parent.mkdir(parents=True, exist_ok=True)
-        (packages / path).write_bytes(content)
+        told = without_description(content) if path.endswith("/METADATA") else content
+        (packages / path).write_bytes(told)
         if path.endswith("/entry_points.txt"):
             _add_commands(content.decode("utf-8", "replace"), packages / "bin")
+
+
+def without_description(metadata: bytes) -> bytes:
+    """METADATA or PKG-INFO without the project's long description: often a module's docstring, and
+    so an answer word for word (`parse` has it so)."""
+    headers = metadata.replace(b"\r\n", b"\n").partition(b"\n\n")[0].rstrip(b"\n") + b"\n"
+    return re.sub(rb"(?mi)^Description:.*\n(?:[ \t|].*\n)*", b"", headers)
 
 
 def _add_commands(entry_points: str, folder: Path) -> None:
