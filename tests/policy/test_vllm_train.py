@@ -82,9 +82,10 @@ def test_a_server_killed_while_rounds_are_ahead_costs_nothing(tmp_path: Path) ->
     versions = [int(row.get("learner/policy_version", 0)) for row in rows]
     assert versions[-1] >= 1 and versions == sorted(versions)
     for step in (1, 2):  # begun one round ahead at most: on the weights of the step before, or its
-        played = {e["policy_version"] for e in episodes if e["info"]["step"] == step}
+        sound = [e for e in episodes if e["info"]["step"] == step and e["status"] != "errored"]
+        played = {episode["policy_version"] for episode in sound}
         assert played <= {*range(versions[step - 2] if step > 1 else 0, versions[step - 1] + 1)}
-    assert (run / "weights" / f"step_{versions[-1]}" / "adapter_config.json").is_file()
+    assert (run / "weights" / "step_2" / "adapter_config.json").is_file()
     assert not (run / "weights" / "served").exists()
     state = json.loads((run / "controller.json").read_text())["steps"]["2"]
     assert state["next"] == 3 and not state["begun"]
