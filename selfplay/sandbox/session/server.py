@@ -286,10 +286,16 @@ def read(path: str, max_bytes: int, follow: bool) -> dict[str, Any]:
 
 
 def write(path: str, content: str) -> dict[str, Any]:
-    """Replace or create a file, and the folders above it."""
+    """Replace or create a plain file, and the folders above it. A pipe would hold us up for ever,
+    and one of ours is among them: /proc/self/fd is that of this process."""
     place = encoded(os.path.join(WORKDIR, path))
     os.makedirs(os.path.dirname(place), exist_ok=True)
-    with open(place, "wb") as file:
+    descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY, 0o666)
+    with os.fdopen(descriptor, "wb") as file:
+        problem = kind_problem(os.fstat(descriptor).st_mode)
+        if problem:
+            return {"problem": problem}
+        file.truncate(0)
         file.write(base64.b64decode(content))
     return {}
 
@@ -308,7 +314,7 @@ def changes(
     seen = set()
     for path, place, status in walk(skip, left_out):
         problem = kind_problem(status.st_mode)
-        if problem == "link" and known.get(path, [""])[0] == "link:" + os.readlink(place):
+        if problem == "link" and known.get(path, [""])[0] == "link:" + target(place):
             seen.add(path)
             continue
         if problem:
@@ -358,6 +364,14 @@ def walk(skip: list[str], left_out: dict[str, str]) -> Iterator[tuple[str, str, 
                 pending.append(path)
             else:
                 yield path, entry.path, status
+
+
+def target(link: str) -> str:
+    """Where a link leads; "" when a command has removed it meanwhile."""
+    try:
+        return os.readlink(link)
+    except OSError:
+        return ""
 
 
 def kind_problem(mode: int) -> str:
