@@ -127,7 +127,7 @@ def test_nothing_but_a_plain_file_is_written(opened: Open) -> None:
             session.write(path, b"00000002{}")
     with pytest.raises(FileProblem, match="special"):
         session.write("read", b"x")
-    with pytest.raises(FileProblem, match="[Dd]irectory"):
+    with pytest.raises(FileProblem, match=r"[Dd]irectory"):
         session.write("package", b"x")
     assert time.monotonic() - began < 10
     session.write("plain.txt", b"new\n")

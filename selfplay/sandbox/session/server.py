@@ -7,7 +7,7 @@ inside, and its end is the end of everything that it started.
 """
 
 # Paths are bytes here, which pathlib does not know.
-# ruff: noqa: PTH103, PTH115, PTH116, PTH118, PTH120, PTH123
+# ruff: noqa: PTH103, PTH115, PTH116, PTH118, PTH120
 from __future__ import annotations
 
 import base64

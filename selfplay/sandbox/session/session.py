@@ -155,7 +155,7 @@ class Session:
         """
         environment = self._job.environment
         known = _fingerprints(environment.tree, environment.digest)
-        request = {"op": "changes", "known": known, "skip": list(skip)}
+        request: dict[str, Any] = {"op": "changes", "known": known, "skip": list(skip)}
         request |= {"max_file": MAX_FILE, "max_bytes": MAX_CHANGES}
         answer = _performed(self.call(request, 60.0), "the tree could not be read")
         layer = {
