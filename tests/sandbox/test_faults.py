@@ -25,6 +25,7 @@ from selfplay.sandbox.collect import out_excess
 from selfplay.sandbox.pool import RetryingSandbox
 from selfplay.sandbox.scratch import read_out
 
+V1 = {"memory.limit_in_bytes": "100000000\n"}
 IDLE = ("timeit", "-n", "1", "-r", "1")
 
 
@@ -168,9 +169,18 @@ def test_a_command_that_kills_itself_has_its_verdict(environment: Environment) -
         ({"memory.events": "low 0\noom 3\noom_kill 1\n"}, True),
         ({"memory.events": "low 0\noom 0\noom_kill 1\n"}, None),
         ({"memory.events": "low 0\noom 0\noom_kill 0\n"}, False),
-        ({"memory.oom_control": "under_oom 0\noom_kill 1\n", "memory.failcnt": "7\n"}, True),
-        ({"memory.oom_control": "under_oom 0\noom_kill 1\n", "memory.failcnt": "0\n"}, None),
-        ({"memory.oom_control": "under_oom 0\noom_kill 0\n", "memory.failcnt": "7\n"}, False),
+        (
+            {"memory.oom_control": "oom_kill 1\n", **V1, "memory.max_usage_in_bytes": "99000000\n"},
+            True,
+        ),
+        (
+            {"memory.oom_control": "oom_kill 1\n", **V1, "memory.max_usage_in_bytes": "90000000\n"},
+            None,
+        ),
+        (
+            {"memory.oom_control": "oom_kill 0\n", **V1, "memory.max_usage_in_bytes": "99000000\n"},
+            False,
+        ),
         ({}, False),
     ],
 )
@@ -187,7 +197,7 @@ def test_whose_memory_it_was(tmp_path: Path, files: dict[str, str], own: bool | 
 
 def test_a_process_that_the_machine_had_no_memory_for(environment: Environment) -> None:
     """A cgroup around all of us stands for the machine, where there is one of version 1."""
-    above = [f.parent for f in find_controllers() if (f.parent / "memory.failcnt").exists()]
+    above = [f.parent for f in find_controllers() if (f.parent / "memory.oom_control").exists()]
     if not above:
         return
     around = above[0] / f"tests-{os.getpid()}"

@@ -22,6 +22,8 @@ from selfplay.sandbox.owner import is_abandoned, owner_token
 
 log = logging.getLogger(__name__)
 FOLDER = "selfplay"
+AT_ONCE = 4 << 20
+"""Bytes below a bound at which the kernel may already refuse: a huge page is taken at once."""
 
 
 class Cgroups:
@@ -119,9 +121,13 @@ def ran_out_of_memory(folders: list[Path]) -> bool:
         first, second = _counts(folder / "memory.oom_control"), _counts(folder / "memory.events")
         if not (first.get("oom_kill", 0) or second.get("oom_kill", 0)):
             continue
-        met = second.get("oom", 0)
-        if first:
-            met = _counts(folder / "memory.failcnt").get("", 1)
+        met = bool(second.get("oom", 0))
+        if first:  # version 1 of today's kernels does not count how often it was met
+            peak, limit = (
+                _counts(folder / f"memory.{name}_in_bytes").get("", 0)
+                for name in ("max_usage", "limit")
+            )
+            met = peak > limit - AT_ONCE
         if not met:
             raise SandboxError("this machine ran out of memory, and a process of a job was ended")
         return True
