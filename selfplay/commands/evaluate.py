@@ -108,7 +108,7 @@ def evaluate_repairs(
         policy = open_policy(policy_config, config.scaffold)
         context = make_rollout_context(policy, repos, pool, config.scaffold, sampling)
         context = replace(context, early_grading=config.sandbox.early_grading)
-        solve_tasks, left_out = without_leaks(context, solve_tasks)
+        solve_tasks, left_out = without_leaks(solve_tasks, repos, pool)
         with tqdm(total=len(solve_tasks), unit="task", desc="evaluate") as bar:
 
             def progress(done: int, total: int) -> None:

@@ -93,22 +93,21 @@ def check_gold(context: RolloutContext, tasks: Sequence[SolveTask]) -> None:
 
 def check_tasks(context: RolloutContext, tasks: Iterable[SolveTask]) -> None:
     """The leak audit on the first task of each repository. Raises `InfrastructureError`."""
-    repos = {name: repo.prepared for name, repo in context.repo_contexts.items()}
-    check_audit(tasks, repos, context.pool)
+    for why in leaks_of(tasks, prepared_repos(context), context.pool).values():
+        raise InfrastructureError(why)
 
 
 def without_leaks(
-    context: RolloutContext, tasks: Sequence[SolveTask]
+    tasks: Sequence[SolveTask], repos: Mapping[str, PreparedRepo], pool: SandboxPool
 ) -> tuple[list[SolveTask], dict[str, LeftOut]]:
-    """Held-out tasks that can be evaluated here, and the repositories with the others: a project
+    """Held-out tasks that can be played here, and the repositories with the others: a project
     may be installed beside this machine's own Python, where every solver could read it.
 
     What is left out is told. Raises `InfrastructureError` where none is left.
     """
-    repos = {name: repo.prepared for name, repo in context.repo_contexts.items()}
-    leaky = leaks_of(tasks, repos, context.pool)
+    leaky = leaks_of(tasks, repos, pool)
     kept = [task for task in tasks if task.repo not in leaky]
-    if leaky and not kept:
+    if leaky and not any(task.repo in repos for task in kept):
         raise InfrastructureError(next(iter(leaky.values())))
     counts = Counter(task.repo for task in tasks)
     for name, why in leaky.items():
@@ -116,13 +115,9 @@ def without_leaks(
     return kept, {n: {"num_tasks": counts[n], "reason": why} for n, why in leaky.items()}
 
 
-def check_audit(
-    tasks: Iterable[SolveTask], repos: Mapping[str, PreparedRepo], pool: SandboxPool
-) -> None:
-    """The leak audit on the first task of each of these repositories. Raises
-    `InfrastructureError`."""
-    for why in leaks_of(tasks, repos, pool).values():
-        raise InfrastructureError(why)
+def prepared_repos(context: RolloutContext) -> dict[str, PreparedRepo]:
+    """{name: repository} of all that are played."""
+    return {name: repo.prepared for name, repo in context.repo_contexts.items()}
 
 
 def leaks_of(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from selfplay.commands.compose import sandbox_pool
 from selfplay.commands.output import say
-from selfplay.commands.selfcheck import check_audit
+from selfplay.commands.selfcheck import without_leaks
 from selfplay.commands.suites import prepare_suite, read_tasks
 from selfplay.config import ReposConfig, SandboxConfig, ScaffoldConfig, ServeConfig
+from selfplay.curriculum.evaluation import LeftOut
 from selfplay.errors import UserError
 from selfplay.serving.desk import Desk
 from selfplay.serving.exam import Exam
@@ -44,7 +46,8 @@ def run(config: ServeConfig) -> int:
         except OSError as error:
             where = f"host={config.host} port={config.port}"
             raise UserError(f"{where}: cannot listen there ({error.strerror})") from None
-        say(f"{len(exam.tasks)} bugs at http://{config.host}:{server.server_port}")
+        told = f"{len(exam.tasks)} bugs at http://{config.host}:{server.server_port}"
+        say(told + (f"; left out: {', '.join(exam.left_out)}" if exam.left_out else ""))
         try:
             with sigterm_as_interrupt():
                 server.serve_forever(poll_interval=0.2)
@@ -79,7 +82,9 @@ def open_exam(
 ) -> Iterator[Exam]:
     """A suite's exam, its sandboxes audited; what it holds is closed at the end.
 
-    A repository that cannot be had is left out. Raises `UserError` where none can.
+    A repository that cannot be had is left out, and one in which a solver could read the answers
+    here: both are told, by name and number, and in `Exam.left_out`. Raises `UserError` where none
+    can be had, `InfrastructureError` where a solver could read the answers in each.
     """
     tasks = read_tasks(Path(suite))[:num_tasks]
     if not tasks:
@@ -90,5 +95,9 @@ def open_exam(
         if not prepared:
             raise UserError(next(iter(problems.values())))
         solve_tasks = [task.solve_task for task in tasks]
-        check_audit(solve_tasks, prepared, pool)
-        yield Exam(solve_tasks, prepared, pool, scaffold or ScaffoldConfig())
+        _, leaky = without_leaks(solve_tasks, prepared, pool)
+        counts = Counter(task.repo for task in solve_tasks)
+        lost: dict[str, LeftOut] = {
+            n: {"num_tasks": counts[n], "reason": why} for n, why in problems.items()
+        }
+        yield Exam(solve_tasks, prepared, pool, scaffold or ScaffoldConfig(), {**lost, **leaky})

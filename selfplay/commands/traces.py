@@ -127,6 +127,7 @@ def one_repo(prepared: PreparedRepo, sandbox: Sandbox, config: TracesConfig, fol
         "settings": settings,
         **{f"num_{form}": count for form, count in counts.items()},
         "num_questions_not_true_again": len(asked) - len(true),
+        "num_questions_told": len(true) - counts["questions"],
         **facts(recorded, len(tests)),
     }
     write_atomic(file, json.dumps(row, indent=1).encode() + b"\n")

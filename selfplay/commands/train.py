@@ -26,7 +26,13 @@ from selfplay.commands.placing import placed
 from selfplay.commands.plan import dry_run
 from selfplay.commands.played import open_played
 from selfplay.commands.report import report_of_run
-from selfplay.commands.selfcheck import check_gold, check_tasks, self_check, without_leaks
+from selfplay.commands.selfcheck import (
+    check_gold,
+    check_tasks,
+    prepared_repos,
+    self_check,
+    without_leaks,
+)
 from selfplay.commands.suites import prepare_suite, suite_spec
 from selfplay.commands.summary import print_summary, summarise
 from selfplay.commands.watch import open_watcher
@@ -121,7 +127,8 @@ def train(config: TrainConfig, open_learner: Callable[[RunDir], Learner]) -> int
         say("self-check: one generation; in each repository a command, and a bug graded both ways")
         self_check(opened.context, played.trained, config.scaffold)
         check_tasks(opened.context, played.human)
-        tasks, left_out = without_leaks(opened.context, tasks)
+        repos = prepared_repos(opened.context)
+        tasks, left_out = without_leaks(tasks, repos, opened.context.pool)
         held_out = HeldOut(attempted=tasks, weighed=others, left_out=left_out)
         if not played.trained:
             check_gold(opened.context, played.human)

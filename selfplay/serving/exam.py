@@ -43,7 +43,10 @@ class Judgement:
 
 
 class Exam:
-    """The bugs of a suite. Thread-safe; runs of tests wait for a free worker of the pool."""
+    """The bugs of a suite. Thread-safe; runs of tests wait for a free worker of the pool.
+
+    left_out    {repository whose bugs are no part of it: `num_tasks` and the `reason`}
+    """
 
     def __init__(
         self,
@@ -51,8 +54,15 @@ class Exam:
         repos: Mapping[str, PreparedRepo],
         pool: SandboxPool,
         scaffold: ScaffoldConfig,
+        left_out: Mapping[str, Mapping[str, str | int]] | None = None,
     ) -> None:
-        self.tasks = {task.bug_id: task for task in tasks if task.repo in repos}
+        self.left_out = dict(left_out or {})
+        self.tasks = {
+            task.bug_id: task
+            for task in tasks
+            if task.repo in repos and task.repo not in self.left_out
+        }
+        self._lost = {t.bug_id: t.repo for t in tasks if t.repo in self.left_out}
         self.pool, self.scaffold = pool, scaffold
         self._repos = dict(repos)
         self._tokenizer = MessageTokenizer()
@@ -64,6 +74,11 @@ class Exam:
     def task(self, bug_id: str) -> SolveTask:
         """A bug by its id. Raises `UserError` that names some that there are."""
         found = self.tasks.get(bug_id)
+        if bug_id in self._lost:
+            repo = self._lost[bug_id]
+            raise UserError(
+                f"instance_id: {bug_id!r}: {repo}: left out: {self.left_out[repo]['reason']}"
+            )
         if found is None:
             known = ", ".join(list(self.tasks)[:3])
             raise UserError(f"instance_id: {bug_id!r} is no bug of this suite, such as {known}")

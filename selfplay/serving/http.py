@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 from selfplay import __version__
 from selfplay.errors import InfrastructureError, UserError
 from selfplay.serving.desk import ACTIONS, Desk, Full, NotFound, Over
-from selfplay.serving.exam import plain
+from selfplay.serving.exam import Exam, plain
 from selfplay.serving.websocket import Broken, WebSocket, accept_key
 
 log = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ class Handler(BaseHTTPRequestHandler):
                 "version": __version__,
             },
             "/schema": lambda: SCHEMA,
-            "/tasks": lambda: {"instance_ids": sorted(desk.exam.tasks)},
+            "/tasks": lambda: told_tasks(desk.exam),
         }
         if place.path not in answers:
             raise BadRequest(404, f"{place.path}: there are /ws, /state, {', '.join(answers)}")
@@ -179,6 +179,12 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
         except OSError:
             self.close_connection = True
+
+
+def told_tasks(exam: Exam) -> dict[str, Any]:
+    """All bugs by their ids, and the repositories that are left out, where there is one."""
+    left_out = {"left_out": exam.left_out} if exam.left_out else {}
+    return {"instance_ids": sorted(exam.tasks), **left_out}
 
 
 def status_of(error: UserError) -> int:

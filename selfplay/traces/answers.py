@@ -19,7 +19,14 @@ MAX_TEXT = 20_000
 MAX_DEPTH = 60
 """Containers in containers that are compared as values."""
 _FENCE = re.compile(r"```[^\n`]*\n(.*?)\n?[ \t]*```", re.DOTALL)
-_TAGGED = re.compile(r"\[ANSWER\](.*?)(?:\[/ANSWER\]|\Z)", re.DOTALL)
+_TAGGED = re.compile(
+    r"(?:\[ANSWER\]|<answer>)(.*?)(?:\[/ANSWER\]|</answer>|\Z)", re.DOTALL | re.IGNORECASE
+)
+_LABEL = re.compile(
+    r"\**(?:the )?(?:final )?(?:(?:answer|output|result|value)\**\s*:|\?\?\**\s*[:=])\**\s*",
+    re.IGNORECASE,
+)
+_MARKS = re.compile(r"(\*\*|`|\*\*`)([^`\n]+)(?:\*\*|`|`\*\*)")
 _TOO_ODD = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
 
 
@@ -41,34 +48,46 @@ def is_literal(text: str) -> bool:
     return _value(text) is not None
 
 
-def answer_in(text: str, function: str) -> str:
+def answer_in(text: str, function: str, is_whole: bool = True) -> str:
     """The value that an answer to `assert FUNCTION(...) == ??` tells; which one it is never depends
     on what is true.
 
     That is all that was said, where it is a literal or such an assertion; else what stands in the
     last [ANSWER] tags, in the last code fence, in the last line that is such an assertion, in the
-    first line, whichever of them is a literal first; else all that was said, as it stands.
+    first line, in the last line (where `is_whole`: it was not cut off), whichever of them is a
+    literal first, without the marks that chats put around it; else all that was said, as it stands.
     """
     _, said = split(text)
-    for part in _places(said.strip(), function):
-        found = _asserted(part, function) or part
+    for part in _places(said.strip(), function, is_whole):
+        bare = _bare(part)
+        found = _asserted(bare, function) or bare
         if is_literal(found):
             return found.strip()
     return said.strip()
 
 
-def _places(said: str, function: str) -> Iterator[str]:
+def _places(said: str, function: str, is_whole: bool) -> Iterator[str]:
     """Where an answer may stand, the surest place first."""
     yield said
     for mark in (_TAGGED, _FENCE):
         yield from [match[1].strip() for match in mark.finditer(said)][-1:]
     lines = [line.strip() for line in said.split("\n") if line.strip()]
-    yield from [line for line in lines if _asserted(line, function)][-1:]
+    yield from [line for line in lines if _asserted(_bare(line), function)][-1:]
     yield from lines[:1]
+    yield from lines[-1:] if is_whole else []
+
+
+def _bare(text: str) -> str:
+    """A text without `Answer:` or `?? =` before it, and without backticks or stars around it."""
+    label = _LABEL.match(text)
+    bare = text[label.end() :] if label else text
+    marked = _MARKS.fullmatch(bare)
+    return marked[2] if marked else bare
 
 
 def _asserted(text: str, function: str) -> str | None:
-    """What a single `assert FUNCTION(...) == VALUE`, or the comparison alone, has on its right."""
+    """What a single `assert FUNCTION(...) == VALUE`, or the comparison alone, has on its right; or
+    on its left, where it is the other way round."""
     tree = _parsed(text)
     if tree is None or len(tree.body) != 1:
         return None
@@ -81,12 +100,15 @@ def _asserted(text: str, function: str) -> str | None:
         return None
     if not isinstance(test, ast.Compare) or len(test.ops) != 1:
         return None
-    call = test.left
-    if not isinstance(test.ops[0], ast.Eq) or not isinstance(call, ast.Call):
+    sides = (test.left, test.comparators[0])
+    calls = [_calls(side, function.rpartition(".")[2]) for side in sides]
+    if not isinstance(test.ops[0], ast.Eq) or calls.count(True) != 1:
         return None
-    if not isinstance(call.func, ast.Name) or call.func.id != function.rpartition(".")[2]:
-        return None
-    return ast.get_source_segment(text, test.comparators[0])
+    return ast.get_source_segment(text, sides[calls[0]])
+
+
+def _calls(side: ast.expr, name: str) -> bool:
+    return isinstance(side, ast.Call) and isinstance(side.func, ast.Name) and side.func.id == name
 
 
 def _parsed(text: str) -> ast.Module | None:

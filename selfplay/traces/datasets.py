@@ -8,14 +8,17 @@ Everything that is equal but for the test which it came from is kept once.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import textwrap
+import tokenize
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
 from selfplay.repo.prepare import PreparedRepo
+from selfplay.traces.asking import tells_its_value
 from selfplay.traces.recordings import Event, Question, TestRecording
 
 Row = dict[str, Any]
@@ -72,15 +75,18 @@ def scratchpad_rows(prepared: PreparedRepo, tests: Iterable[TestRecording]) -> I
 
 def question_rows(prepared: PreparedRepo, questions: Iterable[Question]) -> Iterator[Row]:
     """One row for each question, in both directions. `code` is the function's text; what it stands
-    on is what `import` loads."""
+    on is what `import` loads. One that a comment in it answers is left out."""
     code_of = _code_of(prepared)
     for q in questions:
         call = f"{q.function}({{}})"
+        code = code_of(q.path, q.function)[1]
+        if tells_its_value(code, q.function, q.output):
+            continue
         row = {
             "path": q.path,
             "function": q.function,
             "import": f"from {q.module} import {q.function}",
-            "code": code_of(q.path, q.function)[1],
+            "code": code,
             "input": q.input,
             "output": q.output,
             "output_prediction": f"assert {call.format(q.input)} == ??",
@@ -144,7 +150,17 @@ def _source_line(prepared: PreparedRepo, path: str, line: int) -> str:
 
 @lru_cache(maxsize=64)
 def _lines(source: str) -> list[str]:
-    return re.split(r"\r\n|\r|\n", source)  # as Python counts them
+    return re.split(r"\r\n|\r|\n", _as_python_reads(source))  # as Python counts them
+
+
+def _as_python_reads(source: str) -> str:
+    """A file's text (surrogateescape) in the encoding that its head states: in any other it is
+    another program."""
+    content = source.encode("utf-8", "surrogateescape")
+    try:
+        return content.decode(tokenize.detect_encoding(io.BytesIO(content).readline)[0])
+    except (SyntaxError, UnicodeDecodeError):
+        return source
 
 
 def _code_of(prepared: PreparedRepo) -> Callable[[str, str], tuple[int, str]]:

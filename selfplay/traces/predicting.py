@@ -98,7 +98,7 @@ def judged(
     cut = completion.finish_reason == "length"
     if cut:
         text = text.rpartition("\n")[0]
-    said = answer_in(text, question.function)
+    said = answer_in(text, question.function, is_whole=not cut)
     if completion.problem:
         reason = completion.problem
     elif cut and not said:

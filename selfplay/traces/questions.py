@@ -18,17 +18,18 @@ HASH_SEED = "2"
 def true_questions(
     prepared: PreparedRepo, sandbox: Sandbox, questions: Sequence[Question]
 ) -> list[Question]:
-    """Those that a fresh interpreter in the sandbox answers as the test's run did."""
+    """Those that a fresh interpreter in the sandbox answers as the test's run did, each by itself
+    with nothing but its module imported."""
     kept: list[Question] = []
     for start in range(0, len(questions), BATCH):
         batch = questions[start : start + BATCH]
         answers = _asked(prepared, sandbox, batch)
-        kept += [q for q, answer in zip(batch, answers, strict=False) if answer == b"1"]
+        kept += [q for q, answer in zip(batch, answers, strict=False) if answer == ord("1")]
     return kept
 
 
-def _asked(prepared: PreparedRepo, sandbox: Sandbox, questions: Sequence[Question]) -> list[bytes]:
-    """One answer each; fewer where the program came to no end."""
+def _asked(prepared: PreparedRepo, sandbox: Sandbox, questions: Sequence[Question]) -> bytes:
+    """One character each, "1" where it is true; none where the program did not begin."""
     told = [
         {"module": q.module, "function": q.function, "input": q.input, "output": q.output}
         for q in questions
@@ -46,4 +47,4 @@ def _asked(prepared: PreparedRepo, sandbox: Sandbox, questions: Sequence[Questio
             quota=Quota(timeout_s=60 + 0.2 * len(questions)),
         )
     )
-    return result.files.get("answers.txt", b"").split()
+    return result.files.get("answers.txt", b"")

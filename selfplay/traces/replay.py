@@ -13,6 +13,7 @@ NamedEvent = tuple[tuple[str, str], Event]
 ENDED = {
     "time": "the time of its recording was up",
     "recorder": "it could not be recorded",
+    "stacks": "it switches between stacks",
     "recursion": "it comes to the recursion limit",
     "tracer": "it traces by itself",
     "threads": "it starts threads",

@@ -305,20 +305,18 @@ def test_a_leak_costs_an_evaluation_its_repository_alone(
     (littered.tree / "shop/old_prices.txt").write_text(FILES["shop/prices.py"])
     make_readable(littered.tree)
     places = {"open": littered, "shut": environment}
+    repos: Any = {n: SimpleNamespace(name=n, environment=place) for n, place in places.items()}
+    pool: Any = SimpleNamespace(sandbox=sandbox, map=lambda do, items: [do(x) for x in items])
     context: Any = SimpleNamespace(
-        pool=SimpleNamespace(sandbox=sandbox, map=lambda do, items: [do(item) for item in items]),
-        repo_contexts={
-            name: SimpleNamespace(prepared=SimpleNamespace(name=name, environment=place))
-            for name, place in places.items()
-        },
+        pool=pool, repo_contexts={n: SimpleNamespace(prepared=r) for n, r in repos.items()}
     )
     tasks = [dataclasses.replace(sum_task, repo=name) for name in ("open", "shut", "open")]
-    kept, left_out = without_leaks(context, tasks)
+    kept, left_out = without_leaks(tasks, repos, pool)
     assert kept == [tasks[1]] and left_out["open"]["num_tasks"] == 2
     assert "shop/old_prices.txt" in str(left_out["open"]["reason"])
     assert "open: left out with its 2 bugs" in capsys.readouterr().err
     with pytest.raises(InfrastructureError, match="leak audit of open"):
-        without_leaks(context, [tasks[0]])
+        without_leaks([tasks[0]], repos, pool)
     with pytest.raises(InfrastructureError, match="leak audit of open"):
         check_tasks(context, tasks)
     result = summary([Tried(instance_id="a", repo="shut")], 1, {}, None, {})

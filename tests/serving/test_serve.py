@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,6 +27,8 @@ from selfplay.bugs.patches.diffs import reverse_patch
 from selfplay.bugs.patches.layers import apply_patch
 from selfplay.cli import main
 from selfplay.commands.serve import open_exam
+from selfplay.commands.suites import read_tasks
+from selfplay.corpus.suite import SuiteTask, write_suite
 from selfplay.errors import UserError
 from selfplay.serving.desk import Desk, NotFound
 from selfplay.serving.exam import Exam
@@ -79,6 +83,35 @@ def opened(server: EnvServer, exam: Exam) -> tuple[str, str]:
     assert said["observation"]["messages"][-1]["role"] == "user"
     assert "Fix the bug in line" in said["observation"]["messages"][-1]["content"]
     return bug, said["observation"]["episode_id"]
+
+
+def test_a_repository_that_shows_its_answers_is_left_out_alone(
+    suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `evaluate` does; a machine may have a project of the suite installed, too."""
+    ledger = Path(__file__).resolve().parents[2] / "repos/samples/ledger"
+    leaky = shutil.copytree(ledger, tmp_path / "leaky")
+    for file in list((leaky / "ledger").glob("*.py")):
+        shutil.copy(file, leaky / f"old_{file.stem}.txt")
+    task = read_tasks(suite)[0]
+
+    def elsewhere(name: str) -> SuiteTask:
+        solve_task = dataclasses.replace(task.solve_task, bug_id=f"in-{name}", repo=name)
+        source = {"local": {"path": str(tmp_path / name)}}
+        return dataclasses.replace(task, solve_task=solve_task, environment={"source": source})
+
+    mixed = tmp_path / "mixed.jsonl"
+    write_suite([elsewhere("leaky"), elsewhere("gone"), task], mixed)
+    with open_exam(mixed) as exam, serving(exam) as server:
+        told = capsys.readouterr().err
+        assert "leaky: left out with its 1 bugs" in told and "gone: " in told
+        found = call(server, "/tasks")[1]
+        assert found["instance_ids"] == [task.solve_task.bug_id]
+        num_tasks = {name: why["num_tasks"] for name, why in found["left_out"].items()}
+        assert num_tasks == {"leaky": 1, "gone": 1}
+        assert "holds the original of" in found["left_out"]["leaky"]["reason"]
+        status, said = call(server, "/grade", {"instance_id": "in-leaky", "patch": ""})
+        assert status == 400 and "leaky: left out" in said["error"]
 
 
 def test_an_episode_of_commands(exam: Exam) -> None:

@@ -98,10 +98,28 @@ TOLD = {
     "To assert that, f adds.\nassert f(3) == 9\nas asked.": "9",
     "9\nassert g(4) == 8\n": "9",
     "{\n  'a': [\n    1,\n  ],\n}": "{\n  'a': [\n    1,\n  ],\n}",
+    "assert 9 == f(3)": "9",
+    "`9`": "9",
+    "Answer: 9": "9",
+    "**Answer:** `'a: b'`": "'a: b'",
+    "**Output**: 9": "9",
+    "?? = [9]": "[9]",
+    "<answer>9</answer>": "9",
+    "f adds, and so it is:\n\n    9\n": "9",
+    "8\nor so, or 9:\n9": "8",
+    "value = 9": "value = 9",
+    "'answer: 9'": "'answer: 9'",
     "nan": "nan",
     "I do not know.": "I do not know.",
     "": "",
 }
+
+
+def test_the_last_line_of_what_was_cut_off_is_no_answer() -> None:
+    said = "f begins with\n8"
+    assert answer_in(said, "f") == "8"
+    assert answer_in(said, "f", is_whole=False) == said
+    assert answer_in("9\nbecause\n8", "f", is_whole=False) == "9"
 
 
 @pytest.mark.parametrize("text", TOLD)

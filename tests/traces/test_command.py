@@ -11,6 +11,11 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+LATIN = """\
+# coding: latin-1
+def umlauts(number):
+    return "ü" * number
+"""
 OPS = """\
 def scaled(values, factor=2):
     found = []
@@ -26,13 +31,27 @@ def halves(text):
 
 def hashed(text):
     return hash(text) % 1000003
+
+
+MODE = ["a"]
+
+
+def set_mode(text):
+    MODE[0] = text
+    return text
+
+
+def in_mode(number):
+    return f"{MODE[0]}{number}"
 """
 TESTS = """\
 import random
 import sys
 import threading
+import time
 
-from ops import halves, hashed, scaled
+from latin import umlauts
+from ops import halves, hashed, in_mode, scaled, set_mode
 
 
 def test_scaled():
@@ -43,6 +62,15 @@ def test_scaled():
 
 def test_halves():
     assert halves("abcd") == ("ab", "cd")
+
+
+def test_umlauts():
+    assert umlauts(2) == "\\xfc\\xfc"
+
+
+def test_that_sets_a_mode():
+    assert set_mode("b") == "b"
+    assert in_mode(3) == "b3"
 
 
 def test_that_looks_for_a_tracer():
@@ -76,12 +104,29 @@ def test_that_draws_by_a_seed():
     assert scaled([random.choice([6, 6])]) == [12]
 
 
+def test_that_stops_the_clock(monkeypatch):
+    def refusing(*_):
+        raise AssertionError("called")
+
+    monkeypatch.setattr(time, "perf_counter", refusing)
+    monkeypatch.setattr(random, "getstate", refusing)
+    assert scaled([9]) == [18]
+
+
 def test_that_calls_nothing():
     assert True
 """
 
 
-TOLD = ("scaled", "halves", "that_calls_nothing", "that_draws_by_a_seed")
+TOLD = (
+    "scaled",
+    "halves",
+    "that_calls_nothing",
+    "that_draws_by_a_seed",
+    "that_stops_the_clock",
+    "that_sets_a_mode",
+    "umlauts",
+)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +134,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("traces") / "smallops"
     (folder / "tests").mkdir(parents=True)
     (folder / "ops.py").write_text(OPS)
+    (folder / "latin.py").write_text(LATIN, encoding="latin-1")
     (folder / "tests" / "test_ops.py").write_text(TESTS)
     (folder / "tests" / "conftest.py").write_text("")
     return folder
@@ -118,11 +164,17 @@ def test_what_is_kept_and_what_is_left_out(work: Path, tmp_path: Path) -> None:
         "it draws at random": 1,
         "it calls nothing of the repository": 1,
     }
-    assert (row["num_tests"], row["num_tests_kept"]) == (9, 3)
+    assert (row["num_tests"], row["num_tests_kept"]) == (12, 6)
     assert document["replayed_equal"] < document["checked_equal"] == 1.0
     told = lines(out / "traces.jsonl")
     # Equal calls are kept once.
-    assert sorted(t["function"] for t in told) == ["halves", "scaled", "scaled", "scaled"]
+    assert sorted(t["function"] for t in told) == [
+        "halves",
+        "in_mode",
+        *["scaled"] * 4,
+        "set_mode",
+        "umlauts",
+    ]
     halves = next(t for t in told if t["function"] == "halves")
     assert halves["frames"] == [
         {"event": "call", "depth": 0, "path": "ops.py", "function": "halves", "line": 8,
@@ -150,13 +202,18 @@ def test_the_questions_are_true_in_both_directions(work: Path, tmp_path: Path) -
         "assert scaled((), 3) == ??",
         "assert halves('abcd') == ??",
         "assert scaled([6], 2) == ??",
+        "assert scaled([9], 2) == ??",
+        "assert set_mode('b') == ??",
+        "assert umlauts(2) == ??",
     }
     space: dict[str, Any] = {}
     exec(OPS, space)  # our own text
     for question in asked:
+        exec(question["code"], space)  # in the encoding that its file states
         exec(question["output_prediction"].replace("??", question["output"]), space)
         exec(question["input_prediction"].replace("??", question["input"]), space)
-    assert document["repos"]["smallops"]["num_questions_not_true_again"] == 0
+    # `in_mode(3)` gives "b3" after another call alone.
+    assert document["repos"]["smallops"]["num_questions_not_true_again"] == 1
 
 
 def test_a_repository_that_fails_costs_itself_alone_and_the_others_are_not_done_again(

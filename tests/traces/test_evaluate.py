@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from selfplay.cli import main
-from selfplay.traces.asking import output_question
+from selfplay.traces.asking import output_question, tells_its_value
 
 IDENTITY = 'def same(x):\n    """>>> same(3)\n    3\n    """\n    return x'
 
@@ -141,6 +141,23 @@ def test_lines_of_cruxeval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert evaluate(f"suite={suite(tmp_path, rows)}", "num_samples=1") == 0
     document = json.loads(capsys.readouterr().out)
     assert document["pass@1"]["mean"] == 1.0 and document["num_tasks"] == 1
+
+
+def test_neither_inner_docstrings_nor_comments_answer() -> None:
+    code = """\
+def joined(parts, end):
+    def each(part):
+        '''each('a') gives 'a-'''
+        return part + "-"
+    # joined(["a"], 1) is 'a-1'
+    return "".join(map(each, parts)) + str(end)  # two '-' at least: 'a-b-end'
+"""
+    shown = output_question(code, "joined", "['a'], 1")
+    assert "gives" not in shown and "return part" in shown
+    assert tells_its_value(code, "joined", "'a-1'") and tells_its_value(code, "joined", "'a-b-end'")
+    assert not tells_its_value(code, "joined", "'-'")
+    assert not tells_its_value(code, "joined", "'a-2'")
+    assert not tells_its_value("def f(:\n  (", "f", "1")
 
 
 def test_the_examples_of_a_docstring_do_not_answer() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import greenlet
 import pytest
 
 from .inside import as_inside, interpreters
@@ -95,6 +97,12 @@ def deepest(n):
         return n
 
 
+def in_turns(other):
+    a = other()
+    b = other()
+    return a + b
+
+
 exec(compile("def made():\\n    return 1", __file__, "exec"))
 """
 DRIVER = """\
@@ -135,13 +143,20 @@ TRACERS = interpreters()
 @pytest.fixture(params=sorted(TRACERS))
 def trace(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     """Records a statement: (samples, why it ended, whether it was disturbed, questions)."""
+    return recording(request.param, tmp_path)
+
+
+def recording(tracer: str, tmp_path: Path) -> Any:
+    """What the fixture is, for one tracer."""
     as_inside(tmp_path)
-    (tmp_path / "small.py").write_text(SOURCE)
     (tmp_path / "drive.py").write_text(DRIVER)
     (tmp_path / "tail.py").write_text(TAIL)
 
-    def run(statement: str, bound: int = 1000, program: str = "drive.py") -> Any:
-        words = [TRACERS[request.param], program, request.param, str(bound), statement]
+    def run(
+        statement: str, bound: int = 1000, program: str = "drive.py", small: str = SOURCE
+    ) -> Any:
+        (tmp_path / "small.py").write_text(small)
+        words = [TRACERS[tracer], program, tracer, str(bound), statement]
         done = subprocess.run(
             words, cwd=tmp_path, capture_output=True, text=True, timeout=30, env={"PYTHONPATH": ""}
         )
@@ -267,6 +282,90 @@ def test_the_recursion_limit_ends_a_recording(trace: Any) -> None:
     """The tracer's own calls bring it nearer: a value that depends on it is another one."""
     samples, why, disturbed, questions = trace("small.deepest(0)", 50_000)
     assert not samples and not questions and why == "recursion" and not disturbed
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        # One waits while the other goes on, or while something else is called.
+        ("small.in_turns(other)", "small.in_turns(lambda: main.switch(1))"),
+        ("other(); small.double(1); other()", "small.in_turns(lambda: main.switch(1))"),
+    ],
+)
+@pytest.mark.parametrize("tracer", [t for t in TRACERS if TRACERS[t] == sys.executable])
+def test_greenlets_that_go_on_in_turns_end_a_recording(
+    tmp_path: Path, tracer: str, first: str, second: str
+) -> None:
+    """Who called whom, and in which order, is not known then; the second was recorded as one
+    call with strangers inside it."""
+    lines = [
+        f"sys.path.append({str(Path(greenlet.__file__).parents[1])!r}); import greenlet",
+        "main = greenlet.getcurrent()",
+        f"g = greenlet.greenlet(lambda: {second})",
+        "other = lambda: g.switch() or 0",
+        first,
+    ]
+    samples, why, *_ = recording(tracer, tmp_path)("\n".join(lines))
+    assert (samples, why) == ([], "stacks")
+
+
+def test_a_trace_function_that_was_away_for_a_while_is_noticed(
+    trace: Any, request: pytest.FixtureRequest
+) -> None:
+    """What was called meanwhile is missing; `doctest` puts back what is there, which is no gap."""
+    alone = request.node.callspec.params["trace"] == "settrace"
+    back = "old = sys.gettrace(); {}; small.double(2); sys.settrace(old); small.double(3)"
+    for between, noticed in (("sys.settrace(None)", alone), ("pass", False)):
+        samples, why, disturbed, _ = trace(back.format(between))
+        assert disturbed == noticed and why == ""
+    assert len(samples) == 2
+    ended = "[small.double(n) for n in range(9)]; sys.settrace(None)"
+    assert trace(ended, 9)[1:3] == ["events", False], "it was over by then"
+
+
+def test_nothing_that_a_test_put_in_place_is_called(trace: Any) -> None:
+    """Clocks and functions that read files, with the counts that a test makes of its own."""
+    lines = [
+        "import pathlib, time, warnings",
+        "called = []",
+        "def fake(*_): called.append(1); return 0.0",
+        "time.perf_counter = pathlib.Path.read_bytes = pathlib.Path.open = fake",
+        "with warnings.catch_warnings(record=True) as told:",
+        "    warnings.simplefilter('always')",
+        "    [small.double(n) for n in range(40)]",
+        "assert not called and not told, (called, told)",
+    ]
+    odd = 'ODD = "\\d"\n'
+    samples, why, *_ = trace("\n".join(lines), small=SOURCE + odd)
+    assert len(samples) == 40 and why == ""
+
+
+def test_a_trace_function_is_not_compared(trace: Any) -> None:
+    lines = [
+        "class Own:",
+        "    def __call__(self, *_): return None",
+        "    def __eq__(self, other): called.append(1)",
+        "called = []",
+        "import atexit, threading; own = Own(); threading.settrace(own); sys.settrace(own)",
+        "atexit.register(lambda: called and __import__('os')._exit(3))",
+    ]
+    trace("\n".join(lines))
+
+
+def test_what_finalizers_call_is_not_hidden_in_the_recorder(trace: Any) -> None:
+    """Its own allocations had the collector run there, where nothing is recorded."""
+    lines = [
+        "import gc; gc.collect(); calls = []",
+        "class Node:",
+        "    def __init__(self): self.own = self; small.double(1)",
+        "    def __del__(self): calls.append(small.double(2))",
+        "for _ in range(3000): Node()",
+        "gc.collect(); assert len(calls) == 3000",
+        "import atexit; atexit.register(lambda: gc.isenabled() or __import__('os')._exit(3))",
+    ]
+    samples, why, *_ = trace("\n".join(lines), 100_000)
+    assert (len(samples), why) == (6000, "")
+    assert trace("\n".join([lines[0], "small.double(2)", lines[6]]), 1)[1] == "events"
 
 
 def test_a_local_that_is_gone_is_told(trace: Any) -> None:

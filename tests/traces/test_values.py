@@ -130,6 +130,44 @@ class Odd(str):
     __str__ = __repr__ = __format__ = Refusing._no  # type: ignore[assignment]
 
 
+class Told:
+    """A key that counts how often it is asked."""
+
+    asked = 0
+
+    def __hash__(self) -> int:
+        Told.asked += 1
+        return 1
+
+
+def test_the_order_of_an_ordered_dict_is_not_asked_of_its_keys() -> None:
+    """Its iterator finds each entry by the hash of the key, and so calls it."""
+    found = OrderedDict({Told(): 1})
+    before = Told.asked
+    assert show(found) == "OrderedDict({… (+1)})" and Told.asked == before
+    plain = OrderedDict({"a": 1, (2, None): 3})
+    plain.move_to_end("a")
+    assert show(plain) == "OrderedDict({(2, None): 3, 'a': 1})"
+
+
+class Zone(datetime.tzinfo):
+    def __repr__(self) -> str:
+        raise AssertionError("called")
+
+
+class Moment(datetime.datetime):
+    pass
+
+
+def test_a_date_that_stands_in_for_datetimes_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Tests that stop the clock replace the class in every module."""
+    moment = Moment(2024, 1, 2, tzinfo=Zone())
+    monkeypatch.setattr(datetime, "datetime", Moment)
+    assert show(moment) == "Moment(…)"
+
+
 def test_names_are_read_without_asking_anybody() -> None:
     """Programs give names of their own classes to functions, classes and modules, and modules
     `__getattr__`; exceptions carry what cannot be printed. Neither runs code of the repository,

@@ -10,9 +10,10 @@ frame that was called from outside.
 from __future__ import annotations
 
 import time
+import warnings
+from _io import FileIO
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import Any
 
@@ -27,8 +28,8 @@ _MISSING = object()
 
 class Log:
     """The events of one test, in samples: what happens between a call from outside the chosen files
-    and its end. `why` says what ended the recording early: "events", "bytes", "time", "recursion"
-    or "recorder".
+    and its end. `why` says what ended the recording early: "events", "bytes", "time", "recursion",
+    "stacks" or "recorder".
 
     files    {file name of the code: path in the repository}
     """
@@ -39,7 +40,7 @@ class Log:
         self.files = files
         self.events_left = max_events
         self.bytes_left = max_bytes
-        self.deadline = time.perf_counter() + max_seconds
+        self.deadline = now() + max_seconds
         self.samples: list[list[list[Any]]] = []
         self.questions: list[dict[str, str]] = []
         self.places: list[tuple[str, str]] = []
@@ -63,6 +64,9 @@ class Log:
     def enter(self, frame: FrameType, begins: bool) -> None:
         """A function is called (`begins`) or a generator goes on."""
         known = id(frame)
+        if self._stack and not _called_from(self._stack[-1], frame):
+            self.give_up("stacks")
+            return
         self._stack.append(known)
         if begins or known not in self._shown:
             self._shown[known] = {}
@@ -72,7 +76,7 @@ class Log:
 
     def line(self, frame: FrameType) -> None:
         """A line is about to run."""
-        if self._stack and self._stack[-1] == id(frame):
+        if self._is_running(frame):
             self._add("line", frame, self._changes(frame))
 
     def leave(self, frame: FrameType, kind: str, value: Any = None) -> None:
@@ -94,7 +98,7 @@ class Log:
         """An exception is raised in a frame, or comes into it from a call."""
         if issubclass(type(error), RecursionError):
             self.give_up("recursion")  # the tracer's own calls bring the limit nearer
-        if self._stack and self._stack[-1] == id(frame):
+        if self._is_running(frame):
             self._add("exception", frame, show_exception(error))
 
     def give_up(self, why: str) -> None:
@@ -105,6 +109,13 @@ class Log:
     def told(self) -> dict[str, Any]:
         """What was recorded, as plain JSON types."""
         return {"places": self.places, "samples": self.samples, "questions": self.questions}
+
+    def _is_running(self, frame: FrameType) -> bool:
+        """Whether a frame is the one that was called last. One that is waiting for that to end
+        cannot go on, unless the program changes stacks (greenlets): then nothing more is known."""
+        if self._stack and self._stack[-1] != id(frame) and id(frame) in self._stack:
+            self.give_up("stacks")
+        return bool(self._stack) and self._stack[-1] == id(frame)
 
     def _complete(self) -> None:
         """The call from outside has ended."""
@@ -137,7 +148,7 @@ class Log:
             self.give_up("events")
         elif self.bytes_left < 0:
             self.give_up("bytes")
-        elif self.events_left % 64 == 0 and time.perf_counter() > self.deadline:
+        elif self.events_left % 64 == 0 and now() > self.deadline:
             self.give_up("time")
 
     def _changes(self, frame: FrameType) -> dict[str, str | None]:
@@ -189,11 +200,31 @@ class Log:
             self.questions.append({**asked, "output": output})
 
 
+def now(clock: Callable[[], float] = time.perf_counter) -> float:
+    """Seconds by this machine's clock, whatever a test has put in the place of `time`'s."""
+    return clock()
+
+
+def _called_from(known: int, frame: FrameType) -> bool:
+    """Whether a frame stands above the one with this id. One of another stack (a greenlet) does
+    not, while that one waits."""
+    caller = frame.f_back
+    while caller is not None and id(caller) != known:
+        caller = caller.f_back
+    return caller is not None
+
+
 @cache
 def _standing_in(file: str) -> frozenset[tuple[str, int]] | None:
-    """(name, first line) of all functions in a file's text; None where it cannot be compiled."""
+    """(name, first line) of all functions in a file's text; None where it cannot be compiled.
+
+    The test may have put its own functions in the place of those that read files, and may count
+    warnings.
+    """
     try:
-        waiting = [compile(Path(file).read_bytes(), file, "exec", dont_inherit=True)]
+        with FileIO(file) as stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            waiting = [compile(stream.readall(), file, "exec", dont_inherit=True)]
     except (OSError, SyntaxError, ValueError):
         return None
     found = set()

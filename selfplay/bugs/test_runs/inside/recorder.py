@@ -12,13 +12,12 @@ import hashlib
 import json
 import random
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from selfplay_events import Log  # type: ignore[import-not-found]
+from selfplay_events import Log, now  # type: ignore[import-not-found]
 from selfplay_tail import Tail  # type: ignore[import-not-found]
 from selfplay_tracers import ThreadWatch, make_tracer  # type: ignore[import-not-found]
 
@@ -44,7 +43,7 @@ def pytest_runtest_call(item: Any) -> Iterator[None]:
     log = make_log() if asked["tracing"] else None
     tracer = make_tracer()
     drawn = chance()
-    began = time.perf_counter()
+    began = now()
     threads = ThreadWatch()
     if log is not None:
         threads.start()
@@ -55,7 +54,7 @@ def pytest_runtest_call(item: Any) -> Iterator[None]:
         if log is not None:
             tracer.stop()
             threads.stop()
-        entry = recorded[item.nodeid] = {"seconds": time.perf_counter() - began}
+        entry = recorded[item.nodeid] = {"seconds": now() - began}
         if log is not None:
             entry["why"] = "tracer" if tracer.disturbed else threads.found or log.why
             left = chance()
@@ -63,11 +62,13 @@ def pytest_runtest_call(item: Any) -> Iterator[None]:
             entry.update(log.told())
 
 
-def chance() -> dict[str, str]:
-    """Digests of the global states of Python's random numbers, and numpy's where it is loaded."""
-    states = {"python": repr(random.getstate())}
-    if "numpy.random" in sys.modules:
-        states["numpy"] = repr(sys.modules["numpy.random"].get_state())
+def chance(getstate: Callable[[], Any] = random.getstate) -> dict[str, str]:
+    """Digests of the global states of Python's random numbers, and numpy's where it is loaded; a
+    test may have put functions of its own in their places, which are not called."""
+    states = {"python": repr(getstate())}
+    numpys = getattr(sys.modules.get("numpy.random.mtrand"), "_rand", None)
+    if numpys is not None and type(numpys).__module__ == "numpy.random.mtrand":
+        states["numpy"] = repr(numpys.get_state())
     return {name: hashlib.sha256(s.encode()).hexdigest()[:16] for name, s in states.items()}
 
 

@@ -57,6 +57,10 @@ _PLAIN = _ids(
 _ZONED = _ids(datetime.datetime, datetime.time)
 _ZONES = _ids(type(None), datetime.timezone)
 _SETTLED = _ids(types.GetSetDescriptorType, type(None))
+_ATOMS = _ids(int, float, complex, bool, str, bytes, type(None))
+_DATES = (datetime.datetime, datetime.date)
+_zone_of = datetime.datetime.tzinfo.__get__  # type: ignore[attr-defined,unused-ignore]
+"""As they are: a test may put others in their places, in every module."""
 _BUILTIN = _ids(
     *(OrderedDict, dict, list, tuple, set, frozenset, deque, int, float, str, bytes),
     *(BaseException, datetime.datetime, datetime.date),
@@ -171,12 +175,14 @@ def _content(value: Any, base: type, depth: int, budget: _Budget) -> str:
         arguments = BaseException.__dict__["args"].__get__(value)
         shown = [_show(item, depth, budget) for item in arguments[:MAX_ITEMS]]
         return _joined(shown, len(arguments))
-    if base is datetime.datetime or base is datetime.date:
-        zone = datetime.datetime.tzinfo.__get__(value) if base is datetime.datetime else None
+    if base in _DATES:
+        zone = _zone_of(value) if base is _DATES[0] else None
         if id(type(zone)) not in _ZONES:
             return CUT
         return base.__repr__(value).partition("(")[2][:-1]
     size = base.__len__(value)  # type: ignore[attr-defined]
+    if base is OrderedDict and not all(map(_is_atomic, dict.__iter__(value))):
+        return f"{{{CUT} (+{size})}}"  # its order is found by the keys' own hashes
     if base is dict or base is OrderedDict:
         pairs = list(islice(base.items(value), MAX_ITEMS))
         shown = [f"{_show(k, depth, budget)}: {_show(v, depth, budget)}" for k, v in pairs]
@@ -188,6 +194,11 @@ def _content(value: Any, base: type, depth: int, budget: _Budget) -> str:
     if base is not tuple:
         return f"[{_joined(shown, size)}]"
     return f"({shown[0]},)" if size == 1 else f"({_joined(shown, size)})"
+
+
+def _is_atomic(key: Any) -> bool:
+    """Whether nothing of the repository is called where a key is hashed and compared."""
+    return id(type(key)) in _ATOMS or (type(key) is tuple and all(map(_is_atomic, key)))
 
 
 def _of_builtin(value: Any, kind: type, depth: int, budget: _Budget) -> str:
