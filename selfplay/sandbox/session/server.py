@@ -286,13 +286,13 @@ def read(path: str, max_bytes: int, follow: bool) -> dict[str, Any]:
 
 
 def write(path: str, content: str) -> dict[str, Any]:
-    """Replace or create a plain file, and the folders above it. A pipe would hold us up for ever,
-    and one of ours is among them: /proc/self/fd is that of this process."""
+    """Replace or create a plain file and the folders above it. A pipe would hold us up for ever, or
+    be one of ours: /proc/self/fd is that of this process."""
     place = encoded(os.path.join(WORKDIR, path))
     os.makedirs(os.path.dirname(place), exist_ok=True)
-    descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY, 0o666)
-    with os.fdopen(descriptor, "wb") as file:
-        problem = kind_problem(os.fstat(descriptor).st_mode)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY
+    with os.fdopen(os.open(place, flags, 0o666), "wb") as file:
+        problem = kind_problem(os.fstat(file.fileno()).st_mode)
         if problem:
             return {"problem": problem}
         file.truncate(0)
@@ -368,16 +368,13 @@ def walk(skip: list[str], left_out: dict[str, str]) -> Iterator[tuple[str, str, 
 
 def target(link: str) -> str:
     """Where a link leads; "" when a command has removed it meanwhile."""
-    try:
+    with contextlib.suppress(OSError):
         return os.readlink(link)
-    except OSError:
-        return ""
+    return ""
 
 
 def kind_problem(mode: int) -> str:
-    if stat.S_ISREG(mode):
-        return ""
-    names = {stat.S_IFLNK: "link", stat.S_IFDIR: "directory"}
+    names = {stat.S_IFREG: "", stat.S_IFLNK: "link", stat.S_IFDIR: "directory"}
     return names.get(stat.S_IFMT(mode), "special")
 
 
