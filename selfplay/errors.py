@@ -7,6 +7,14 @@ are faults of the machine: they make an episode *errored* or a check *undecided*
 
 from __future__ import annotations
 
+import errno
+
+EXHAUSTED = frozenset({
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM, errno.EAGAIN, errno.EMFILE,
+    errno.ENFILE,
+})  # fmt: skip
+"""Numbers of an `OSError` that tell of the machine, and nothing of what it was asked about."""
+
 
 class SelfplayError(Exception):
     """Base of all errors of this package."""

@@ -99,6 +99,26 @@ def test_a_command_that_the_reference_answers_otherwise_makes_no_task(
     assert "fail" in json.loads(done.stdout)[0]["outcome"]
 
 
+def test_odd_bytes_and_ids_are_commands_like_others(tmp_path: Path) -> None:
+    """Output that is no UTF-8, ends of lines that JSON does not know, ids that differ by a dash."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.md").write_text("It repeats.")
+    (tmp_path / "reference").write_text("#!/bin/sh\ncat; printf '%s\\377' \"$1\"\n")
+    odd = "a\u2028b\x85c"
+    cases = [
+        {"id": "-a", "argv": ["\udcfe"], "stdin": "\udcfd", "stdout": "\udcfd\udcfe\udcff"},
+        {"id": "--a", "argv": [odd], "stdout": f"{odd}\udcff"},
+    ]
+    lines = [json.dumps({**case, "exit_code": 0}) for case in cases]
+    raw = json.dumps(odd)[1:-1], odd  # as JSON allows it
+    (tmp_path / "tests.jsonl").write_text("\n\n".join(lines).replace(*raw), encoding="utf-8")
+    found = write_repository(tmp_path, tmp_path / "out")
+    assert [case.name for case in found] == ["a", "a_of_line_3"]
+    argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
+    done = subprocess.run(argv, cwd=tmp_path / "out", capture_output=True, text=True, timeout=60)
+    assert "3 passed" in done.stdout, done.stdout
+
+
 @pytest.mark.parametrize(
     ("lines", "reason"),
     [
@@ -106,6 +126,8 @@ def test_a_command_that_the_reference_answers_otherwise_makes_no_task(
         ("{\n", ":1: no command"),
         ('{"argv": "ls", "stdout": "", "exit_code": 0}\n', "argv must be a list"),
         ('{"argv": [], "exit_code": 0}\n', "'stdout'"),
+        ('{"argv": ["\\ud800"], "stdout": "", "exit_code": 0}\n', ":1: no command.*surrogates"),
+        ('{"argv": ["a\\u0000"], "stdout": "", "exit_code": 0}\n', "holds a NUL"),
         ('{"id": "a", "argv": [], "stdout": "", "exit_code": 0}\n' * 2, ":2: id 'a'"),
         ('{"argv": [], "stdout": "", "exit_code": 0}\n', "reference"),
     ],

@@ -58,6 +58,26 @@ def test_what_can_be_no_bug_is_told(folder: Path, tmp_path: Path) -> None:
         read_programs(tmp_path)
 
 
+def test_a_case_may_hold_what_ends_lines_elsewhere(tmp_path: Path) -> None:
+    """U+2028 stands in JSON as it is."""
+    files = {
+        "python_programs/__init__.py": "",
+        "python_programs/same.py": "def same(text):\n    return ''\n",
+        "correct_python_programs/same.py": "def same(text):\n    return text\n",
+        "json_testcases/same.json": '[["a\u2028b"], "a\u2028b"]\n\n["c", "c"]\n',
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    (program,) = read_programs(tmp_path)
+    (tmp_path / "python_programs/same.py").write_bytes(program.correct)
+    (tmp_path / "python_testcases").mkdir()
+    (tmp_path / "python_testcases/test_same.py").write_bytes(program.tests)
+    argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "python_testcases"]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert "2 passed" in done.stdout, done.stdout
+
+
 def test_programs_become_a_suite(folder: Path, tmp_path: Path) -> None:
     words = ["suite", "make", f"programs={folder}", f"out={tmp_path / 'out'}", "json=true"]
     command = [sys.executable, "-m", "selfplay", *words]  # its lock ends with its process

@@ -29,7 +29,7 @@ import pytest
 from {broken}.{name} import {name}
 
 FILE = Path(__file__).parent.parent / "{cases}" / "{name}.json"
-CASES = [json.loads(line) for line in FILE.read_text().splitlines() if line.strip()]
+CASES = [json.loads(line) for line in FILE.read_text("utf-8").split("\\n") if line.strip()]
 
 
 @pytest.mark.parametrize(("given", "expected"), CASES)

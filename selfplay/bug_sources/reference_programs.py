@@ -20,7 +20,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,8 @@ PROGRAM = Path(__file__).resolve().parent.parent / "program"
 
 def check(argv, stdin, digest, exit_code):
     words = [str(PROGRAM), *argv]
-    done = subprocess.run(words, input=stdin.encode(), capture_output=True, timeout=20)
+    given = stdin.encode("utf-8", "surrogateescape")
+    done = subprocess.run(words, input=given, capture_output=True, timeout=20)
     assert done.returncode == exit_code
     assert hashlib.sha256(done.stdout).hexdigest() == digest
 '''
@@ -89,14 +90,23 @@ def task_folders(folder: Path) -> list[Path]:
 def read_cases(folder: Path) -> list[Case]:
     """The commands of a task. Raises `UserError` that names file and line."""
     cases: dict[str, Case] = {}
+    ids: set[str] = set()
     file = folder / CASES
-    for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    # A text may hold what `splitlines` takes for the end of a line.
+    for number, text in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
+        if not text.strip():
+            continue
         try:
-            case = _case(json.loads(text), number)
+            line = json.loads(text)
+            case = _case(line, number)
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(f"{file}:{number}: no command with its output ({error!r})") from None
-        if case.name in cases:
-            raise UserError(f"{file}:{number}: id {case.name!r} was there before")
+        own = str(line.get("id", number))
+        if own in ids:
+            raise UserError(f"{file}:{number}: id {own!r} was there before")
+        ids.add(own)
+        if case.name in cases:  # "-a" and "--a"
+            case = replace(case, name=f"{case.name}_of_line_{number}")
         cases[case.name] = case
     if not cases:
         raise UserError(f"{file}: holds no command")
@@ -107,6 +117,10 @@ def _case(line: Mapping[str, Any], number: int) -> Case:
     argv, stdin, stdout = line["argv"], line.get("stdin", ""), line["stdout"]
     if not (isinstance(argv, list) and all(isinstance(w, str) for w in [*argv, stdin, stdout])):
         raise TypeError("argv must be a list of texts, stdin and stdout texts")
+    for word in [*argv, stdin, stdout]:
+        _bytes(word)
+    if any("\0" in word for word in argv):
+        raise ValueError("a word of argv holds a NUL")
     name = re.sub(r"\W+", "_", str(line.get("id", number)), flags=re.ASCII).strip("_").lower()
     return Case(
         name=name or str(number),
@@ -116,6 +130,11 @@ def _case(line: Mapping[str, Any], number: int) -> Case:
         exit_code=int(line["exit_code"]),
         shown=bool(line.get("shown", True)),
     )
+
+
+def _bytes(text: str) -> bytes:
+    """What a text stands for; what is no UTF-8 stands as surrogateescape in it."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def write_repository(folder: Path, target: Path) -> list[Case]:
@@ -135,7 +154,7 @@ def write_repository(folder: Path, target: Path) -> list[Case]:
     shown = [case for case in cases if case.shown]
     (target / EXAMPLES).write_bytes(b"".join(encode_json(_told(case)) + b"\n" for case in shown))
     (target / DOCUMENTS).write_text(OF_DOCUMENTS)
-    (target / BEHAVIOUR).write_text(HEAD + "".join(map(_test, cases)))
+    (target / BEHAVIOUR).write_bytes((HEAD + "".join(map(_test, cases))).encode())
     return cases
 
 
@@ -145,7 +164,7 @@ def _told(case: Case) -> dict[str, Any]:
 
 
 def _test(case: Case) -> str:
-    digest = hashlib.sha256(case.stdout.encode()).hexdigest()
+    digest = hashlib.sha256(_bytes(case.stdout)).hexdigest()
     words = f"{list(case.argv)!r}, {case.stdin!r}, {digest!r}, {case.exit_code}"
     return f"\n\ndef test_{case.name}():\n    check({words})\n"
 

@@ -11,6 +11,7 @@ import base64
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TREE = Path("/testbed")
+MAX_FILE = 256 << 20
+"""Bytes of one file that the tests write, and of their output; as in the sandboxes of selfplay."""
 
 
 def main(logs: Path) -> int:
@@ -92,6 +95,7 @@ def output(timeout_s: float) -> bytes:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=bounded,
         )
         try:
             script.wait(timeout_s)
@@ -101,6 +105,14 @@ def output(timeout_s: float) -> bytes:
             script.wait()
         log.seek(0)
         return log.read()
+
+
+def bounded() -> None:
+    """In the script's process: an answer whose tests print without end would fill the disk or the
+    memory that its reward needs, and end as a fault of the machine."""
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    size = MAX_FILE if hard == resource.RLIM_INFINITY else min(MAX_FILE, hard)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 if __name__ == "__main__":

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfplay.errors import SandboxError
+from selfplay.errors import EXHAUSTED, SandboxError
 from selfplay.sandbox.base import Quota
 
 CHUNK = 1 << 16
@@ -117,14 +118,61 @@ def _read(stream: int) -> bytes | None:
         return None
 
 
+class OutWatch:
+    """Watches what one job puts on the disk behind its /out."""
+
+    def __init__(self, out: Path, quota: Quota) -> None:
+        self._out, self._quota = out, quota
+        self._free = _free(out)
+
+    def excess(self, first: int) -> str:
+        """As `out_excess`; `first` is the pid of the job's first process.
+
+        Files that are open and have no name are in no folder. They are looked for where the disk
+        has lost more than the job may take: a job that filled it would else end as a fault of the
+        machine, and those beside it with it.
+        """
+        bound = max(self._quota.output, self._quota.file_size)
+        free = _free(self._out)
+        lost = free < MIN_FREE or self._free - free > bound
+        if lost and nameless_bytes(first, self._out) > bound:
+            return "/out holds too many bytes in files without a name"
+        return out_excess(self._out, self._quota)
+
+
+def nameless_bytes(first: int, out: Path) -> int:
+    """Bytes on the disk of `out` in files that have no name any more and that some process in the
+    pid namespace of `first` has open or mapped."""
+    device, found = out.stat().st_dev, dict[int, int]()
+    with suppress(OSError):
+        space = Path(f"/proc/{first}/ns/pid").stat().st_ino
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if (process / "ns/pid").stat().st_ino != space:
+                    continue
+                for kind in ("fd", "map_files"):
+                    for file in (process / kind).iterdir():
+                        with suppress(OSError):
+                            status = file.stat()
+                            plain = stat.S_ISREG(status.st_mode) and status.st_dev == device
+                            if plain and not status.st_nlink:
+                                found[status.st_ino] = status.st_blocks * 512
+    return sum(found.values())
+
+
+def _free(out: Path) -> int:
+    """Bytes that are free on the disk behind /out."""
+    disk = os.statvfs(out.parent)
+    return disk.f_bavail * disk.f_frsize
+
+
 def out_excess(out: Path, quota: Quota) -> str:
     """Names the bound that the files below /out exceed, "" while they are within bounds.
 
-    `SandboxError` when the disk behind is nearly full, whoever filled it: that is no verdict (open
-    files without a name are seen in no directory).
+    `SandboxError` when the disk behind is nearly full or this machine cannot look: that is no
+    verdict.
     """
-    disk = os.statvfs(out.parent)
-    if disk.f_bavail * disk.f_frsize < MIN_FREE:
+    if _free(out) < MIN_FREE:
         raise SandboxError(f"less than {MIN_FREE >> 20} MiB are free on the disk of {out}")
     size, num_entries = 0, 0
     pending = [str(out)]
@@ -144,5 +192,7 @@ def out_excess(out: Path, quota: Quota) -> str:
         except FileNotFoundError:  # removed meanwhile
             continue
         except OSError as error:  # too deep or closed: what lies there could not be counted
+            if error.errno in EXHAUSTED:
+                raise SandboxError(f"files of a job cannot be counted: {error}") from error
             return f"/out holds a directory that cannot be read ({error.strerror})"
     return ""

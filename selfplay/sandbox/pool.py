@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 import time
 from collections import deque
@@ -20,12 +21,18 @@ T = TypeVar("T")
 R = TypeVar("R")
 log = logging.getLogger(__name__)
 
+KILLED = {128 + signal.SIGKILL, 128 + signal.SIGTERM}
+"""Exit codes of a command that was ended by a signal which the machine's keepers send, too."""
 LOOK_AHEAD = 8
 """Items for each worker that `imap` begins before the first of them is done."""
 
 
 class RetryingSandbox:
-    """Repeats a job once when the sandbox itself failed; `num_retries` counts these."""
+    """Repeats a job once when the sandbox itself failed; `num_retries` counts these.
+
+    So with a command that was killed, and by none of the sandbox's bounds: who did it cannot be
+    seen, but what kills itself does so again, and what the machine killed hardly ever.
+    """
 
     def __init__(self, inner: Sandbox) -> None:
         self.inner = inner
@@ -35,11 +42,14 @@ class RetryingSandbox:
     def run(self, job: Job) -> RunResult:
         """Like `Sandbox.run`; the second failure is raised."""
         try:
-            return self.inner.run(job)
+            result = self.inner.run(job)
+            if result.exit_code not in KILLED or result.stopped:
+                return result
+            log.info("a command was killed (exit %s), trying once more", result.exit_code)
         except SandboxError as error:
-            self.num_retries += 1
             log.warning("sandbox failed, trying once more: %s", error)
-            return self.inner.run(job)
+        self.num_retries += 1
+        return self.inner.run(job)
 
     def close(self) -> None:
         """Close the sandbox behind."""

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from selfplay.cache import cache_root
-from selfplay.errors import PatchError, SandboxError
+from selfplay.errors import EXHAUSTED, PatchError, SandboxError
 from selfplay.sandbox.base import Job
 from selfplay.sandbox.host import check_reachable, make_readable
 from selfplay.sandbox.owner import is_abandoned, owner_token
@@ -74,6 +74,16 @@ class Scratch:
         """Remove everything. Idempotent."""
         end_orphans(self.path)
         remove_tree(self.path)
+
+
+@contextmanager
+def machine_errors(what: str) -> Iterator[None]:
+    """What the system refuses us (descriptors, processes, disk) as `SandboxError`, which says
+    `what` it spoilt."""
+    try:
+        yield
+    except OSError as error:
+        raise SandboxError(f"{what}: {error}") from error
 
 
 def end_orphans(folder: Path) -> None:
@@ -163,28 +173,43 @@ def covered_paths(tree: Path, layer: Layer) -> list[str]:
 
 
 def read_out(out: Path, room: int) -> dict[str, bytes]:
-    """Plain files of /out by name, links and special files left out, `room` bytes in all."""
+    """Plain files of /out by name, links and special files left out, `room` bytes in all.
+
+    Raises `SandboxError` where it is the machine that cannot read them: a missing report is one
+    that the job did not write.
+    """
     files: dict[str, bytes] = {}
     try:
         out.chmod(0o755)  # an ordinary user's command may have closed it
         names = sorted(entry.name for entry in out.iterdir())[: 4 * MAX_FILES]
-    except OSError:
+        for name in names:
+            content = _plain_file(out / name, room)
+            if content is not None:
+                files[name] = content
+                room -= len(content)
+            if len(files) == MAX_FILES:
+                break
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise SandboxError(f"files of a job cannot be read: {error}") from error
         return {}
-    for name in names:
-        try:
-            fd = os.open(out / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            continue
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > room:
-            os.close(fd)
-            continue
-        with os.fdopen(fd, "rb") as file:
-            files[name] = file.read(room)
-        room -= len(files[name])
-        if len(files) == MAX_FILES:
-            break
     return files
+
+
+def _plain_file(path: Path, room: int) -> bytes | None:
+    """Content of what the job left; None for what is no plain file, is closed or is too large."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
+        return None
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > room:
+        os.close(fd)
+        return None
+    with os.fdopen(fd, "rb") as file:
+        return file.read(room)
 
 
 def etc_files(uid: int) -> dict[str, str]:

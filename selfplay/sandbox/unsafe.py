@@ -23,6 +23,7 @@ from selfplay.sandbox.scratch import (
     Scratch,
     covered_paths,
     deleted_paths,
+    machine_errors,
     read_out,
     remove_tree,
 )
@@ -42,7 +43,7 @@ class UnsafeSandbox:
         """Run one command on a fresh copy; processes that leave their session are not found."""
         if job.attach is not None:
             raise UserError("scaffold=agentic: needs sandbox=docker or sandbox=bubblewrap")
-        with self._scratch.folder(job) as folder:
+        with machine_errors("a command could not be run"), self._scratch.folder(job) as folder:
             tree = _copy_tree(job, folder)
             names = {WORKDIR: str(tree), "/in": str(folder / "in"), "/out": str(folder / "out")}
 

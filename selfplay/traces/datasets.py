@@ -8,9 +8,11 @@ Everything that is equal but for the test which it came from is kept once.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import textwrap
+import tokenize
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -148,7 +150,17 @@ def _source_line(prepared: PreparedRepo, path: str, line: int) -> str:
 
 @lru_cache(maxsize=64)
 def _lines(source: str) -> list[str]:
-    return re.split(r"\r\n|\r|\n", source)  # as Python counts them
+    return re.split(r"\r\n|\r|\n", _as_python_reads(source))  # as Python counts them
+
+
+def _as_python_reads(source: str) -> str:
+    """A file's text (surrogateescape) in the encoding that its head states: in any other it is
+    another program."""
+    content = source.encode("utf-8", "surrogateescape")
+    try:
+        return content.decode(tokenize.detect_encoding(io.BytesIO(content).readline)[0])
+    except (SyntaxError, UnicodeDecodeError):
+        return source
 
 
 def _code_of(prepared: PreparedRepo) -> Callable[[str, str], tuple[int, str]]:

@@ -206,7 +206,8 @@ def test_runs_of_the_original_outlive_the_process(
         assert (run.table, run.junit) == ({"a\udcff": "passed"}, b"<x/>\n")
         assert runner.run(script, ECHO_PARSER, {}, timeout_s=9).cached
     runner.run(script, ECHO_PARSER, {"x": FileChange(content=b"")}, timeout_s=9)
-    runner.run("sleep 60", ECHO_PARSER, {}, timeout_s=0.5)
+    for cut_short in ("sleep 60", "echo passed a; kill -9 $$", "exit 1"):
+        runner.run(cut_short, ECHO_PARSER, {}, timeout_s=0.5)
     assert len(kept) == 1
     runner = TestRunner(sandbox, environment, originals=kept)
     assert runner.run(script, ECHO_PARSER, {}, timeout_s=1e-9).timed_out

@@ -62,6 +62,16 @@ def test_valid_artifact_and_its_cost(
     assert validate(good, environment, runner).num_runs == 0
 
 
+def test_a_sandbox_that_cannot_run_the_repository_is_no_verdict(
+    good: BugArtifact, environment: Environment, sandbox: Sandbox
+) -> None:
+    """sandbox=bubblewrap with a Docker image: every bug was found malformed."""
+    image = dataclasses.replace(environment, image="python:3.11", mounts={}, digest="image")
+    report = validate(good, image, TestRunner(sandbox, image))
+    assert (report.verdict, report.reason) == ("undecided", "infrastructure")
+    assert "use sandbox=docker" in next(c.detail for c in report.checks if c.detail[:3] == "the")
+
+
 def test_what_the_original_cost_is_paid_once(
     good: BugArtifact,
     make_artifact: MakeArtifact,

@@ -15,6 +15,7 @@ import pytest
 from selfplay.bugs.grading.grade import grade
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.corpus.suite import SuiteTask
+from selfplay.export import harbor_grade
 from selfplay.export.harbor import dockerfile, installed, write_task
 from selfplay.sandbox.base import Environment, Job, RunResult, Sandbox
 from selfplay.sandbox.host import make_readable
@@ -124,6 +125,29 @@ def test_what_the_tests_leave_running_holds_nothing_up(
     began = time.monotonic()
     assert reward(folder, environment, sandbox, "bash /solution/solve.sh") == "1"
     assert time.monotonic() - began < 40
+
+
+@pytest.mark.parametrize("told", [None, "test_calc.py::test_half"])
+def test_output_without_end_costs_nobody_the_reward(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str | None
+) -> None:
+    """It filled the disk, or the memory of the grader: Harbor then reports an error, and no 0."""
+    for name in ("HERE", "TREE"):
+        monkeypatch.setattr(harbor_grade, name, tmp_path)
+    monkeypatch.setattr(harbor_grade, "MAX_FILE", 1 << 20)
+    wanted = "test_calc.py::test_half"
+    endless = "yes" if told is None else f"echo {told} PASSED"
+    (tmp_path / "test_script.sh").write_text(f"{endless}\n")
+    (tmp_path / "test_parser.py").write_text(
+        "import json, sys\ntext = sys.stdin.read(); assert len(text) <= 1 << 20\n"
+        f"print(json.dumps(dict.fromkeys(['{wanted}'], 'passed') if 'PASSED' in text else {{}}))\n"
+    )
+    request = {"links": {}, "original": {}, "executable": [], "timeout_s": 20, "PASS_TO_PASS": []}
+    (tmp_path / "request.json").write_text(json.dumps({**request, "FAIL_TO_PASS": [wanted]}))
+    began = time.monotonic()
+    assert harbor_grade.main(tmp_path / "logs") == 0
+    assert time.monotonic() - began < 15
+    assert (tmp_path / "logs" / "reward.txt").read_text() == f"{int(told is not None)}\n"
 
 
 USING = """\

@@ -166,6 +166,23 @@ def test_many_small_files_harm_nobody(run: Run) -> None:
     assert run("true").exit_code == 0
 
 
+def test_files_without_a_name_are_counted(run: Run) -> None:
+    """They are in no folder, and filled the disk of everybody: then nobody had a verdict."""
+    program = (
+        "import os, time\nkept = []\n"
+        "for number in range(6):\n"
+        "    fd = os.open('/out/x', os.O_RDWR | os.O_CREAT)\n"
+        "    os.unlink('/out/x'); kept.append(fd)\n"
+        "    os.posix_fallocate(fd, 0, 60 << 20)\n"
+        "print('filled', flush=True); time.sleep(20)\n"
+    )
+    quota = Quota(timeout_s=30, file_size=64 << 20, output=64 << 20)
+    result = run("python3", "-c", program, quota=quota)
+    assert "without a name" in result.stopped
+    assert result.output.startswith(b"filled")
+    assert (result.exit_code, result.timed_out) == (137, False)
+
+
 def test_threads_and_children_count_alike(run: Run) -> None:
     program = (
         "import threading, time\n"

@@ -116,6 +116,52 @@ def test_nobody_inside_can_end_or_read_the_session(opened: Open) -> None:
     assert said(session, "echo lives") == "lives\n"
 
 
+def test_nothing_but_a_plain_file_is_written(opened: Open) -> None:
+    """A pipe without a reader held the session up until it counted as a fault of the machine, and
+    so did words in our own pipe: an episode that ended so had no reward."""
+    session = opened()
+    said(session, "mkfifo pipe; mkfifo read; (sleep 60 < read) & ln -s pipe to-pipe")
+    began = time.monotonic()
+    for path in ("pipe", "to-pipe", *(f"/proc/self/fd/{number}" for number in range(1, 20))):
+        with pytest.raises(FileProblem):
+            session.write(path, b"00000002{}")
+    with pytest.raises(FileProblem, match="special"):
+        session.write("read", b"x")
+    with pytest.raises(FileProblem, match=r"[Dd]irectory"):
+        session.write("package", b"x")
+    assert time.monotonic() - began < 10
+    session.write("plain.txt", b"new\n")
+    session.write("plain.txt", b"n\n")
+    assert said(session, "cat plain.txt") == "n\n"
+
+
+def test_a_tree_that_changes_while_it_is_read(opened: Open) -> None:
+    """A link that was gone before it could be followed ended the whole run."""
+    session = opened()
+    flap = """
+import os
+names = [f"link{number}" for number in range(200)]
+while True:
+    for step in (lambda name: os.symlink("a", name), os.unlink):
+        for name in names:
+            step(name)
+"""
+    session.write("/tmp/flap.py", flap.encode())
+    said(session, "python /tmp/flap.py & sleep 1")
+    for _ in range(60):
+        session.read_changes()
+
+
+def test_what_the_machine_refuses_is_no_answer(opened: Open) -> None:
+    """No memory or descriptors for a command: an error with a name, not one of the program."""
+    session = opened()
+    session.call = lambda *_: {"problem": "Too many open files"}  # type: ignore[method-assign]
+    with pytest.raises(SandboxError, match="could not be started: Too many open files"):
+        session.run("true", 9)
+    with pytest.raises(SandboxError, match="could not be read: Too many open files"):
+        session.read_changes()
+
+
 def test_long_output_keeps_both_ends(opened: Open) -> None:
     result = opened().run("seq 200000", 20, 1000)
     assert result.output.startswith(b"1\n2\n") and result.output.endswith(b"199999\n200000\n")

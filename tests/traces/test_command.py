@@ -11,6 +11,11 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+LATIN = """\
+# coding: latin-1
+def umlauts(number):
+    return "ü" * number
+"""
 OPS = """\
 def scaled(values, factor=2):
     found = []
@@ -45,6 +50,7 @@ import sys
 import threading
 import time
 
+from latin import umlauts
 from ops import halves, hashed, in_mode, scaled, set_mode
 
 
@@ -56,6 +62,10 @@ def test_scaled():
 
 def test_halves():
     assert halves("abcd") == ("ab", "cd")
+
+
+def test_umlauts():
+    assert umlauts(2) == "\\xfc\\xfc"
 
 
 def test_that_sets_a_mode():
@@ -115,6 +125,7 @@ TOLD = (
     "that_draws_by_a_seed",
     "that_stops_the_clock",
     "that_sets_a_mode",
+    "umlauts",
 )
 
 
@@ -123,6 +134,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("traces") / "smallops"
     (folder / "tests").mkdir(parents=True)
     (folder / "ops.py").write_text(OPS)
+    (folder / "latin.py").write_text(LATIN, encoding="latin-1")
     (folder / "tests" / "test_ops.py").write_text(TESTS)
     (folder / "tests" / "conftest.py").write_text("")
     return folder
@@ -152,11 +164,17 @@ def test_what_is_kept_and_what_is_left_out(work: Path, tmp_path: Path) -> None:
         "it draws at random": 1,
         "it calls nothing of the repository": 1,
     }
-    assert (row["num_tests"], row["num_tests_kept"]) == (11, 5)
+    assert (row["num_tests"], row["num_tests_kept"]) == (12, 6)
     assert document["replayed_equal"] < document["checked_equal"] == 1.0
     told = lines(out / "traces.jsonl")
     # Equal calls are kept once.
-    assert sorted(t["function"] for t in told) == ["halves", "in_mode", *["scaled"] * 4, "set_mode"]
+    assert sorted(t["function"] for t in told) == [
+        "halves",
+        "in_mode",
+        *["scaled"] * 4,
+        "set_mode",
+        "umlauts",
+    ]
     halves = next(t for t in told if t["function"] == "halves")
     assert halves["frames"] == [
         {"event": "call", "depth": 0, "path": "ops.py", "function": "halves", "line": 8,
@@ -186,10 +204,12 @@ def test_the_questions_are_true_in_both_directions(work: Path, tmp_path: Path) -
         "assert scaled([6], 2) == ??",
         "assert scaled([9], 2) == ??",
         "assert set_mode('b') == ??",
+        "assert umlauts(2) == ??",
     }
     space: dict[str, Any] = {}
     exec(OPS, space)  # our own text
     for question in asked:
+        exec(question["code"], space)  # in the encoding that its file states
         exec(question["output_prediction"].replace("??", question["output"]), space)
         exec(question["input_prediction"].replace("??", question["input"]), space)
     # `in_mode(3)` gives "b3" after another call alone.

@@ -352,6 +352,22 @@ def test_a_trace_function_is_not_compared(trace: Any) -> None:
     trace("\n".join(lines))
 
 
+def test_what_finalizers_call_is_not_hidden_in_the_recorder(trace: Any) -> None:
+    """Its own allocations had the collector run there, where nothing is recorded."""
+    lines = [
+        "import gc; gc.collect(); calls = []",
+        "class Node:",
+        "    def __init__(self): self.own = self; small.double(1)",
+        "    def __del__(self): calls.append(small.double(2))",
+        "for _ in range(3000): Node()",
+        "gc.collect(); assert len(calls) == 3000",
+        "import atexit; atexit.register(lambda: gc.isenabled() or __import__('os')._exit(3))",
+    ]
+    samples, why, *_ = trace("\n".join(lines), 100_000)
+    assert (len(samples), why) == (6000, "")
+    assert trace("\n".join([lines[0], "small.double(2)", lines[6]]), 1)[1] == "events"
+
+
 def test_a_local_that_is_gone_is_told(trace: Any) -> None:
     ((*_, last, returned),), *_ = trace("small.forgetting()")
     assert last[3] == {"a": None} and returned[3] == "None"

@@ -7,7 +7,6 @@ mappings (and hit the same caches). Git runs outside any repository, with no con
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import subprocess
@@ -25,7 +24,7 @@ from selfplay.bugs.patches.diffs import (
     touched_files,
 )
 from selfplay.bugs.patches.line_ends import as_in_files, has_crlf
-from selfplay.errors import InfrastructureError, PatchError
+from selfplay.errors import EXHAUSTED, InfrastructureError, PatchError
 from selfplay.types import FileChange, Layer
 
 __all__ = [
@@ -40,11 +39,6 @@ __all__ = [
 ]
 
 GIT_TIMEOUT_S = 60.0
-_EXHAUSTED = {
-    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM, errno.EAGAIN, errno.EMFILE,
-    errno.ENFILE,
-}  # fmt: skip
-"""Errors of the machine, not of a patch."""
 
 
 def file_state(tree: Path, layer: Layer, path: str) -> FileChange:
@@ -171,7 +165,7 @@ def _scratch() -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="selfplay-patch-") as name:
             yield Path(name).resolve()
     except OSError as error:
-        if error.errno not in _EXHAUSTED:
+        if error.errno not in EXHAUSTED:
             raise
         raise InfrastructureError(f"scratch files of a patch: {error}") from error
 
@@ -230,6 +224,6 @@ def _git(
     said = done.stderr.decode(errors="replace")
     if done.returncode < 0:
         raise InfrastructureError(f"git {arguments[0]} was killed by signal {-done.returncode}")
-    if done.returncode and any(os.strerror(number) in said for number in _EXHAUSTED):
+    if done.returncode and any(os.strerror(number) in said for number in EXHAUSTED):
         raise InfrastructureError(f"git {arguments[0]}: {' '.join(said.split())[:300]}")
     return done

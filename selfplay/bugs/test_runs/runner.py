@@ -180,10 +180,10 @@ class TestRunner:
         """A run of the original from an earlier process, where it met the limit."""
         text = self.originals.get(question) if self.originals is not None else None
         run = run_from_text(text) if text else None
-        return run if run and run.duration_s <= timeout_s else None
+        return run if run and _is_whole(run) and run.duration_s <= timeout_s else None
 
     def _keep(self, question: str, run: TestRun) -> None:
-        if self.originals is not None and not run.timed_out and _size(run) <= MAX_KEPT:
+        if self.originals is not None and _is_whole(run) and _size(run) <= MAX_KEPT:
             self.originals[question] = run_to_text(run)
 
     def _run(
@@ -317,6 +317,11 @@ def passed_tests(table: TestTable) -> list[str]:
 def failed_tests(table: TestTable) -> list[str]:
     """Tests that are explicitly reported failed."""
     return [test for test, status in table.items() if status == "failed"]
+
+
+def _is_whole(run: TestRun) -> bool:
+    """Whether a run ended by itself, with results: what was cut short is not kept for good."""
+    return not run.timed_out and bool(run.table) and run.exit_code in range(128)
 
 
 def _size(run: TestRun) -> int:

@@ -27,7 +27,7 @@ from selfplay.bugs.validation.checks_static import (
     check_test_files,
 )
 from selfplay.bugs.validation.validation_state import CheckFailed, ValidationState
-from selfplay.errors import InfrastructureError, UserError
+from selfplay.errors import InfrastructureError, PatchError, UserError
 from selfplay.sandbox.base import Environment
 from selfplay.types import BugArtifact, Check, Limits, ValidationReport, Verdict
 
@@ -88,9 +88,9 @@ def _perform(
         status, reason, detail = "pass", "", function(state)
     except CheckFailed as failure:
         status, reason, detail = "fail", failure.reason, failure.detail
-    except UserError as error:
+    except PatchError as error:
         status, reason, detail = "fail", "malformed", str(error)
-    except InfrastructureError as error:
+    except (UserError, InfrastructureError) as error:  # a setting that is wrong is no bad bug
         status, reason, detail = "undecided", "infrastructure", str(error)
     return Check(
         name=name,

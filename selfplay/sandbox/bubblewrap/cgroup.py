@@ -22,6 +22,8 @@ from selfplay.sandbox.owner import is_abandoned, owner_token
 
 log = logging.getLogger(__name__)
 FOLDER = "selfplay"
+AT_ONCE = 4 << 20
+"""Bytes below a bound at which the kernel may already refuse: a huge page is taken at once."""
 
 
 class Cgroups:
@@ -110,16 +112,34 @@ def entrances(folders: list[Path]) -> Iterator[list[int]]:
 
 
 def ran_out_of_memory(folders: list[Path]) -> bool:
-    """Whether the kernel killed a process of these cgroups for their memory bound."""
-    for name in ("memory.oom_control", "memory.events"):
-        for folder in folders:
-            with suppress(OSError):
-                counts = dict(
-                    line.split() for line in (folder / name).read_text().splitlines() if line
-                )
-                if int(counts.get("oom_kill", "0")) > 0:
-                    return True
+    """Whether the kernel killed a process of these cgroups for their own memory bound.
+
+    Raises `SandboxError` where it killed one though the bound was never met: then it was the
+    machine, or a cgroup above, that had no memory left.
+    """
+    for folder in folders:
+        first, second = _counts(folder / "memory.oom_control"), _counts(folder / "memory.events")
+        if not (first.get("oom_kill", 0) or second.get("oom_kill", 0)):
+            continue
+        met = bool(second.get("oom", 0))
+        if first:  # version 1 of today's kernels does not count how often it was met
+            peak, limit = (
+                _counts(folder / f"memory.{name}_in_bytes").get("", 0)
+                for name in ("max_usage", "limit")
+            )
+            met = peak > limit - AT_ONCE
+        if not met:
+            raise SandboxError("this machine ran out of memory, and a process of a job was ended")
+        return True
     return False
+
+
+def _counts(file: Path) -> dict[str, int]:
+    """{name: count} of a cgroup's file, "" where a count has no name; {} where there is none."""
+    with suppress(OSError, ValueError):
+        lines = [line.rpartition(" ") for line in file.read_text().splitlines()]
+        return {name: int(count) for name, _, count in lines}
+    return {}
 
 
 def find_controllers() -> list[Path]:

@@ -232,14 +232,13 @@ def begin(job: dict[str, Any], link: int, output: int, stdin: int, doors: list[i
         os._exit(0)
     runner = os.fork()
     if runner == 0:
-        os.close(link)
         os.setsid()
         os.dup2(stdin, 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        os.closerange(3, 1 << 16)
-        bound(job["limits"])
+        bound(job["limits"])  # what is raised here is told by `link`: no exit code of the job's
         adopt(job)
+        os.closerange(3, 1 << 16)
         return
     os.closerange(0, 1 << 12)
     # As process 1 it also buries orphans; its own end, with the runner's, takes all others along.

@@ -27,7 +27,7 @@ from selfplay.errors import SandboxError
 from selfplay.sandbox.base import WORKDIR, Environment, Job, RunResult
 from selfplay.sandbox.bubblewrap.cgroup import entrances, ran_out_of_memory
 from selfplay.sandbox.bubblewrap.launch import memory_excess
-from selfplay.sandbox.collect import KILL_GRACE_S, collect, out_excess
+from selfplay.sandbox.collect import KILL_GRACE_S, OutWatch, collect
 from selfplay.sandbox.scratch import (
     BASE_VARIABLES,
     SHM_SIZE,
@@ -120,7 +120,7 @@ class ForkServers:
                 old.result().retire()
         try:
             return key, future.result()
-        except SandboxError:
+        except Exception:  # the next job tries anew
             self._drop(key)
             raise
 
@@ -229,17 +229,22 @@ class ForkedRun:
 
     def _follow(self, link: socket.socket, output: int, init: int) -> RunResult:
         job, out = self._job, self._folder / "out"
-        tree = Path(f"/proc/{host_pid(init)}/root{WORKDIR}")
+        pid, watch = host_pid(init), OutWatch(out, job.quota)
+        tree = Path(f"/proc/{pid}/root{WORKDIR}")
         ending = collect(
             output,
             init,
             job.quota,
             lambda: _kill(init),
-            lambda: out_excess(out, job.quota) or memory_excess(tree, job.quota),
+            lambda: watch.excess(pid) or memory_excess(tree, job.quota),
         )
-        code = _receive(link, KILL_GRACE_S)[0].get("exit_code")
+        told = _receive(link, KILL_GRACE_S)[0]
+        if "error" in told:
+            raise SandboxError(f"a run could not begin: {told['error']}")
+        code, stopped = told.get("exit_code"), ending.stopped
+        if ran_out_of_memory(self._groups) and code in (-signal.SIGKILL, 128 + signal.SIGKILL):
+            stopped = stopped or "out of memory"
         if code is not None and code < 0:  # init itself was killed
-            stopped = ending.stopped or ran_out_of_memory(self._groups)
             code = 128 + signal.SIGKILL if stopped else None
         if code is None and not ending.timed_out:
             said = ending.output[-400:].decode(errors="replace").strip()
@@ -251,6 +256,7 @@ class ForkedRun:
             output_truncated=ending.truncated,
             duration_s=ending.duration_s,
             files={} if ending.stopped else read_out(out, job.quota.output),
+            stopped=stopped,
         )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from selfplay.errors import SandboxError
 from selfplay.sandbox.base import Job, Quota, RunResult
 from selfplay.sandbox.bubblewrap.cgroup import born_in, enter, ran_out_of_memory
-from selfplay.sandbox.collect import collect, out_excess
+from selfplay.sandbox.collect import OutWatch, collect
 from selfplay.sandbox.scratch import read_out
 
 START_TIMEOUT_S = 60.0
@@ -75,19 +75,19 @@ class Launch:
             os.write(self._release, b"x")
         except OSError as error:
             raise self._failure(f"cannot bound a sandbox ({error})") from error
-        root = Path(f"/proc/{child}/root")
+        root, watch = Path(f"/proc/{child}/root"), OutWatch(out, job.quota)
         ending = collect(
             self._output,
             self._init,
             job.quota,
             self._kill,
-            lambda: out_excess(out, job.quota) or memory_excess(root, job.quota),
+            lambda: watch.excess(child) or memory_excess(root, job.quota),
         )
         assert self._process is not None
         self._process.wait()
         code = self._exit_code()
         stopped = ending.stopped
-        if code in (None, 128 + signal.SIGKILL) and ran_out_of_memory(groups):
+        if ran_out_of_memory(groups) and code in (None, 128 + signal.SIGKILL):
             stopped = stopped or "out of memory"
         if code is None and stopped:
             code = 128 + signal.SIGKILL  # the job's doing: bwrap shares its bounds

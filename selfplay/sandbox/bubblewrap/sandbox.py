@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import resource
 import shutil
 import stat
 import subprocess
@@ -34,6 +35,7 @@ from selfplay.sandbox.scratch import (
     TMP_SIZE,
     Scratch,
     deleted_paths,
+    machine_errors,
     root_links,
     write_etc,
 )
@@ -82,7 +84,9 @@ class BubblewrapSandbox:
             raise UserError(
                 f"the environment is the Docker image {job.environment.image}: use sandbox=docker"
             )
+        check_limits(job.quota)
         with (
+            machine_errors("a sandbox could not be run"),
             self._scratch.folder(job) as folder,
             self._cgroups.job(job.quota) as groups,
         ):
@@ -184,8 +188,7 @@ class BubblewrapSandbox:
         argv = []
         copied = {s: i for s, i in mounts.items() if i.startswith("/etc/")}
         if "/etc" not in mounts.values():
-            folder = self._scratch.path / f"mounts-{len(self._mounts)}"
-            folder.mkdir()
+            folder = self._scratch.empty_folder()  # one that was half made is in nobody's way
             argv += ["--ro-bind", str(write_etc(folder, INSIDE_UID, copied)), "/etc"]
         links = root_links(mounts)
         for source, inside in sorted(mounts.items(), key=lambda pair: pair[1]):
@@ -207,6 +210,18 @@ def limits(quota: Quota) -> list[str]:
     same uid do not starve each other.
     """
     return [PRLIMIT, *(f"--{name}={value}" for name, value in quota.limits().items()), "--"]
+
+
+def check_limits(quota: Quota) -> None:
+    """`SandboxError` where we may not have what a job is promised: nothing inside could raise it,
+    and the command that sets the limits would fail in the job's name."""
+    for name, value in quota.limits().items():
+        hard = resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}"))[1]
+        if hard != resource.RLIM_INFINITY and hard < value:
+            raise SandboxError(
+                f"the hard limit {name} of this process is {hard}, and a job needs {value}: start "
+                "it with a higher one (ulimit -H, LimitNOFILE= and the like of a service)"
+            )
 
 
 @cache

@@ -16,7 +16,7 @@ from requests.exceptions import RequestException
 
 from selfplay.errors import SandboxError
 from selfplay.sandbox.base import Job, RunResult
-from selfplay.sandbox.collect import KILL_GRACE_S, collect, out_excess
+from selfplay.sandbox.collect import KILL_GRACE_S, OutWatch, collect
 from selfplay.sandbox.docker.workers import Channel
 from selfplay.sandbox.host import make_readable
 from selfplay.sandbox.scratch import read_out, remove_tree
@@ -65,13 +65,14 @@ class DockerWorker:
             if job.attach is not None:
                 job.attach(self._folder / "in")
             self._channel.release(script, files)
-        out = self._folder / "out"
+        out, first = self._folder / "out", int(self._container.attrs["State"]["Pid"])
+        watch = OutWatch(out, job.quota)
         ending = collect(
             self._channel.output,
             self._init,
             job.quota,
             self._kill,
-            lambda: out_excess(out, job.quota),
+            lambda: watch.excess(first),
         )
         said = self._channel.hear()[1:]
         if b"ready" not in said[:1]:

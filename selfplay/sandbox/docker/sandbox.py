@@ -86,7 +86,10 @@ class DockerSandbox:
 
     def run(self, job: Job) -> RunResult:
         """Run one command on a fresh snapshot (see `sandbox.base.Sandbox`)."""
-        with self._scratch.folder(job) as files:  # refuses a layer that no disk can hold
+        with (
+            engine_errors("a job could not be run"),
+            self._scratch.folder(job) as files,  # refuses a layer that no disk can hold
+        ):
             script = job_script(job)
             worker = self._workers.take(Blueprint.of(job))
             try:
@@ -187,8 +190,7 @@ class DockerSandbox:
         with self._lock:
             key = str(sorted(copied.items()))
             if key not in self._etc:
-                folder = self._scratch.path / f"mounts-{len(self._etc)}"
-                folder.mkdir()
+                folder = self._scratch.empty_folder()
                 etc = write_etc(folder, sandbox_uid(), copied)
                 for name in ("hosts", "hostname", "resolv.conf"):
                     (etc / name).touch()  # the engine mounts its own over them

@@ -7,7 +7,7 @@ inside, and its end is the end of everything that it started.
 """
 
 # Paths are bytes here, which pathlib does not know.
-# ruff: noqa: PTH103, PTH115, PTH116, PTH118, PTH120, PTH123
+# ruff: noqa: PTH103, PTH115, PTH116, PTH118, PTH120
 from __future__ import annotations
 
 import base64
@@ -286,10 +286,16 @@ def read(path: str, max_bytes: int, follow: bool) -> dict[str, Any]:
 
 
 def write(path: str, content: str) -> dict[str, Any]:
-    """Replace or create a file, and the folders above it."""
+    """Replace or create a plain file and the folders above it. A pipe would hold us up for ever, or
+    be one of ours: /proc/self/fd is that of this process."""
     place = encoded(os.path.join(WORKDIR, path))
     os.makedirs(os.path.dirname(place), exist_ok=True)
-    with open(place, "wb") as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY
+    with os.fdopen(os.open(place, flags, 0o666), "wb") as file:
+        problem = kind_problem(os.fstat(file.fileno()).st_mode)
+        if problem:
+            return {"problem": problem}
+        file.truncate(0)
         file.write(base64.b64decode(content))
     return {}
 
@@ -308,7 +314,7 @@ def changes(
     seen = set()
     for path, place, status in walk(skip, left_out):
         problem = kind_problem(status.st_mode)
-        if problem == "link" and known.get(path, [""])[0] == "link:" + os.readlink(place):
+        if problem == "link" and known.get(path, [""])[0] == "link:" + target(place):
             seen.add(path)
             continue
         if problem:
@@ -360,10 +366,15 @@ def walk(skip: list[str], left_out: dict[str, str]) -> Iterator[tuple[str, str, 
                 yield path, entry.path, status
 
 
+def target(link: str) -> str:
+    """Where a link leads; "" when a command has removed it meanwhile."""
+    with contextlib.suppress(OSError):
+        return os.readlink(link)
+    return ""
+
+
 def kind_problem(mode: int) -> str:
-    if stat.S_ISREG(mode):
-        return ""
-    names = {stat.S_IFLNK: "link", stat.S_IFDIR: "directory"}
+    names = {stat.S_IFREG: "", stat.S_IFLNK: "link", stat.S_IFDIR: "directory"}
     return names.get(stat.S_IFMT(mode), "special")
 
 

@@ -126,7 +126,7 @@ class Session:
     def run(self, command: str, timeout_s: float, max_output: int = 1 << 20) -> SessionResult:
         """Run a bash command; at its time-out every process of the session is ended."""
         request = {"op": "run", "command": command, "timeout_s": timeout_s, "room": max_output}
-        answer = self.call(request, timeout_s)
+        answer = _performed(self.call(request, timeout_s), "a command could not be started")
         return SessionResult(
             exit_code=answer["exit_code"],
             timed_out=answer["timed_out"],
@@ -155,8 +155,9 @@ class Session:
         """
         environment = self._job.environment
         known = _fingerprints(environment.tree, environment.digest)
-        request = {"op": "changes", "known": known, "skip": list(skip)}
-        answer = self.call({**request, "max_file": MAX_FILE, "max_bytes": MAX_CHANGES}, 60.0)
+        request: dict[str, Any] = {"op": "changes", "known": known, "skip": list(skip)}
+        request |= {"max_file": MAX_FILE, "max_bytes": MAX_CHANGES}
+        answer = _performed(self.call(request, 60.0), "the tree could not be read")
         layer = {
             path: FileChange(content=None) for path in answer["gone"] if not _skipped(path, skip)
         }
@@ -297,6 +298,13 @@ class Session:
 def _unless_problem(answer: dict[str, Any]) -> dict[str, Any]:
     if "problem" in answer:
         raise FileProblem(str(answer["problem"]))
+    return answer
+
+
+def _performed(answer: dict[str, Any], what: str) -> dict[str, Any]:
+    """An answer to what no file of the guest's can hinder. Raises `SandboxError`."""
+    if "problem" in answer:
+        raise SandboxError(f"{what}: {answer['problem']}")
     return answer
 
 

@@ -7,11 +7,14 @@ repository's tests. `sys.monitoring` from Python 3.12 on, `sys.settrace` before 
 from __future__ import annotations
 
 import dis
-import gc
 import sys
 import threading
 from collections.abc import Callable
 from functools import cache
+from gc import disable as gc_disable
+from gc import enable as gc_enable
+from gc import get_referents
+from gc import isenabled as gc_isenabled
 from sys import gettrace, settrace
 from types import CodeType, FrameType
 from typing import Any
@@ -39,8 +42,28 @@ def yielded(code: CodeType, value: Any) -> Any:
     """What a generator yields; asynchronous ones put it into an object of the interpreter's own,
     which holds nothing else."""
     if code.co_flags & _ASYNC_GENERATOR and type(value).__name__ == "async_generator_wrapped_value":
-        return next(iter(gc.get_referents(value)), None)
+        return next(iter(get_referents(value)), None)
     return value
+
+
+class CollectorHeld:
+    """No automatic garbage collection while something is recorded: most would run inside the
+    recorder, which allocates more than the program, and what finalizers call would be missing.
+    `gc.collect()` collects as ever."""
+
+    def __init__(self) -> None:
+        self._held = False
+
+    def hold(self) -> None:
+        """From now on."""
+        self._held = gc_isenabled()
+        gc_disable()
+
+    def release(self) -> None:
+        """As it was before; once."""
+        if self._held:
+            gc_enable()
+        self._held = False
 
 
 class SetTrace:
@@ -55,6 +78,7 @@ class SetTrace:
         self.disturbed = False
         self._own: Any = self._outside
         self._thread = threading.get_ident()
+        self._collector = CollectorHeld()
         self._code: dict[CodeType, bytes] = {}
         self._raised: tuple[int, int] | None = None
 
@@ -64,19 +88,25 @@ class SetTrace:
         self.disturbed = gettrace() is not None
         if self.disturbed:
             return
-        log.stop = lambda: settrace(None)
+        log.stop = self._off
         watch_settrace()
+        self._collector.hold()
         settrace(self._own)
         SetTrace.active = self
 
     def stop(self) -> None:
         """Record nothing more; another's trace function stays."""
         SetTrace.active = None
+        self._collector.release()
         found = gettrace()
         if found is self._own:  # the test's own may define `==`
             settrace(None)
         elif found is not None or self.log is None or not self.log.why:
             self.disturbed = True
+
+    def _off(self) -> None:
+        settrace(None)
+        self._collector.release()
 
     def note_settrace(self) -> None:
         """A trace function is about to be set: where another one is there, calls went by untold."""
@@ -161,6 +191,7 @@ class Monitoring:
         self._api: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
         self._tool = tool
         self._thread = threading.get_ident()
+        self._collector = CollectorHeld()
         events = self._api.events
         self._events = {
             events.PY_START: self._on_start,
@@ -180,10 +211,12 @@ class Monitoring:
         self._api.use_tool_id(self._tool, TOOL)
         for event, function in self._events.items():
             self._api.register_callback(self._tool, event, function)
+        self._collector.hold()
         self._api.set_events(self._tool, sum(self._events))
 
     def stop(self) -> None:
         """Record nothing more."""
+        self._collector.release()
         self.disturbed = self._api.get_tool(self._tool) != TOOL
         if self.disturbed:
             return
@@ -196,6 +229,7 @@ class Monitoring:
     def _off(self) -> None:
         if self._api.get_tool(self._tool) == TOOL:
             self._api.set_events(self._tool, 0)
+        self._collector.release()
 
     def _tell(self, code: CodeType, what: Callable[[Log, FrameType], None]) -> Any:
         """Tell the log of the frame that the callback was called for."""
