@@ -38,6 +38,8 @@ class Server(ThreadingHTTPServer):
         self.adapters: dict[str, str] = {}
         self.asked: list[str] = []
         self.refuses, self.given = False, ""
+        self.goes_on = threading.Event()
+        self.goes_on.set()
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}).start()
 
     @property
@@ -45,11 +47,14 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def stop(self) -> None:
+        self.goes_on.set()
         self.shutdown()
         self.server_close()
 
     def answer(self, path: str, body: Any) -> tuple[int, Any]:
         self.asked.append(path)
+        if path == "/inference/v1/generate":
+            self.goes_on.wait(30)
         if path == "/weight_info":
             return 200, {"weight_version": self.label}
         if path == "/update_weight_version":
@@ -163,6 +168,23 @@ def test_a_server_that_goes_while_it_is_asked_costs_nothing(start: Any, rank: in
         time.sleep(1.5)
         start(server.server_port)
         assert asked.result(30) == {(1, 1)}
+    policy.close()
+
+
+def test_a_server_whose_engine_hangs_is_lost_though_it_says_that_it_is_well(start: Any) -> None:
+    """vllm-project/vllm#16259: its requests were asked again of it, each for `request_timeout_s`,
+    six times, with another server beside it."""
+    stays, hangs = start(), start()
+    policy = policy_at(stays, hangs, request_timeout_s=1.0)
+    hangs.goes_on.clear()
+    began = time.monotonic()
+    assert ask(policy, 20) == {(0, 0)} and time.monotonic() - began < 10
+    assert policy.update_weights(Path("/1")) == 1
+    assert ask(policy, 20) == {(1, 1)}
+    hangs.goes_on.set()
+    wait_until(lambda: hangs.weights == 1)
+    hangs.asked.clear()
+    wait_until(lambda: ask(policy, 20) == {(1, 1)} and "/inference/v1/generate" in hangs.asked)
     policy.close()
 
 

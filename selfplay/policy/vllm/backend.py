@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from selfplay.errors import PolicyError, UserError
-from selfplay.policy.http import Refused, Unreachable
+from selfplay.policy.http import Garbled, Refused, Unreachable
 from selfplay.policy.vllm.client import Answer, VLLMClient
 from selfplay.policy.vllm.server import TOKEN_VARIABLE, ServerProcess
 from selfplay.sampling import SampleRequest
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _HEALTH_S = 10.0
 _BACK_OFF_S = 0.5
+_PROBE_S = 60.0
 _ASK_S = 1.0
 """Between two looks for a server at a URL that does not answer."""
 
@@ -76,6 +77,8 @@ class Backend:
         self.is_lost, self.lost_since = False, 0.0
         self._behind = False
         self._closed = threading.Event()
+        self._probe_s = min(_PROBE_S, request_timeout_s)
+        self._end_of_turn_id = 0
         self._lock = threading.RLock()
         self._generation = 0
         self._failures = 0
@@ -107,6 +110,7 @@ class Backend:
             self._labelled = self.client.weight_version() is not None
             if self._labelled:
                 self.client.resume()  # whoever used it before may have died in an update
+        self._end_of_turn_id = end_of_turn_id
         self.client.check_logprobs(end_of_turn_id)
         self.max_model_len = self.client.max_model_len()
         if self._process is None:
@@ -274,7 +278,8 @@ class Backend:
             try:
                 self._bring_back()
             except PolicyError as again:
-                if self._process is None and isinstance(again, (Unreachable, Refused)):
+                away = isinstance(again, (Unreachable, Refused)) and not isinstance(again, Garbled)
+                if self._process is None and away:
                     self._lose(again)
                     raise Lost(f"{self.client.url}: is lost") from again
                 log.warning("vLLM server still lost (%s)", again)
@@ -310,6 +315,7 @@ class Backend:
                 self._start(*self._weights)
             return
         self.client.http.get("/health", timeout_s=_HEALTH_S)
+        self.client.check_logprobs(self._end_of_turn_id, self._probe_s)
         model, version = self._weights
         if not self._labelled:
             return

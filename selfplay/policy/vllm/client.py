@@ -83,16 +83,17 @@ class VLLMClient:
         (model, *_) = self.http.get("/v1/models", timeout_s=_QUICK_S)["data"]
         return int(model["max_model_len"])
 
-    def check_logprobs(self, token_id: int) -> None:
+    def check_logprobs(self, token_id: int, timeout_s: float | None = None) -> None:
         """`UserError` unless log-probabilities are those of the sampling distribution.
 
-        A token that is the only one allowed has log-probability 0 there.
+        A token that is the only one allowed has log-probability 0 there. `Unreachable` from an
+        engine that does not answer, whatever `/health` says (vllm-project/vllm#16259).
         """
         probe = SampleRequest(prompt_ids=(token_id,))
         body = request_body(probe, max_tokens=1, end_of_turn_id=token_id)
         body["sampling_params"]["allowed_token_ids"] = [token_id]
         try:
-            document = self.http.post("/inference/v1/generate", body)
+            document = self.http.post("/inference/v1/generate", body, timeout_s=timeout_s)
         except Refused as error:
             if error.status in (403, 404):
                 raise UserError(
