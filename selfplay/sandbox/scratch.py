@@ -49,10 +49,10 @@ class Scratch:
         self.path = Path(tempfile.mkdtemp(prefix=f"{owner_token()}-", dir=root))
         self.path.chmod(0o755)
 
-    def empty_folder(self) -> Path:
+    def empty_folder(self, prefix: str = "tmp") -> Path:
         """A new folder, gone at `close` at the latest."""
         try:
-            return Path(tempfile.mkdtemp(dir=self.path))
+            return Path(tempfile.mkdtemp(prefix=prefix, dir=self.path))
         except OSError as error:
             raise SandboxError(f"no folder for a job in {self.path}: {error}") from error
 

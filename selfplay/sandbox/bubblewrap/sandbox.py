@@ -188,7 +188,9 @@ class BubblewrapSandbox:
         argv = []
         copied = {s: i for s, i in mounts.items() if i.startswith("/etc/")}
         if "/etc" not in mounts.values():
-            folder = self._scratch.empty_folder()  # one that was half made is in nobody's way
+            folder = self._scratch.empty_folder(
+                "mounts-"
+            )  # one that was half made is in nobody's way
             argv += ["--ro-bind", str(write_etc(folder, INSIDE_UID, copied)), "/etc"]
         links = root_links(mounts)
         for source, inside in sorted(mounts.items(), key=lambda pair: pair[1]):

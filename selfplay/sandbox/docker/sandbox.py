@@ -190,7 +190,7 @@ class DockerSandbox:
         with self._lock:
             key = str(sorted(copied.items()))
             if key not in self._etc:
-                folder = self._scratch.empty_folder()
+                folder = self._scratch.empty_folder("mounts-")
                 etc = write_etc(folder, sandbox_uid(), copied)
                 for name in ("hosts", "hostname", "resolv.conf"):
                     (etc / name).touch()  # the engine mounts its own over them
