@@ -315,7 +315,8 @@ class Backend:
                 self._start(*self._weights)
             return
         self.client.http.get("/health", timeout_s=_HEALTH_S)
-        self.client.check_logprobs(self._end_of_turn_id, self._probe_s)
+        if not self._tainted:  # after a load that failed it answers nothing before another
+            self.client.check_logprobs(self._end_of_turn_id, self._probe_s)
         model, version = self._weights
         if not self._labelled:
             return
