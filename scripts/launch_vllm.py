@@ -31,7 +31,8 @@ def main(argv: list[str]) -> None:
     try:
         command, environment = command_of(argv)
     except SelfplayError as error:
-        sys.exit(f"launch_vllm: {error}")
+        print(f"launch_vllm: {error}", file=sys.stderr)
+        sys.exit(2)
     os.execvpe(command[0], command, environment)
 
 

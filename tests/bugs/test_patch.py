@@ -325,6 +325,17 @@ def test_a_git_that_was_killed_once_is_asked_again(
     assert len((tmp_path / "bin" / "calls").read_text()) == 2
 
 
+def test_a_git_that_was_killed_in_the_middle_is_asked_again_from_the_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it had written by then does not take the patch a second time."""
+    tree = tree_of(tmp_path / "tree", {"x": FileChange(content=b"one\n")})
+    above: Layer = {"x": FileChange(content=b"two\n")}
+    patch = make_patch(tree, {}, above)
+    git_that(tmp_path / "bin", monkeypatch, f'{shutil.which("git")} "$@"; kill -9 $$', times=1)
+    assert apply_patch(tree, {}, patch) == above
+
+
 def test_a_killed_git_says_nothing_of_a_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

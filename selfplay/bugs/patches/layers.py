@@ -11,9 +11,10 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from selfplay.bugs.patches.diffs import (
     check_patch,
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 GIT_TIMEOUT_S = 60.0
+T = TypeVar("T")
 
 
 def file_state(tree: Path, layer: Layer, path: str) -> FileChange:
@@ -78,13 +80,13 @@ def apply_patch(tree: Path, below: Layer, patch: str) -> Layer:
     if not patch.strip():
         return dict(below)
     try:
-        return _applied(tree, below, patch)
+        return _anew_if_killed(lambda: _applied(tree, below, patch))
     except PatchError:
         crlf = {p for p in touched_files(patch) if has_crlf(read_file(tree, below, p))}
         ended = as_in_files(patch, crlf)
         if ended == patch:
             raise
-        return _applied(tree, below, ended)
+        return _anew_if_killed(lambda: _applied(tree, below, ended))
 
 
 def _applied(tree: Path, below: Layer, patch: str) -> Layer:
@@ -115,8 +117,11 @@ def make_patch(tree: Path, below: Layer, above: Layer) -> str:
         old, new = file_state(tree, below, path), file_state(tree, above, path)
         if old != new and not (old.content is None and new.content is None):
             changed.append((check_path(path), old, new))
-    if not changed:
-        return ""
+    return _anew_if_killed(lambda: _diff(changed)) if changed else ""
+
+
+def _diff(changed: list[tuple[str, FileChange, FileChange]]) -> str:
+    """Git diff of (path, before, after)."""
     with _scratch() as scratch:
         for side in ("a", "b"):
             (scratch / side).mkdir()
@@ -158,6 +163,18 @@ def _refuse_clashes(tree: Path, below: Layer, created: Iterable[str]) -> None:
                 raise PatchError(f"path {path!r}: lies below {name!r}, which is not a directory")
 
 
+class _Killed(InfrastructureError):
+    """Git was ended from outside, and may have written a part of its work."""
+
+
+def _anew_if_killed(act: Callable[[], T]) -> T:
+    """Done once more, from the beginning, where git was killed."""
+    try:
+        return act()
+    except _Killed:
+        return act()
+
+
 @contextmanager
 def _scratch() -> Iterator[Path]:
     """A folder for a while. Raises `InfrastructureError` where the machine has no room for it."""
@@ -188,8 +205,8 @@ def _git(
 ) -> subprocess.CompletedProcess[bytes]:
     """Git with no configuration, in a directory that belongs to no repository.
 
-    Run once more where it was killed. Raises `InfrastructureError` where it says nothing about
-    its input: it was not found, was killed twice, took too long, or the machine had no room.
+    Raises `InfrastructureError` where it says nothing about its input: it was not found, was
+    killed, took too long, or the machine had no room.
     """
     git = shutil.which("git")
     if git is None:
@@ -206,24 +223,21 @@ def _git(
         "LC_ALL": "C",
     }
     settings = ["-c", "core.quotePath=false", "-c", "core.attributesFile=/dev/null"]
-    for _ in range(2):
-        try:
-            done = subprocess.run(
-                [git, *settings, *arguments],
-                cwd=scratch,
-                input=stdin,
-                capture_output=True,
-                env=environment,
-                timeout=GIT_TIMEOUT_S,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise InfrastructureError(f"git {arguments[0]} could not be run: {error}") from error
-        if done.returncode >= 0:
-            break
+    try:
+        done = subprocess.run(
+            [git, *settings, *arguments],
+            cwd=scratch,
+            input=stdin,
+            capture_output=True,
+            env=environment,
+            timeout=GIT_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InfrastructureError(f"git {arguments[0]} could not be run: {error}") from error
     said = done.stderr.decode(errors="replace")
     if done.returncode < 0:
-        raise InfrastructureError(f"git {arguments[0]} was killed by signal {-done.returncode}")
+        raise _Killed(f"git {arguments[0]} was killed by signal {-done.returncode}")
     if done.returncode and any(os.strerror(number) in said for number in EXHAUSTED):
         raise InfrastructureError(f"git {arguments[0]}: {' '.join(said.split())[:300]}")
     return done
