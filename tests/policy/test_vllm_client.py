@@ -32,6 +32,14 @@ class Fixed(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), Handler)
         self.routes = routes
         self.bodies: list[tuple[str, Any]] = []
+        self.given = ""
+
+    def answer(self, path: str, body: Any) -> tuple[int, Any]:
+        """(status, document) of one request."""
+        found = self.routes.get(path, (404, {"detail": "Not Found"}))
+        if isinstance(found, list):
+            found = found.pop(0) if len(found) > 1 else found[0]
+        return found  # type: ignore[no-any-return]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -39,12 +47,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
-        path = self.path.partition("?")[0]
-        self.server.bodies.append((path, json.loads(self.rfile.read(length) or b"null")))
-        found = self.server.routes.get(path, (404, {"detail": "Not Found"}))
-        if isinstance(found, list):
-            found = found.pop(0) if len(found) > 1 else found[0]
-        status, document = found
+        path, body = self.path.partition("?")[0], json.loads(self.rfile.read(length) or b"null")
+        self.server.bodies.append((path, body))
+        self.server.given = self.headers.get("Authorization", "")
+        status, document = self.server.answer(path, body)
         data = json.dumps(document).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +17,23 @@ from selfplay.policy.vllm.policy import VLLMPolicy, open_vllm
 from selfplay.sampling import SampleRequest
 
 from .test_transformers import END, PlainTokenizer
-from .test_vllm_client import SOUND, answers, choice
+from .test_vllm_client import SOUND, Fixed, answers, choice
 
 OK = (200, {"success": True})
 
 
-class Server(ThreadingHTTPServer):
+class Server(Fixed):
     """Answers as vLLM does: one token that tells the weights, 10 + their number, and the end.
 
     It begins with nobody's weights (9), knows adapters by name, and each answer takes `answer_s`.
     """
 
-    daemon_threads = True
-
     def __init__(self, port: int = 0, answer_s: float = 0.0) -> None:
-        super().__init__(("127.0.0.1", port), Handler)
+        super().__init__(SOUND, port)
         self.label, self.weights, self.answer_s = "default", -1, answer_s
         self.adapters: dict[str, str] = {}
         self.asked: list[str] = []
-        self.refuses, self.given = False, ""
+        self.refuses = False
         self.goes_on = threading.Event()
         self.goes_on.set()
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}).start()
@@ -78,28 +74,8 @@ class Server(ThreadingHTTPServer):
                     return 404, {"error": {"message": "The model does not exist"}}
                 number = int(Path(self.adapters[body["model"]]).name)
             return answers(choice([10 + number, END], version=self.label))
-        found: tuple[int, Any] = SOUND.get(path, OK)
+        found: tuple[int, Any] = self.routes.get(path, OK)
         return found
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        body = json.loads(self.rfile.read(length) or b"null")
-        self.server.given = self.headers.get("Authorization", "")
-        status, document = self.server.answer(self.path.partition("?")[0], body)
-        data = json.dumps(document).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    do_POST = do_GET
-
-    def log_message(self, *args: Any) -> None:
-        return
 
 
 @pytest.fixture

@@ -71,17 +71,12 @@ class AdapterBackend(Backend):
             super().load(directory, version)
 
     def _change(self, directory: Path, version: int) -> None:
-        adapter = self._coming
-        assert adapter is not None
-        try:
-            self._give(adapter)
-        except Unreachable as error:
-            if self._process is None:
-                raise
-            log.warning("vLLM server lost (%s); starting it again", error)
-            self._start(*self._weights)
-            self._give(adapter)
-            self._generation += 1
+        assert self._coming is not None
+        self._give(self._coming)
+
+    def _start_with(self, directory: Path, version: int) -> None:
+        self._start(*self._weights)
+        self._change(directory, version)
 
     def _settle(self, directory: Path, version: int) -> None:
         """From now on requests ask for the adapter that was loaded last."""

@@ -154,10 +154,14 @@ class Backend:
             try:
                 self._change(directory, version)
             except Unreachable as error:
-                if self._process is not None:
-                    raise
-                self._lose(error)
-                self._behind = True
+                if self._process is None:
+                    self._lose(error)
+                    self._behind = True
+                    return
+                log.warning("vLLM server lost (%s); starting it on the new weights", error)
+                self._start_with(directory, version)
+                self._generation += 1
+            self._tainted = False
 
     def commit(self, directory: Path, version: int) -> None:
         """From now on these are the weights that a lost server is brought back with."""
@@ -187,15 +191,11 @@ class Backend:
         return answers
 
     def _change(self, directory: Path, version: int) -> None:
-        try:
-            self._load(directory, version)
-        except Unreachable as error:
-            if self._process is None:
-                raise
-            log.warning("vLLM server lost (%s); starting it on the new weights", error)
-            self._start(directory, version)
-            self._generation += 1
-        self._tainted = False
+        self._load(directory, version)
+
+    def _start_with(self, directory: Path, version: int) -> None:
+        """Start a server of ours that died, with what it was about to get."""
+        self._start(directory, version)
 
     def _settle(self, directory: Path, version: int) -> None:
         self._weights = (directory, version)
