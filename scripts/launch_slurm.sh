@@ -39,14 +39,13 @@ begin() {  # PART WORDS...
     steps[$!]=$1
 }
 on() { begin "$2" srun --nodes=1 --ntasks=1 --overlap --export=ALL -w "$1" "${@:3}"; }
-join() {  # Ray allows itself 30 s to start, few where disks are slow: each node gets three tries
-    begun[$1]=$((${begun[$1]:-0} + 1))
-    if [ "${begun[$1]}" -gt 3 ]; then return; fi
+tried_out() { begun[$1]=$((${begun[$1]:-0} + 1)) && [ "${begun[$1]}" -gt 3 ]; }  # three tries a node
+join() {  # Ray allows itself 30 s to start, few where disks are slow
+    if tried_out "$1"; then return; fi
     on "$1" "node $1" env BLOCK=1 bash scripts/launch_ray.sh node "$HEAD:$PORT"
 }
 serve() {  # one that dies is begun again, and given its weights by the run, which goes on without it
-    begun[$1]=$((${begun[$1]:-0} + 1))
-    if [ "${begun[$1]}" -gt 3 ]; then return; fi
+    if tried_out "$1"; then return; fi
     # shellcheck disable=SC2086  # VLLM_ARGS are words
     on "$1" "vLLM server on $1" "${PYTHON:-.venv/bin/python}" scripts/launch_vllm.py \
         "$VLLM_MODEL" --host "$1" --port "$VLLM_PORT" ${VLLM_ARGS:-}
@@ -108,7 +107,7 @@ for ((waited = 0; waited < ${HEAD_S:-300}; waited++)); do
     fi
 done
 answers || { say "no Ray at $HEAD:$PORT after ${HEAD_S:-300} s"; exit 1; }
-for node in "${nodes[@]:LEARNER_NODES:first-LEARNER_NODES}"; do  # the run begins with the first; the others join it
+for node in "${nodes[@]:LEARNER_NODES:first-LEARNER_NODES}"; do  # the run begins with the first
     join "$node"
 done
 for ((rank = 0; rank < LEARNER_NODES; rank++)); do
