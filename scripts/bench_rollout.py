@@ -1,15 +1,18 @@
 """What orchestration costs: our policy against a bare load generator on one vLLM server.
 
     python scripts/bench_rollout.py [--quick] [--model NAME] [--url URL] [--args="--flag value"]
+                                    [--graphs] [--device cuda] [--requests 32 512]
 
-    throughput   32 concurrent single-turn requests, by turns through a generator that posts the
-                 same bodies and reads nothing but the tokens' number, and through the policy
+    throughput   32 (--requests) concurrent single-turn requests, by turns through a generator that
+                 posts the same bodies and reads nothing but the tokens' number, and through the
+                 policy
     update       new weights while 32 requests run: seconds from the directory on disk to the
                  engine that samples from it; none of the requests may be lost
     mismatch     the sampled tokens scored by the trainer's forward pass on the same weights
 
-The last line of stdout is one JSON object: the policy's share of the generator's tokens/s, seconds
-of an update, and KL(engine, trainer) in nats a token.
+The last line of stdout is one JSON object: tokens/s of generator and policy and the policy's share,
+seconds of an update, and KL(engine, trainer) in nats a token. `--graphs`: compiled graphs, as on a
+GPU. `--device`: of the trainer's pass.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 import urllib3
@@ -49,7 +53,9 @@ def say(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
-def make_requests(tokenizer: HFTokenizer, max_new_tokens: int, salt: int) -> list[SampleRequest]:
+def make_requests(
+    tokenizer: HFTokenizer, max_new_tokens: int, salt: int, num: int = NUM_REQUESTS
+) -> list[SampleRequest]:
     """Prompts of about 300 tokens that share no prefix beyond the system message."""
     return [
         SampleRequest(
@@ -59,7 +65,7 @@ def make_requests(tokenizer: HFTokenizer, max_new_tokens: int, salt: int) -> lis
             ),
             max_new_tokens=max_new_tokens,
         )
-        for number in range(NUM_REQUESTS)
+        for number in range(num)
     ]
 
 
@@ -71,7 +77,7 @@ def bare_rate(url: str, requests: Sequence[SampleRequest], end_of_turn_id: int) 
         ).encode()
         for r in requests
     ]
-    pool = urllib3.PoolManager(maxsize=NUM_REQUESTS)
+    pool = urllib3.PoolManager(maxsize=len(requests))
 
     def post(body: bytes) -> int:
         answer = pool.request(
@@ -84,7 +90,7 @@ def bare_rate(url: str, requests: Sequence[SampleRequest], end_of_turn_id: int) 
         assert answer.status == 200, answer.data[:500]
         return int(answer.json()["usage"]["completion_tokens"])
 
-    with ThreadPoolExecutor(NUM_REQUESTS) as threads:
+    with ThreadPoolExecutor(len(requests)) as threads:
         began = time.perf_counter()
         num = sum(threads.map(post, bodies))
         return num / (time.perf_counter() - began)
@@ -101,29 +107,40 @@ def policy_rate(
 
 
 def throughput(
-    policy: VLLMPolicy, tokenizer: HFTokenizer, *, num_rounds: int, max_new_tokens: int
-) -> float:
-    """Median over rounds of the policy's rate over the mean of the generator's before and after,
-    so that what else the machine does falls on both."""
+    policy: VLLMPolicy,
+    tokenizer: HFTokenizer,
+    *,
+    num_rounds: int,
+    max_new_tokens: int,
+    num_requests: int = NUM_REQUESTS,
+) -> dict[str, float]:
+    """Medians over rounds: tokens/s of the policy and of the generator (the mean of before and
+    after, so that what else the machine does falls on both), and the one over the other."""
     url, end = policy.urls[0], tokenizer.end_of_turn_id
     salts = itertools.count()
 
     def requests() -> list[SampleRequest]:
-        return make_requests(tokenizer, max_new_tokens, next(salts))
+        return make_requests(tokenizer, max_new_tokens, next(salts), num_requests)
 
-    bare_rate(url, make_requests(tokenizer, 8, -1), end)  # warm
-    shares = []
+    bare_rate(url, make_requests(tokenizer, 8, -1, num_requests), end)  # warm
+    rows = []
     before = bare_rate(url, requests(), end)
     for number in range(num_rounds):
         ours, _ = policy_rate(policy, requests())
         after = bare_rate(url, requests(), end)
-        shares.append(2 * ours / (before + after))
+        bare = (before + after) / 2
+        rows.append((bare, ours, ours / bare))
         say(
             f"round {number}: bare {before:.0f}, policy {ours:.0f}, bare {after:.0f} tokens/s: "
-            f"share {shares[-1]:.3f}"
+            f"share {ours / bare:.3f}"
         )
         before = after
-    return statistics.median(shares)
+    bare, ours, share = (statistics.median(column) for column in zip(*rows, strict=True))
+    return {
+        "bare_tokens_per_s": round(bare, 1),
+        "tokens_per_s": round(ours, 1),
+        "engine_fraction": round(share, 3),
+    }
 
 
 def update_under_load(
@@ -155,7 +172,11 @@ def update_under_load(
 
 
 def mismatch(
-    policy: VLLMPolicy, tokenizer: HFTokenizer, model_dir: Path, max_new_tokens: int
+    policy: VLLMPolicy,
+    tokenizer: HFTokenizer,
+    model_dir: Path,
+    max_new_tokens: int,
+    device: str = "cpu",
 ) -> Mismatch:
     """Engine and trainer on the same tokens and weights."""
     requests = make_requests(tokenizer, max_new_tokens, 5000)
@@ -165,7 +186,45 @@ def mismatch(
         for request, group in zip(requests, answers, strict=True)
         for completion in group
     ]
-    return measure_mismatch(load_model(model_dir), records)
+    return measure_mismatch(load_model(model_dir, device=device), records)
+
+
+def measure(
+    config: VLLMConfig,
+    model_dir: Path,
+    *,
+    quick: bool = False,
+    loads: Sequence[int] = (NUM_REQUESTS,),
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """All of it on one server, with the seconds that its start took; rates for each load."""
+    tokenizer = HFTokenizer.load(model_dir)
+    rounds, length = (4, 48) if quick else (8, 128)
+    began = time.perf_counter()
+    policy = open_vllm(config, model_dir, tokenizer)
+    start_s = time.perf_counter() - began
+    try:
+        rates = {
+            f"requests_{load}": throughput(
+                policy, tokenizer, num_rounds=rounds, max_new_tokens=length, num_requests=load
+            )
+            for load in loads
+        }
+        update_s = update_under_load(policy, tokenizer, model_dir, 2 if quick else 4)
+        found = mismatch(policy, tokenizer, model_dir, length, device)
+    finally:
+        policy.close()
+    say(
+        f"mismatch over {found.num_tokens} tokens: KL {found.kl:.5f}, mean |log ratio| "
+        f"{found.mean_abs:.4f}, maximum {found.max_abs:.3f}"
+    )
+    return {
+        "start_s": round(start_s, 1),
+        **rates,
+        "weight_update_s": round(update_s, 3),
+        "mismatch_kl": round(found.kl, 6),
+        "mismatch_max": round(found.max_abs, 4),
+    }
 
 
 def main() -> int:
@@ -176,34 +235,26 @@ def main() -> int:
     parser.add_argument("--model", default="smollm2-135m", help="as policy.model")
     parser.add_argument("--url", help="a server that runs, with vLLM's administration routes")
     parser.add_argument("--args", default="", help="further words for the server that is started")
+    parser.add_argument("--graphs", action="store_true", help="policy.vllm.enforce_eager=false")
+    parser.add_argument("--device", default="cpu", help="of the trainer's pass: cpu or cuda")
+    parser.add_argument("--requests", type=int, nargs="+", default=[NUM_REQUESTS], help="at once")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
-    model_dir = resolve_model(options.model, cache_root())
-    tokenizer = HFTokenizer.load(model_dir)
     config = VLLMConfig(
         urls=[options.url] if options.url else [],
         args=options.args.split(),
+        enforce_eager=not options.graphs,
         max_model_len=2048,
         start_timeout_s=900,
+        max_concurrency=max(*options.requests, VLLMConfig().max_concurrency),
     )
-    rounds, length = (4, 48) if options.quick else (8, 128)
-    policy = open_vllm(config, model_dir, tokenizer)
-    try:
-        share = throughput(policy, tokenizer, num_rounds=rounds, max_new_tokens=length)
-        update_s = update_under_load(policy, tokenizer, model_dir, 2 if options.quick else 4)
-        found = mismatch(policy, tokenizer, model_dir, length)
-    finally:
-        policy.close()
-    say(
-        f"mismatch over {found.num_tokens} tokens: KL {found.kl:.5f}, mean |log ratio| "
-        f"{found.mean_abs:.4f}, maximum {found.max_abs:.3f}"
+    document = measure(
+        config,
+        resolve_model(options.model, cache_root()),
+        quick=options.quick,
+        loads=options.requests,
+        device=options.device,
     )
-    document = {
-        "engine_fraction": round(share, 3),
-        "weight_update_s": round(update_s, 3),
-        "mismatch_kl": round(found.kl, 6),
-        "mismatch_max": round(found.max_abs, 4),
-    }
     sys.stdout.write(json.dumps(document) + "\n")
     return 0
 

@@ -4,8 +4,9 @@
 
 The machine has Linux, Python, torch and transformers; what selfplay needs beyond that comes in the
 folder that `gpu_pack.sh` filled elsewhere. Parts, in this order: environment, compare (GPU against
-the CPU path), throughput (what the device can do, and what learner and sampler make of it), run
-(self-play with evaluation before and after). Each has its own process and time limit, and its
+the CPU path), throughput (what the device can do, and what learner and sampler make of it), vllm
+(a server as a run starts it, where --vllm names an interpreter that has it), run (self-play with
+evaluation before and after). Each has its own process and time limit, and its
 result is in DIR/results.json at once, so that a machine that goes away leaves what was there. One
 part's failure never stops the next. Written to DIR: results.json, summary.txt, log.txt,
 metrics.jsonl, adapter.tar.gz. The last line of stdout is the results as one JSON object. Nothing is
@@ -32,8 +33,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = Path(__file__).resolve().with_name("gpu_check_parts.py")
-PARTS = ("environment", "compare", "throughput", "run")
-SHARES = {"compare": 0.2, "throughput": 0.38}
+PARTS = ("environment", "compare", "throughput", "vllm", "run")
+SHARES = {"compare": 0.2, "throughput": 0.38, "vllm": 0.5}
 """Largest part of all minutes for each; what is not used goes to the run."""
 RESERVE_S = 12.0
 """Kept at the end for writing results."""
@@ -154,9 +155,12 @@ def parse() -> argparse.Namespace:
         help="where no sandbox works, run the model's code without one: on a throwaway machine",
     )
     parser.add_argument("--device", default="cuda", help="cpu: a rehearsal")
+    parser.add_argument("--vllm", default="", help="interpreter with vLLM; none: without that part")
     parser.add_argument("--steps", type=int, default=2000, help="most steps; time decides")
     parser.add_argument("overrides", nargs="*", help="further words for selfplay train")
     arguments = parser.parse_args()
+    if not arguments.vllm:
+        arguments.only = ",".join(part for part in arguments.only.split(",") if part != "vllm")
     unknown = set(arguments.only.split(",")) - set(PARTS)
     if unknown:
         parser.error(f"--only: {', '.join(sorted(unknown))}: use some of {', '.join(PARTS)}")
@@ -177,7 +181,8 @@ def play(check: Check) -> None:
                 steps[name](check)
             else:
                 limit_s = min(SHARES[name] * check.total_s, check.left())
-                check.keep(name, check.ask(name, limit_s, check.arguments.device))
+                python = [check.arguments.vllm] if name == "vllm" else []
+                check.keep(name, check.ask(name, limit_s, check.arguments.device, *python))
         except Exception as error:  # a part of the check is the boundary: the next one goes on
             check.results["failed"][name] = f"{type(error).__name__}: {error}"
         check.results["seconds"][name] = round(time.monotonic() - began, 1)

@@ -21,6 +21,8 @@ Json = dict[str, Any]
 SHAPES: dict[str, Json] = {
     "1.5b": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 22,
              "num_attention_heads": 16, "num_key_value_heads": 8},
+    "3b": {"hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 28,
+           "num_attention_heads": 24, "num_key_value_heads": 8},
     "7b": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 30,
            "num_attention_heads": 32, "num_key_value_heads": 8},
     "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
@@ -136,9 +138,29 @@ def throughput(answer: Answer, device: str) -> None:
         learn(f"{name}_lora", random_model(name))
         learn(f"{name}_full", random_model(name), lora_rank=0)
     if not cpu:
+        learn("3b_full", random_model("3b"), lora_rank=0, row_tokens=16384)
         learn("7b_lora_checkpointing", random_model("7b"), checkpointing=True, row_tokens=16384)
         learn("packed_model_full_compiled", path, lora_rank=0, compiled=True)
         learn("1.5b_full_compiled", random_model("1.5b"), lora_rank=0, compiled=True)
+
+
+def vllm(answer: Answer, device: str, python: str) -> None:
+    """A server as a run starts it, with graphs on a GPU: rates, an update, and the mismatch with
+    the trainer. The GPU is shared, as where one is all there is."""
+    from bench_rollout import measure
+
+    from selfplay.commands.placing import MEMORY_WORD
+    from selfplay.config import VLLMConfig
+    from selfplay.placement import SHARED_SERVER
+
+    cpu = device == "cpu"
+    path = Path(os.environ["GPU_CHECK_MODEL"])
+    config = VLLMConfig(
+        python=python, max_model_len=2048, enforce_eager=cpu, max_concurrency=512,
+        args=[] if cpu else [MEMORY_WORD, str(SHARED_SERVER), "--kv-cache-memory-bytes", "8G"],
+    )  # fmt: skip
+    loads = (4,) if cpu else (32, 512)
+    answer.add("server", lambda: measure(config, path, quick=True, loads=loads, device=device))
 
 
 def random_model(name: str) -> Any:
@@ -149,6 +171,7 @@ def random_model(name: str) -> Any:
 
 PARTS: dict[str, Callable[..., None]] = {
     "sandbox": sandbox, "model": model, "compare": compare, "throughput": throughput,
+    "vllm": vllm,
 }  # fmt: skip
 
 

@@ -27,8 +27,8 @@ class VLLMConfig:
     """Longest sequence, in tokens; null: the model's."""
     dtype: str = "bfloat16"
     """Type of the weights."""
-    enforce_eager: bool = True
-    """Start at once, without compiled graphs, which answer faster."""
+    enforce_eager: bool | None = None
+    """Start at once, without compiled graphs, which answer faster; null: on a CPU alone."""
     kv_cache_gib: int = 2
     """Memory for keys and values on a CPU, in GiB."""
     publish: str = "auto"

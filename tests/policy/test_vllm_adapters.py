@@ -249,6 +249,40 @@ def test_an_engine_may_take_as_long_for_a_step_as_a_request_may(
     assert launch.environment()[name] == "77"
 
 
+def test_idle_connections_outlast_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM closes them after 5 s: what was sent just then was reset, and the server called lost."""
+    name = "VLLM_HTTP_TIMEOUT_KEEP_ALIVE"
+    monkeypatch.delenv(name, raising=False)
+    assert int(Launch(python="python").environment()[name]) >= 600
+    monkeypatch.setenv(name, "60")
+    assert Launch(python="python").environment()[name] == "60"
+
+
+@pytest.mark.parametrize(
+    ("words", "gpus", "eager"),
+    [({}, [], True), ({}, ["0"], False), ({"enforce_eager": True}, ["0"], True),
+     ({"enforce_eager": False}, [], False)],
+)  # fmt: skip
+def test_servers_have_compiled_graphs_where_they_have_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, words: dict[str, Any], gpus: list[str], eager: bool
+) -> None:
+    started: list[Launch] = []
+
+    class Started(Exception):
+        pass
+
+    def start(launch: Launch, number: int, gpus: str) -> None:
+        started.append(launch)
+        raise Started
+
+    monkeypatch.setattr("selfplay.policy.vllm.policy.find_python", lambda python: "python")
+    monkeypatch.setattr("selfplay.policy.vllm.policy.ServerProcess", start)
+    with pytest.raises(Started):
+        open_vllm(VLLMConfig(gpus=gpus, **words), Path("/model"), None)  # type: ignore[arg-type]
+    assert started[0].enforce_eager is eager
+    assert ("--enforce-eager" in started[0].command(Path("/model"), 1, 0)) is eager
+
+
 # What follows runs vLLM itself.
 
 

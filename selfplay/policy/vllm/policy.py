@@ -237,11 +237,12 @@ def open_vllm(
         raise UserError("policy.vllm: num_servers and max_concurrency must be at least 1")
     processes: list[ServerProcess | None] = [None] * num
     if not config.urls:
+        eager = config.enforce_eager
         launch = Launch(
             python=find_python(config.python),
             max_model_len=config.max_model_len,
             dtype=config.dtype,
-            enforce_eager=config.enforce_eager,
+            enforce_eager=not config.gpus if eager is None else eager,
             kv_cache_gib=config.kv_cache_gib,
             start_timeout_s=config.start_timeout_s,
             request_timeout_s=config.request_timeout_s,

@@ -38,6 +38,9 @@ _POLL_S = 0.2
 _STEP_TIMEOUT = "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"
 """After so many seconds of one step the engine ends itself: 300, unless it is told. A long prompt
 with an adapter takes longer on a CPU that others use, too."""
+_KEEP_ALIVE = ("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "3600")
+"""Seconds that an idle connection stays: 5, unless it is told, which is about what lies between a
+step's last request and the next step's first. The one that is sent just then would be lost."""
 _TAIL, _READ = 1500, 200_000
 _ERROR = re.compile(r"^.*?\b((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception): .+)$", re.MULTILINE)
 _POINTER = re.compile(r"root cause|Engine core initialization failed")
@@ -109,6 +112,7 @@ class Launch:
             **({"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"} if self.lora_rank else {}),
             "VLLM_CPU_KVCACHE_SPACE": str(self.kv_cache_gib),
             _STEP_TIMEOUT: os.environ.get(_STEP_TIMEOUT, str(math.ceil(self.request_timeout_s))),
+            _KEEP_ALIVE[0]: os.environ.get(*_KEEP_ALIVE),
             "VLLM_NO_USAGE_STATS": "1",
             "HF_HUB_OFFLINE": "1",
             "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
