@@ -214,7 +214,10 @@ def open_trained(config: TrainConfig, run_dir: RunDir, world: World | None = Non
         from selfplay.learner.vllm_learner import open_served_learner
 
         root = run_dir.path / "weights" / "served"
-        return open_served_learner(policy, learner, seed, root, *worlds, longest=longest)
+        scores = config.curriculum.max_fresh_groups is not None
+        return open_served_learner(
+            policy, learner, seed, root, *worlds, longest=longest, scores=scores
+        )
     from selfplay.learner.grpo import open_learner
 
     return open_learner(policy, learner, seed, *worlds, longest=longest)

@@ -33,8 +33,8 @@ keys: suite=PATH (a suite file, a run directory: its own corpus, or what others 
       vllm|openai|scripted, checkpoint=PATH (a run directory or an exported weights directory),
       num_samples=8, num_tasks=N, out=FILE, seed=N, sandbox=..., json=true
 Prints resolved counts for each task, pass@1 and pass@n with 95 % bootstrap intervals, and p(gold):
-the probability of exactly the gold answer, where the policy is in this process and answers in one
-turn. num_samples=0 computes p(gold) alone, one forward pass a bug.
+the probability of exactly the gold answer, where the policy tells it (transformers, vllm) and
+answers in one turn. num_samples=0 computes p(gold) alone, one forward pass a bug.
 out=e.json: the result there, and every attempt in e.attempts.jsonl as soon as it is judged. The
 same command goes on from what is there; `selfplay episode show run=e.attempts.jsonl` shows it.
 """

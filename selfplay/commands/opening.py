@@ -151,10 +151,12 @@ def screening_of(config: TrainConfig, context: RolloutContext) -> Screening | No
     if not (
         isinstance(context.policy, ScoringPolicy) and isinstance(context.scaffold, KnowsAnswers)
     ):
+        adapters = config.policy.engine == "vllm" and config.policy.vllm.publish == "adapter"
+        remedy = "policy.vllm.publish=weights, or set it" if adapters else "set it"
         raise UserError(
             f"curriculum.max_fresh_groups={shape.max_fresh_groups}: policy.engine="
             f"{config.policy.engine} with scaffold.kind={config.scaffold.kind} cannot tell how "
-            "likely an answer is; set it to null (all new bugs are played)"
+            f"likely an answer is; {remedy} to null (all new bugs are played)"
         )
     return Screening(
         max_groups=shape.max_fresh_groups,

@@ -33,8 +33,9 @@ class VLLMConfig:
     """Memory for keys and values on a CPU, in GiB."""
     publish: str = "auto"
     """How new weights reach the servers: adapter (the LoRA adapter alone), weights (a whole model
-    over the disk), or auto: adapter where one is trained and the servers are started here on GPUs;
-    on a CPU vLLM samples ten times slower with an adapter."""
+    over the disk), or auto: adapter where one is trained, the servers are started here on GPUs, and
+    curriculum.max_fresh_groups is null: with an adapter vLLM cannot tell how likely an answer is,
+    and on a CPU it samples ten times slower."""
     seeds: bool = False
     """Send a seed with each request: repeatable, but slower."""
     max_concurrency: int = 256

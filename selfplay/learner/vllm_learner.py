@@ -93,6 +93,7 @@ def open_served_learner(
     world: World = ALONE,
     *,
     longest: int | None = None,
+    scores: bool = False,
 ) -> ServedLearner:
     """Trainer in this process and servers that sample; weights change hands below `root`.
 
@@ -108,7 +109,7 @@ def open_served_learner(
     model_dir = resolve_model(policy.model, cache_root())
     shutil.rmtree(root, ignore_errors=True)  # what a killed run left
     tokenizer = HFTokenizer.load(model_dir)
-    if publishes_adapters(policy.vllm, learner.lora_rank):
+    if publishes_adapters(policy.vllm, learner.lora_rank, scores=scores):
         publisher = DirectoryPublisher(inner.save_adapter, root.resolve())
         served = open_vllm(policy.vllm, model_dir, tokenizer, lora_rank=learner.lora_rank)
         _first_adapter(served, publisher)
@@ -120,8 +121,11 @@ def open_served_learner(
     return ServedLearner(inner, served, publisher)
 
 
-def publishes_adapters(config: VLLMConfig, lora_rank: int) -> bool:
-    """Whether servers get the adapter alone. `UserError` where that is asked for and cannot be."""
+def publishes_adapters(config: VLLMConfig, lora_rank: int, *, scores: bool = False) -> bool:
+    """Whether servers get the adapter alone. `UserError` where that is asked for and cannot be.
+
+    `scores`: whether they are asked how likely answers are (`ScoringVLLMPolicy`).
+    """
     possible = 0 < lora_rank <= LORA_RANKS[-1]
     if config.publish == "adapter" and not possible:
         raise UserError(
@@ -129,7 +133,7 @@ def publishes_adapters(config: VLLMConfig, lora_rank: int) -> bool:
             f"{LORA_RANKS[-1]}; or set policy.vllm.publish=weights"
         )
     if config.publish == "auto":
-        return possible and bool(config.gpus) and not config.urls
+        return possible and bool(config.gpus) and not config.urls and not scores
     return config.publish == "adapter"
 
 

@@ -24,10 +24,10 @@ from selfplay.learner.measures.mismatch import measure_mismatch
 from selfplay.learner.publish import save_hf
 from selfplay.modeling.model_files import load_model, resolve_model
 from selfplay.policy.openai import OpenAIPolicy
-from selfplay.policy.transformers import HFTokenizer
+from selfplay.policy.transformers import HFTokenizer, TransformersPolicy
 from selfplay.policy.vllm.policy import VLLMPolicy, open_vllm
 from selfplay.policy.vllm.server import find_python
-from selfplay.sampling import SampleRequest
+from selfplay.sampling import SampleRequest, ScoreRequest
 from selfplay.types import Completion, Trajectory
 from tests.process_tree import processes_below
 
@@ -169,6 +169,31 @@ def check_whole(answers: list[list[Completion]], max_new_tokens: int) -> list[Co
         whole = completion.finish_reason == "stop" or len(completion.token_ids) == max_new_tokens
         assert whole and len(completion.logprobs) == len(completion.token_ids)
     return flat
+
+
+def test_scores_are_those_of_the_same_weights_and_of_what_was_sampled(
+    policy: VLLMPolicy, tokenizer: HFTokenizer, model_dir: Path
+) -> None:
+    """Also of prompts that share a beginning which was cached."""
+    requests = [
+        SampleRequest(prompt_ids=tokenizer.render("You repair code.", f"{'x = 1 ' * 60}{n}"),
+                      max_new_tokens=24)
+        for n in range(8)
+    ]  # fmt: skip
+    groups = policy.sample(requests)
+    asked = [
+        ScoreRequest(prompt_ids=request.prompt_ids, answer_ids=answer.token_ids)
+        for request, (answer,) in zip(requests, groups, strict=True)
+    ]
+    found = policy.score(asked)
+    here = TransformersPolicy(load_model(model_dir), tokenizer).score(asked)
+    for scores, (answer,), trusted in zip(found, groups, here, strict=True):
+        assert len(scores) == len(answer.token_ids)
+        assert scores == pytest.approx(answer.logprobs, abs=0.3)
+        assert scores == pytest.approx(trusted, abs=0.5)
+    errors = [abs(a - b) for ours, theirs in zip(found, here, strict=True)
+              for a, b in zip(ours, theirs, strict=True)]  # fmt: skip
+    assert sum(errors) / len(errors) < 0.08
 
 
 def test_an_update_under_load_loses_nothing_and_changes_the_answers(

@@ -222,6 +222,8 @@ def test_which_way_weights_go() -> None:
     assert publishes_adapters(dataclasses.replace(theirs, publish="adapter"), 16)
     assert not publishes_adapters(dataclasses.replace(ours, publish="weights"), 16)
     assert not publishes_adapters(ours, 1000)
+    assert not publishes_adapters(ours, 16, scores=True), "vLLM cannot score with adapters"
+    assert publishes_adapters(dataclasses.replace(ours, publish="adapter"), 16, scores=True)
     for rank in (0, 1000):
         with pytest.raises(UserError, match=f"learner.lora_rank={rank}"):
             publishes_adapters(VLLMConfig(publish="adapter"), rank)

@@ -6,6 +6,8 @@ import json
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from selfplay.errors import PolicyError, UserError
 from selfplay.policy.vllm.backend import Backend
 from selfplay.policy.vllm.policy import VLLMPolicy, open_vllm
 from selfplay.policy.vllm.server import Launch, ServerProcess, find_python
-from selfplay.sampling import SampleRequest
+from selfplay.sampling import SampleRequest, ScoreRequest, ScoringPolicy
 from selfplay.types import VersionSpan
 
 from .test_transformers import END, PlainTokenizer
@@ -275,3 +277,39 @@ def test_what_ended_a_server_comes_before_the_tracebacks_that_follow(tmp_path: P
     first = str(caught.value).splitlines()[0]
     assert f"ended while starting: ValueError: {full}" in first
     assert "policy.vllm.args=[--gpu-memory-utilization" in first
+
+
+TOLD = [None, {"2": {"logprob": -1.0}}, {"3": {"logprob": -0.5}}, {"1": {"logprob": -0.25}}]
+GOLD = ScoreRequest(prompt_ids=(1, 2), answer_ids=(3, 1))
+
+
+def test_how_likely_an_answer_is_is_told_by_a_prompt_s_end(serve: Any) -> None:
+    server = serve()
+    with closing(open_at(server)) as policy:
+        server.routes["/inference/v1/generate"] = (200, {"choices": [], "prompt_logprobs": TOLD})
+        assert policy.score([GOLD, GOLD]) == [(-0.5, -0.25)] * 2
+    _, body = server.bodies[-1]
+    assert body["token_ids"] == [1, 2, 3, 1]
+    assert body["sampling_params"]["prompt_logprobs"] == 0
+    assert body["sampling_params"]["max_tokens"] == 1
+
+
+def test_a_policy_that_scores_refuses_what_it_cannot_tell(serve: Any) -> None:
+    with closing(open_at(serve())) as policy:
+        assert isinstance(policy, ScoringPolicy)
+        with pytest.raises(UserError, match=r"policy\.temperature=0\.5: .* at 1 alone"):
+            policy.score([replace(GOLD, temperature=0.5)])
+        with pytest.raises(PolicyError, match="max_model_len"):
+            policy.score([replace(GOLD, answer_ids=(3,) * 60)])
+
+
+@pytest.mark.parametrize(
+    "told", [None, [], TOLD[:2], [*TOLD[:3], {"4": {"logprob": 0.0}}], [*TOLD[:3], {"1": {}}]]
+)
+def test_scores_of_another_form_are_asked_for_again(serve: Any, told: Any) -> None:
+    server = serve()
+    with closing(open_at(server)) as policy:
+        bad, good = ((200, {"choices": [], "prompt_logprobs": rows}) for rows in (told, TOLD))
+        probe = SOUND["/inference/v1/generate"]  # whether the engine answers after that
+        server.routes["/inference/v1/generate"] = [bad, probe, good]
+        assert policy.score([GOLD]) == [(-0.5, -0.25)]

@@ -54,6 +54,7 @@ def test_a_server_killed_while_rounds_are_ahead_costs_nothing(tmp_path: Path) ->
         pytest.skip(f"vLLM is not installed: {error}")
     run = tmp_path / "samples"
     words = (*WORDS, f"runs_dir={tmp_path}", "steps=3", "curriculum.max_staleness=1")
+    words += ("curriculum.max_fresh_groups=6",)
     with (tmp_path / "said").open("wb") as said:
         process = subprocess.Popen(
             [sys.executable, "-m", "selfplay", "train", *words, "curriculum.max_idle_steps=9"],
@@ -76,6 +77,7 @@ def test_a_server_killed_while_rounds_are_ahead_costs_nothing(tmp_path: Path) ->
     assert {episode["info"]["step"] for episode in episodes} == {0, 1, 2}
     for episode in episodes:
         assert (episode["reward"] is None) == (episode["status"] == "errored")
+    assert any(0 < row.get("curriculum/gold_probability", 0) < 1 for row in rows), "by the servers"
     trained = [row for row in rows if row["learner/groups_trained"]]
     assert trained and max(row["learner/mismatch_kl"] for row in trained) < 0.05
     assert all(row["learner/weight_update_s"] > 0 for row in trained)

@@ -16,14 +16,16 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from selfplay.errors import PolicyError, UserError
 from selfplay.policy.http import Garbled, Refused, Unreachable
 from selfplay.policy.vllm.client import Answer, VLLMClient
 from selfplay.policy.vllm.server import TOKEN_VARIABLE, ServerProcess
-from selfplay.sampling import SampleRequest
+from selfplay.sampling import SampleRequest, ScoreRequest
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _HEALTH_S = 10.0
 _BACK_OFF_S = 0.5
@@ -127,12 +129,19 @@ class Backend:
 
         Raises `Lost` where a server at a URL does not answer any more.
         """
+        return self._repeated(lambda: self._ask(request, max_tokens, end_of_turn_id))
+
+    def score(self, request: ScoreRequest) -> tuple[float, ...]:
+        """As `VLLMClient.score`, by the current weights; repeated and lost as in `generate`."""
+        return self._repeated(lambda: self.client.score(request))
+
+    def _repeated(self, ask: Callable[[], T]) -> T:
         for num_tries in itertools.count(1):
             generation = self._generation
             try:
                 if self._tainted:
                     raise Unreachable(f"{self.client.url}: its last weight update failed")
-                answers = self._ask(request, max_tokens, end_of_turn_id)
+                answer = ask()
             except (Unreachable, Refused) as error:
                 if isinstance(error, Refused) and error.status < 500:
                     raise
@@ -141,7 +150,7 @@ class Backend:
                 self._recover(generation, error)
                 continue
             self._failures = 0
-            return answers
+            return answer
         raise AssertionError
 
     def load(self, directory: Path, version: int) -> None:

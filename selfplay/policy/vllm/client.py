@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from packaging.version import InvalidVersion, Version
 
 from selfplay.errors import PolicyError, UserError
 from selfplay.policy.http import Garbled, JsonClient, Refused, Unreachable
-from selfplay.sampling import SampleRequest
+from selfplay.sampling import SampleRequest, ScoreRequest
 from selfplay.types import VersionSpan
 
 SUPPORTED = SpecifierSet(">=0.32,<0.33", prereleases=True)
@@ -125,6 +126,18 @@ class VLLMClient:
         if self._seeds:
             body["sampling_params"]["seed"] = request.seed * _SPREAD % _MAX_SEED
         return _read(self.http.post("/inference/v1/generate", body), request.num_samples)
+
+    def score(self, request: ScoreRequest) -> tuple[float, ...]:
+        """Log-probabilities of the answer's tokens at temperature 1: those of a prompt's end.
+
+        vLLM samples at least one token after a prompt, which is thrown away.
+        """
+        ids = (*request.prompt_ids, *request.answer_ids)
+        whole = SampleRequest(prompt_ids=ids)
+        body = request_body(whole, max_tokens=1, end_of_turn_id=ids[-1])
+        body["sampling_params"]["prompt_logprobs"] = 0
+        document = self.http.post("/inference/v1/generate", body)
+        return _scores(document, request.answer_ids)
 
     def weight_version(self) -> str | None:
         """The label of the weights; None where the administration routes are closed."""
@@ -243,6 +256,21 @@ def _read(document: Any, num_samples: int) -> list[Answer]:
     if len(answers) != num_samples:
         raise PolicyError(f"vLLM gave {len(answers)} answers instead of {num_samples}")
     return answers
+
+
+def _scores(document: Any, answer_ids: Sequence[int]) -> tuple[float, ...]:
+    """Log-probabilities of a prompt's last tokens; errors as `_read`."""
+    try:
+        told = document["prompt_logprobs"][-len(answer_ids) :]
+        scores = tuple(
+            float(entry[str(token)]["logprob"])
+            for entry, token in zip(told, answer_ids, strict=True)
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise Garbled(f"vLLM gave an answer of another form: {error!r}") from error
+    if not all(map(math.isfinite, scores)):
+        raise PolicyError("vLLM's log-probabilities are not finite; are the weights sound?")
+    return scores
 
 
 def _answer(choice: Any) -> Answer:

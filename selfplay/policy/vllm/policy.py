@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from selfplay.config import VLLMConfig
 from selfplay.errors import PolicyError, SelfplayError, UserError
@@ -30,10 +31,11 @@ from selfplay.policy.vllm.adapters import AdapterBackend
 from selfplay.policy.vllm.backend import Backend, Lost
 from selfplay.policy.vllm.client import Answer
 from selfplay.policy.vllm.server import Launch, ServerProcess, find_python
-from selfplay.sampling import SampleRequest, Tokenizer, end_of
+from selfplay.sampling import SampleRequest, ScoreRequest, Tokenizer, end_of
 from selfplay.types import Completion
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 _LOST_S = 0.2
 
 
@@ -147,22 +149,27 @@ class VLLMPolicy:
         """The completions of one request, from the server with the fewest answers under way, or
         from another where that one is lost."""
         room = self.max_model_len - len(request.prompt_ids)
+        answers = self._asked(
+            lambda backend: backend.generate(
+                request,
+                max_tokens=min(request.max_new_tokens, room),
+                end_of_turn_id=end_of(request, self._tokenizer.end_of_turn_id),
+            ),
+            request.num_samples,
+        )
+        return [self._completion(answer) for answer in answers]
+
+    def _asked(self, ask: Callable[[Backend], T], num_samples: int) -> T:
         for num_lost in itertools.count(1):
-            backend = self._choose(request.num_samples)
+            backend = self._choose(num_samples)
             try:
-                answers = backend.generate(
-                    request,
-                    max_tokens=min(request.max_new_tokens, room),
-                    end_of_turn_id=end_of(request, self._tokenizer.end_of_turn_id),
-                )
+                return ask(backend)
             except Lost as error:
                 if num_lost > backend.max_failures:
                     raise PolicyError(f"{num_lost} servers were lost over a request") from error
-            else:
-                return [self._completion(answer) for answer in answers]
             finally:
                 with self._choosing:
-                    backend.num_running -= request.num_samples
+                    backend.num_running -= num_samples
         raise AssertionError
 
     def _choose(self, num_samples: int) -> Backend:
@@ -224,6 +231,31 @@ class VLLMPolicy:
             future.result()
 
 
+class ScoringVLLMPolicy(VLLMPolicy):
+    """Servers of whole weights, which tell how likely an answer is. Asked that with an adapter,
+    vLLM 0.32 ends on a CPU: its head takes the tokens of prompts for requests."""
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[tuple[float, ...]]:
+        """See `ScoringPolicy.score`. `UserError` at another temperature than 1, which is that of
+        what vLLM tells of a prompt's tokens."""
+        for request in requests:
+            self._check(
+                SampleRequest(
+                    prompt_ids=(*request.prompt_ids, *request.answer_ids), max_new_tokens=1
+                )
+            )
+            if request.temperature != 1.0:
+                raise UserError(
+                    f"policy.temperature={request.temperature:g}: vLLM tells how likely an answer "
+                    "is at 1 alone; set it to 1, or curriculum.max_fresh_groups to null"
+                )
+        return list(
+            self._threads.map(
+                lambda request: self._asked(lambda backend: backend.score(request), 1), requests
+            )
+        )
+
+
 def open_vllm(
     config: VLLMConfig, model: Path | None, tokenizer: Tokenizer, *, lora_rank: int = 0
 ) -> VLLMPolicy:
@@ -231,6 +263,7 @@ def open_vllm(
 
     `model` None leaves servers at URLs the weights that they have. `lora_rank` > 0: the model
     stays, and `update_weights` takes adapters of that rank; the first one before any request.
+    Without, it is a `ScoringVLLMPolicy`.
     """
     num = len(config.urls) or config.num_servers
     if num < 1 or config.max_concurrency < 1:
@@ -257,6 +290,7 @@ def open_vllm(
             )
         processes = [ServerProcess(launch, number, gpus[number]) for number in range(num)]
     kind = AdapterBackend if lora_rank else Backend
+    whole = VLLMPolicy if lora_rank else ScoringVLLMPolicy
     backends = [
         kind(
             model=model,
@@ -270,4 +304,4 @@ def open_vllm(
         )
         for url, process in zip(config.urls or [""] * num, processes, strict=True)
     ]
-    return VLLMPolicy(backends, tokenizer, max_concurrency=config.max_concurrency)
+    return whole(backends, tokenizer, max_concurrency=config.max_concurrency)
