@@ -187,13 +187,15 @@ def test_scores_are_those_of_the_same_weights_and_of_what_was_sampled(
     ]
     found = policy.score(asked)
     here = TransformersPolicy(load_model(model_dir), tokenizer).score(asked)
-    for scores, (answer,), trusted in zip(found, groups, here, strict=True):
-        assert len(scores) == len(answer.token_ids)
-        assert scores == pytest.approx(answer.logprobs, abs=0.3)
-        assert scores == pytest.approx(trusted, abs=0.5)
-    errors = [abs(a - b) for ours, theirs in zip(found, here, strict=True)
-              for a, b in zip(ours, theirs, strict=True)]  # fmt: skip
-    assert sum(errors) / len(errors) < 0.08
+    sampled = [answer.logprobs for (answer,) in groups]
+    assert [len(scores) for scores in found] == [len(logprobs) for logprobs in sampled]
+    for other in (sampled, here):
+        errors = [
+            abs(a - b)
+            for scores, known in zip(found, other, strict=True)
+            for a, b in zip(scores, known, strict=True)
+        ]
+        assert max(errors) < 1.5 and sum(errors) / len(errors) < 0.15
 
 
 def test_an_update_under_load_loses_nothing_and_changes_the_answers(

@@ -54,7 +54,7 @@ def test_a_server_killed_while_rounds_are_ahead_costs_nothing(tmp_path: Path) ->
         pytest.skip(f"vLLM is not installed: {error}")
     run = tmp_path / "samples"
     words = (*WORDS, f"runs_dir={tmp_path}", "steps=3", "curriculum.max_staleness=1")
-    words += ("curriculum.max_fresh_groups=6",)
+    words += ("curriculum.max_fresh_groups=6", "reward.unplayed=expected")
     with (tmp_path / "said").open("wb") as said:
         process = subprocess.Popen(
             [sys.executable, "-m", "selfplay", "train", *words, "curriculum.max_idle_steps=9"],

@@ -233,7 +233,7 @@ class VLLMPolicy:
 
 class ScoringVLLMPolicy(VLLMPolicy):
     """Servers of whole weights, which tell how likely an answer is. Asked that with an adapter,
-    vLLM 0.32 ends on a CPU: its head takes the tokens of prompts for requests."""
+    vLLM 0.32 ends on a CPU: its head takes a prompt's tokens for requests (issues 16668, 29955)."""
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[tuple[float, ...]]:
         """See `ScoringPolicy.score`. `UserError` at another temperature than 1, which is that of
