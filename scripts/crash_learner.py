@@ -61,6 +61,8 @@ Play = Callable[[Path, int], None]
 
 READY = b"self-check"
 NAME = "crash"
+MOST_STEPS = 2
+"""That one try gets through before it is killed, so that a faster machine is killed as often."""
 RUN = (
     "experiment=samples", "learner=full", f"name={NAME}", "repos.train=[sample-textkit]",
     "sandbox=bubblewrap", "sandbox.num_workers=2", "metrics.tensorboard=false",
@@ -107,10 +109,10 @@ def compare(play: Play, folder: Path, kills: int, moments: random.Random) -> dic
     while len(at) < kills:
         child = Child(play, killed, steps)
         early = len(at) % 5 == 4  # while it starts; else while it plays, learns and saves
-        delay = moments.uniform(0.0, startup_s if early else 2.0 * step_s)
+        delay = moments.uniform(0.0, startup_s if early else 1.2 * step_s)
         if not early:
             child.wait_until_ready()
-        if not child.kill_after(delay):
+        if not child.kill_after(delay, len(rows(killed)) + MOST_STEPS):
             break  # done before its last kill
         at.append({"early": early, "after_s": round(delay, 2), "steps_done": len(rows(killed))})
         seen |= kept_ids(killed)
@@ -137,6 +139,7 @@ class Child:
 
     def __init__(self, play: Play, runs: Path, steps: int) -> None:
         runs.mkdir(parents=True, exist_ok=True)
+        self._folder = runs
         self._log = runs / "output.txt"
         self._log.write_bytes(b"")
         self._code: int | None = None
@@ -169,10 +172,13 @@ class Child:
         while READY not in self._log.read_bytes() and not self._done():
             time.sleep(0.002)
 
-    def kill_after(self, delay_s: float) -> bool:
-        """Kill with -9, sandboxes and all; False when it was done before."""
+    def kill_after(self, delay_s: float, most: int) -> bool:
+        """Kill with -9, sandboxes and all, or as soon as `most` steps of the run are done: the
+        machine may be faster than it was; False when the run was done before."""
         deadline = time.monotonic() + delay_s
         while time.monotonic() < deadline and not self._done():
+            if len(rows(self._folder)) >= most:
+                break
             time.sleep(0.001)
         if self._done():
             self.finish()
