@@ -159,11 +159,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=2000, help="most steps; time decides")
     parser.add_argument("overrides", nargs="*", help="further words for selfplay train")
     arguments = parser.parse_args()
-    if not arguments.vllm:
-        arguments.only = ",".join(part for part in arguments.only.split(",") if part != "vllm")
     unknown = set(arguments.only.split(",")) - set(PARTS)
     if unknown:
         parser.error(f"--only: {', '.join(sorted(unknown))}: use some of {', '.join(PARTS)}")
+    if not arguments.vllm:
+        arguments.only = ",".join(part for part in arguments.only.split(",") if part != "vllm")
     return arguments
 
 

@@ -79,7 +79,7 @@ class VLLMPolicy:
     def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         """Answers in the order of `requests`."""
         for request in requests:
-            self._check(request)
+            self._check(len(request.prompt_ids), request.max_new_tokens)
         if len(requests) < 2:
             return [self._answer(request) for request in requests]
         futures = [self._threads.submit(self._answer, request) for request in requests]
@@ -135,9 +135,9 @@ class VLLMPolicy:
         for backend in self._backends:
             backend.close()
 
-    def _check(self, request: SampleRequest) -> None:
-        num = len(request.prompt_ids)
-        if not num or request.max_new_tokens < 1:
+    def _check(self, num: int, max_new_tokens: int) -> None:
+        """Of a prompt of `num` tokens."""
+        if not num or max_new_tokens < 1:
             raise PolicyError("a request needs a prompt and max_new_tokens >= 1")
         if num >= self.max_model_len:
             raise PolicyError(
@@ -239,11 +239,7 @@ class ScoringVLLMPolicy(VLLMPolicy):
         """See `ScoringPolicy.score`. `UserError` at another temperature than 1, which is that of
         what vLLM tells of a prompt's tokens."""
         for request in requests:
-            self._check(
-                SampleRequest(
-                    prompt_ids=(*request.prompt_ids, *request.answer_ids), max_new_tokens=1
-                )
-            )
+            self._check(len(request.prompt_ids) + len(request.answer_ids), 1)
             if request.temperature != 1.0:
                 raise UserError(
                     f"policy.temperature={request.temperature:g}: vLLM tells how likely an answer "

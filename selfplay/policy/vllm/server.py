@@ -38,7 +38,7 @@ _POLL_S = 0.2
 _STEP_TIMEOUT = "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"
 """After so many seconds of one step the engine ends itself: 300, unless it is told. A long prompt
 with an adapter takes longer on a CPU that others use, too."""
-_KEEP_ALIVE = ("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "3600")
+_KEEP_ALIVE = "VLLM_HTTP_TIMEOUT_KEEP_ALIVE"
 """Seconds that an idle connection stays: 5, unless it is told, which is about what lies between a
 step's last request and the next step's first. The one that is sent just then would be lost."""
 _TAIL, _READ = 1500, 200_000
@@ -112,7 +112,7 @@ class Launch:
             **({"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"} if self.lora_rank else {}),
             "VLLM_CPU_KVCACHE_SPACE": str(self.kv_cache_gib),
             _STEP_TIMEOUT: os.environ.get(_STEP_TIMEOUT, str(math.ceil(self.request_timeout_s))),
-            _KEEP_ALIVE[0]: os.environ.get(*_KEEP_ALIVE),
+            _KEEP_ALIVE: os.environ.get(_KEEP_ALIVE, "3600"),
             "VLLM_NO_USAGE_STATS": "1",
             "HF_HUB_OFFLINE": "1",
             "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
