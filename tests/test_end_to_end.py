@@ -54,16 +54,12 @@ def bug_ids(run: Path) -> set[str]:
         return {row[0] for row in db.execute("SELECT bug_id FROM bugs")}
 
 
-def test_max_minutes_ends_a_run_in_good_order_and_the_next_start_goes_on(tmp_path: Path) -> None:
+def test_a_scripted_run_that_max_minutes_ended_goes_on_and_leaves_everything(
+    tmp_path: Path,
+) -> None:
     finish((*SCRIPTED, "max_minutes=0.0001"), tmp_path)
-    run = tmp_path / "samples"
-    assert json.loads((run / "summary.json").read_text())["steps"] == 0
-    finish((*SCRIPTED, "max_minutes=30"), tmp_path)
-    assert json.loads((run / "summary.json").read_text())["steps"] == 3
-
-
-def test_a_scripted_run_leaves_everything_behind(tmp_path: Path) -> None:
-    stdout, _ = finish(SCRIPTED, tmp_path)
+    assert json.loads((tmp_path / "samples" / "summary.json").read_text())["steps"] == 0
+    stdout, _ = finish((*SCRIPTED, "max_minutes=30"), tmp_path)
     run = tmp_path / "samples"
     summary = json.loads((run / "summary.json").read_text())
     assert set(summary) == {
@@ -98,23 +94,16 @@ def test_a_repository_that_is_not_python(tmp_path: Path) -> None:
         assert "prove --norc" in (run / "artifacts" / bug / "test_script.sh").read_text()
 
 
-@pytest.mark.parametrize(
-    ("words", "first_s", "last_s"),
-    [
-        pytest.param(SCRIPTED, 3.0, 14.0, id="scripted"),
-        pytest.param(MODEL, 12.0, 40.0, id="model", marks=[pytest.mark.model, pytest.mark.slow]),
-    ],
-)
-def test_killed_three_times_it_resumes_and_loses_nothing(
-    tmp_path: Path, words: tuple[str, ...], first_s: float, last_s: float
-) -> None:
-    run = tmp_path / "samples"
+def killed_three_times(words: tuple[str, ...], runs: Path, first_s: float, last_s: float) -> Path:
+    """Each try after a random time in first_s .. last_s; then a run to its end, which lost nothing.
+    Returns its directory."""
+    run = runs / "samples"
     steps = next(int(word.removeprefix("steps=")) for word in words if word.startswith("steps="))
     rng = random.Random(20251118)
     seen_bugs: set[str] = set()
     seen_episodes: set[str] = set()
     for _ in range(3):
-        process = start(words, tmp_path)
+        process = start(words, runs)
         deadline = time.monotonic() + rng.uniform(first_s, last_s)
         while time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.05)
@@ -125,21 +114,25 @@ def test_killed_three_times_it_resumes_and_loses_nothing(
         if (run / "episodes.jsonl").exists():
             whole = (run / "episodes.jsonl").read_bytes().rpartition(b"\n")[0].splitlines()
             seen_episodes |= {json.loads(line)["episode_id"] for line in whole if line}
-    finish(words, tmp_path, timeout=900)
+    finish(words, runs, timeout=900)
     assert seen_bugs <= bug_ids(run)
     assert seen_episodes <= {episode["episode_id"] for episode in episodes(run)}
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(steps))
+    return run
+
+
+def test_killed_three_times_it_resumes_and_loses_nothing(tmp_path: Path) -> None:
+    killed_three_times(SCRIPTED, tmp_path, 3.0, 14.0)
 
 
 @pytest.mark.model
 @pytest.mark.slow
-def test_the_real_model_plays_and_learns(tmp_path: Path) -> None:
+def test_the_real_model_plays_and_learns_and_survives_kills(tmp_path: Path) -> None:
     """The shipped model and adapter: bugs, repairs, an optimizer step, a checkpoint, weights."""
-    finish(MODEL, tmp_path, timeout=900)
-    run = tmp_path / "samples"
+    run = killed_three_times(MODEL, tmp_path, 12.0, 40.0)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert len(rows) == 2 and sum(row["learner/groups_trained"] for row in rows) > 0
+    assert sum(row["learner/groups_trained"] for row in rows) > 0
     assert rows[-1]["learner/policy_version"] >= 1
     assert max(abs(row.get("learner/mismatch_kl", 0.0)) for row in rows) < 0.05
     assert any(e["reason"] == "valid" for e in episodes(run) if e["role"] == "injector")
