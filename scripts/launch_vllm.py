@@ -21,7 +21,8 @@ from selfplay.cache import cache_root
 from selfplay.config import VLLMConfig
 from selfplay.errors import SelfplayError, UserError
 from selfplay.modeling.model_files import resolve_model
-from selfplay.policy.vllm.server import TOKEN_VARIABLE, Launch, find_python
+from selfplay.policy.vllm.interpreter import find_python
+from selfplay.policy.vllm.server import TOKEN_VARIABLE, Launch
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 

@@ -57,7 +57,7 @@ def _package(name: str) -> tuple[str, bool, str]:
 
 
 def _vllm() -> tuple[str, bool, str]:
-    from selfplay.policy.vllm.server import find_python, installed_version
+    from selfplay.policy.vllm.interpreter import find_python, installed_version
 
     try:
         python = find_python(None)

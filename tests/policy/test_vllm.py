@@ -25,8 +25,8 @@ from selfplay.learner.publish import save_hf
 from selfplay.modeling.model_files import load_model, resolve_model
 from selfplay.policy.openai import OpenAIPolicy
 from selfplay.policy.transformers import HFTokenizer, TransformersPolicy
+from selfplay.policy.vllm.interpreter import find_python
 from selfplay.policy.vllm.policy import VLLMPolicy, open_vllm
-from selfplay.policy.vllm.server import find_python
 from selfplay.sampling import SampleRequest, ScoreRequest
 from selfplay.types import Completion, Trajectory
 from tests.process_tree import processes_below

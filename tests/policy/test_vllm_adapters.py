@@ -26,8 +26,9 @@ from selfplay.learner.publish import DirectoryPublisher
 from selfplay.learner.vllm_learner import publishes_adapters
 from selfplay.modeling.model_files import load_model, resolve_model
 from selfplay.policy.transformers import HFTokenizer
+from selfplay.policy.vllm.interpreter import find_python
 from selfplay.policy.vllm.policy import VLLMPolicy, open_vllm
-from selfplay.policy.vllm.server import Launch, find_python
+from selfplay.policy.vllm.server import Launch
 from selfplay.sampling import SampleRequest
 from selfplay.types import Trajectory
 

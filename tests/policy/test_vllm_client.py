@@ -17,8 +17,9 @@ import pytest
 from selfplay.config import VLLMConfig
 from selfplay.errors import PolicyError, UserError
 from selfplay.policy.vllm.backend import Backend
+from selfplay.policy.vllm.interpreter import find_python
 from selfplay.policy.vllm.policy import VLLMPolicy, open_vllm
-from selfplay.policy.vllm.server import Launch, ServerProcess, find_python
+from selfplay.policy.vllm.server import Launch, ServerProcess
 from selfplay.sampling import SampleRequest, ScoreRequest, ScoringPolicy
 from selfplay.types import VersionSpan
 

@@ -19,7 +19,8 @@ from selfplay.config import VLLMConfig
 from selfplay.errors import UserError
 from selfplay.policy.http import Refused
 from selfplay.policy.vllm.client import VLLMClient
-from selfplay.policy.vllm.server import TOKEN_VARIABLE, find_python
+from selfplay.policy.vllm.interpreter import find_python
+from selfplay.policy.vllm.server import TOKEN_VARIABLE
 from tests.process_tree import command_of, processes_below
 
 ROOT = Path(__file__).resolve().parents[2]

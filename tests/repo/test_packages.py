@@ -174,3 +174,24 @@ def test_the_profile_is_known_where_it_is_asked_for() -> None:
     """The real hypothesis beside this test still writes it the way that is looked for."""
     options = steady_options(Path(hypothesis.__file__).parent.parent)
     assert "--hypothesis-profile=ci" in options
+
+
+def test_settings_of_pip_for_other_installations_change_nothing(
+    index: Path, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Variables and a file that suit somebody's home on a cluster: each one ended every install."""
+    for name, value in (
+        ("PIP_USER", "1"), ("PIP_PREFIX", "/nowhere"), ("PIP_ROOT", "/nowhere"),
+        ("PIP_REQUIRE_HASHES", "1"), ("PIP_REQUIRE_VIRTUALENV", "1"), ("PIP_DRY_RUN", "1"),
+        ("PIP_NO_DEPS", "1"), ("PIP_PYTHON", "/nowhere/python"),
+        ("PIP_REQUIREMENT", "/nowhere/requirements.txt"),
+    ):  # fmt: skip
+        monkeypatch.setenv(name, value)
+    settings = tmp_path / "pip.conf"
+    settings.write_text("[global]\nrequire-hashes = true\n[install]\nuser = true\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(settings))
+    lock = installed(tree, Declared(name="", runtime=("needy",)))
+    assert {line.partition("==")[0] for line in lock} == {"tool", "needy", "helper", "calc"}
+    settings.write_text("[install]\nprefix = /nowhere\n")
+    with pytest.raises(RepoError, match=r"--prefix together \(a setting of pip's own: .* config"):
+        installed(tree, Declared(name="", runtime=("needy",)))

@@ -30,7 +30,8 @@ from selfplay.policy.http import Refused
 from selfplay.policy.vllm.adapters import AdapterBackend
 from selfplay.policy.vllm.backend import Backend, Lost
 from selfplay.policy.vllm.client import Answer
-from selfplay.policy.vllm.server import Launch, ServerProcess, find_python
+from selfplay.policy.vllm.interpreter import find_python
+from selfplay.policy.vllm.server import Launch, ServerProcess
 from selfplay.sampling import SampleRequest, ScoreRequest, Tokenizer, end_of
 from selfplay.types import Completion
 

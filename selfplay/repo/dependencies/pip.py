@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -23,6 +24,11 @@ NO_SOLUTION = re.compile(
 NO_WHEEL = re.compile(r"satisfies the requirement (\S+).*\(from versions: none\)")
 FROM_SOURCE = "  # source"
 """Marks a version in a lock that was built here, for there was no wheel (or none was wanted)."""
+ELSEWHERE = ("PREFIX", "ROOT", "TARGET", "PYTHON", "REQUIREMENT", "EDITABLE")
+SWITCHES = ("USER", "REQUIRE_HASHES", "REQUIRE_VIRTUALENV", "DRY_RUN", "NO_DEPS")
+"""Settings of pip that suit somebody's own installations, such as PIP_USER on a cluster, and change
+what is installed and where, if they are taken at all. Where packages come from stays theirs."""
+CONFIGURED = re.compile(r"Cannot set --home and --prefix|Can not combine|--require-hashes mode")
 
 
 class Unresolvable(RepoError):
@@ -117,6 +123,7 @@ def run_python(argv: Sequence[str]) -> None:
         text=True,
         errors="replace",
         stdin=subprocess.DEVNULL,
+        env=environment(),
     )
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
@@ -124,4 +131,14 @@ def run_python(argv: Sequence[str]) -> None:
         message = (errors or lines or ["no message"])[-1]
         if any(map(NO_SOLUTION.search, errors)):
             raise Unresolvable(message, errors)
+        if CONFIGURED.search(message):
+            message += f" (a setting of pip's own: {sys.executable} -m pip config list)"
         raise RepoError(message)
+
+
+def environment() -> dict[str, str]:
+    """Ours, without the variables that turn pip to another place or another kind of installation;
+    switches are told to be off, since a file of pip's may have them on."""
+    unwanted = {f"PIP_{name}" for name in ELSEWHERE}
+    kept = {name: value for name, value in os.environ.items() if name not in unwanted}
+    return {**kept, **{f"PIP_{name}": "0" for name in SWITCHES}}
