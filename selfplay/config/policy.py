@@ -57,7 +57,7 @@ class OpenAIConfig:
     """A server that speaks OpenAI's chat completions."""
 
     url: str = "http://127.0.0.1:8000/v1"
-    """Its base URL."""
+    """Its base URL; HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY hold for it."""
     api_key_variable: str = "OPENAI_API_KEY"
     """Environment variable with the key; it may be unset."""
     max_concurrency: int = 16

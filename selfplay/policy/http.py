@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import urllib3
 
-from selfplay.errors import PolicyError
+from selfplay.errors import PolicyError, UserError
 from selfplay.policy.streams import joined_stream
 
 _CONNECT_S = 10.0
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _SHOWN = 400
 _ASKED = re.compile(
     r"(?:retry|try again) (?:in|after):? (?=\d)(?:(\d+)m(?!s) ?)?(?:(\d+(?:\.\d+)?) ?(ms|s))?",
@@ -50,7 +53,8 @@ class Refused(PolicyError):
 
 
 class JsonClient:
-    """Calls of one server. Thread-safe; nothing is repeated here."""
+    """Calls of one server. Thread-safe; nothing is repeated here. `proxied`: through the proxy that
+    the environment names for it, as `pool_for` says."""
 
     def __init__(
         self,
@@ -59,11 +63,16 @@ class JsonClient:
         num_connections: int = 64,
         headers: Mapping[str, str] | None = None,
         timeout_s: float = 600.0,
+        proxied: bool = False,
     ) -> None:
         self.url = url.rstrip("/")
         self._timeout_s = timeout_s
-        self._pool = urllib3.PoolManager(
-            num_pools=2, maxsize=num_connections, headers=dict(headers or {}), retries=False
+        self._pool = pool_for(
+            self.url if proxied else "",
+            num_pools=2,
+            maxsize=num_connections,
+            headers=dict(headers or {}),
+            retries=False,
         )
 
     def get(self, path: str, *, timeout_s: float | None = None) -> Any:
@@ -103,6 +112,32 @@ class JsonClient:
             if document is None:
                 raise Garbled(f"{url}: no JSON: {text[:_SHOWN]!r}") from error
             return document
+
+
+def pool_for(url: str, **words: Any) -> urllib3.PoolManager:
+    """Connections to `url`, through HTTPS_PROXY, HTTP_PROXY or ALL_PROXY unless NO_PROXY names its
+    host (curl's rules); the loopback interface has no proxy. "": direct ones. Raises `UserError`.
+    """
+    parts = urlsplit(url)
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    direct = not proxy or not parts.hostname or parts.hostname in _LOOPBACK
+    if direct or proxy_bypass(parts.netloc.rpartition("@")[2]):
+        return urllib3.PoolManager(**words)
+    assert proxy is not None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    through = urlsplit(proxy)
+    place = f"{through.scheme}://{through.netloc.rpartition('@')[2]}"
+    if through.scheme not in ("http", "https") or not through.hostname:
+        raise UserError(
+            f"{parts.scheme.upper()}_PROXY or ALL_PROXY is {place}: only proxies of http:// and "
+            f"https:// can be used; unset it, or name {parts.hostname} in NO_PROXY"
+        )
+    headers: dict[str, str] = {}
+    if through.username:
+        login = f"{unquote(through.username)}:{unquote(through.password or '')}"
+        headers = urllib3.make_headers(proxy_basic_auth=login)
+    return urllib3.ProxyManager(place, proxy_headers=headers, **words)
 
 
 def refusal(where: str, status: int, text: str, retry_after_s: float | None = None) -> Refused:

@@ -80,6 +80,7 @@ class OpenAIPolicy:
             num_connections=config.max_concurrency,
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout_s=config.timeout_s,
+            proxied=True,
         )
         self._threads = ThreadPoolExecutor(config.max_concurrency, thread_name_prefix="openai")
         self._pace = Pace(config.requests_per_minute)

@@ -28,6 +28,8 @@ class Unreliable(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.script: list[tuple[int, Any, dict[str, str]]] = []
         self.seen: list[tuple[float, dict[str, Any], str]] = []
+        self.paths: list[str] = []
+        self.logins: list[str | None] = []
         self.lock = threading.Lock()
         self.ends = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}/v1/"
@@ -41,6 +43,8 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             key = self.headers.get("Authorization", "")
             self.server.seen.append((time.monotonic(), body, key))
+            self.server.paths.append(self.path)
+            self.server.logins.append(self.headers.get("Proxy-Authorization"))
             status, document, headers = (
                 self.server.script.pop(0) if self.server.script else (200, ANSWER, {})
             )

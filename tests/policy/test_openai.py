@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,35 @@ def test_what_is_sent_and_what_comes_back(
     assert usage["requests"] == 3 and usage["retries"] == 0
     assert (usage["prompt_tokens"], usage["completion_tokens"]) == (33, 6)
     assert usage["cost_usd"] == pytest.approx((33 * 2 + 6 * 10) / 1e6)
+
+
+@pytest.mark.parametrize("scheme", ["http://", ""])
+def test_a_network_that_is_left_by_a_proxy_alone(
+    server: Unreliable, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    """As on many clusters. The stand-in takes the proxy's part: it gets the whole address."""
+    for name in ("http_proxy", "no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    place = f"127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("HTTP_PROXY", f"{scheme}us%40er:pass@{place}")
+    far = OpenAIConfig(url="http://models.example.test/v1", api_key_variable="NO_SUCH_KEY")
+    assert ask_all(OpenAIPolicy("m", far, first_wait_s=0.02)) == "four"
+    assert server.paths == ["http://models.example.test/v1/chat/completions"]
+    assert server.logins == ["Basic dXNAZXI6cGFzcw=="]
+    assert ask_all(policy_of(server)) == "four"  # the loopback interface has none
+    assert server.paths[1] == "/v1/chat/completions" and server.logins[1] is None
+    monkeypatch.setenv("NO_PROXY", ".example.test")
+    with pytest.raises(PolicyError, match=r"models.example.test.*(resolve|Connection)"):
+        ask_all(OpenAIPolicy("m", replace(far, max_retries=0)))
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.setenv("ALL_PROXY", f"socks5://user:pass@{place}")
+    monkeypatch.delenv("HTTP_PROXY")
+    with pytest.raises(UserError, match=r"ALL_PROXY is socks5://127.0.0.1:\d+: only .* NO_PROXY"):
+        OpenAIPolicy("m", far)
+
+
+def ask_all(policy: OpenAIPolicy) -> str:
+    return policy.sample([ask(policy)])[0][0].text
 
 
 def test_failures_that_pass_are_repeated(server: Unreliable) -> None:
