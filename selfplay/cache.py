@@ -6,16 +6,23 @@ import os
 from pathlib import Path
 
 from selfplay.errors import UserError
+from selfplay.files import at_home
 
 
 def cache_place() -> Path:
-    """Where repositories, models and interpreters are kept; nothing needs to be there yet."""
+    """Where repositories, models and interpreters are kept; nothing needs to be there yet. Raises
+    `UserError` where nobody can tell."""
     chosen = os.environ.get("SELFPLAY_CACHE")
     if chosen:
         return Path(chosen).absolute()
     if os.geteuid() == 0:
         return Path("/var/cache/selfplay")
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    base = os.environ.get("XDG_CACHE_HOME") or at_home("~/.cache")
+    if base.startswith("~"):
+        raise UserError(
+            f"user {os.geteuid()} has no home directory here (HOME is not set): name a writable "
+            "cache directory in SELFPLAY_CACHE"
+        )
     return Path(base).absolute() / "selfplay"
 
 

@@ -18,6 +18,14 @@ from typing import Any
 from selfplay.errors import InfrastructureError, UserError
 
 
+def at_home(text: str) -> str:
+    """A path whose ~ or ~NAME is replaced by that home, where there is one."""
+    try:
+        return str(Path(text).expanduser()) if text.startswith("~") else text
+    except RuntimeError:  # nobody of that name, or a user without a home
+        return text
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace `path` by `data`: temporary name, fsync, rename, fsync of the directory."""
     temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")

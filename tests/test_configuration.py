@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from selfplay.cache import cache_place
 from selfplay.config import (
     AgentConfig,
     CurriculumConfig,
@@ -22,6 +23,8 @@ from selfplay.config import (
 )
 from selfplay.config.reference import keys, reference
 from selfplay.errors import UserError
+from selfplay.modeling.model_files import resolve_model
+from selfplay.repo.spec import load_spec
 from selfplay.types import Limits
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -112,3 +115,28 @@ def test_keys_that_do_not_go_together() -> None:
     for make in (lambda: AgentConfig(num_open=0), lambda: CurriculumConfig(replay_low=-0.1)):
         with pytest.raises(UserError, match="must be"):
             make()
+
+
+def test_a_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few shells replace one behind `key=`, none within a list: folders called ~ were made."""
+    monkeypatch.setenv("HOME", "/home/me")
+    words = ["repos.train=[~/a,textkit]", "runs_dir=~/runs", "policy.vllm.args=[--template,~/t.j2]"]
+    config = load_config(TrainConfig, "train", words)
+    assert config.repos.train == ["/home/me/a", "textkit"] and config.runs_dir == "/home/me/runs"
+    assert config.policy.vllm.args == ["--template", "/home/me/t.j2"]
+    nobody = load_config(TrainConfig, "train", ["runs_dir=~nobody-of-that-name/x", "name='~'"])
+    assert (nobody.runs_dir, nobody.name) == ("~nobody-of-that-name/x", "~")
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number that a container was started with: no HOME, no entry among the users."""
+    for name in ("HOME", "SELFPLAY_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.geteuid", lambda: 54321)
+    monkeypatch.setattr("os.getuid", lambda: 54321)
+    with pytest.raises(UserError, match=r"user 54321 has no home .* SELFPLAY_CACHE"):
+        cache_place()
+    with pytest.raises(UserError, match=r"neither a file .* nor a directory"):
+        load_spec("~/project", ROOT / "repos")
+    with pytest.raises(UserError, match="no such directory"):
+        resolve_model("~nobody-of-that-name/model", ROOT)

@@ -7,18 +7,19 @@ point sees a DictConfig.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, ValueNode
 from omegaconf.errors import OmegaConfBaseException
 
 from selfplay.config.overrides import read_override
 from selfplay.errors import UserError
+from selfplay.files import at_home
 from selfplay.shipped import find_shipped
 
 T = TypeVar("T")
@@ -52,6 +53,10 @@ def typed(schema: type[T], name: str, composed: DictConfig) -> T:
             merged = OmegaConf.merge(_writable(schema), composed)
             assert isinstance(merged, DictConfig)
             composed = merged
+        for node in _leaves(composed):
+            value = node._value()
+            if isinstance(value, str) and value.startswith("~") and "/" in value:
+                node._set_value(at_home(value))  # no shell does, within a list or quotes
         missing = sorted(OmegaConf.missing_keys(composed))
         if missing:
             raise UserError(f"{name}: missing {', '.join(f'{key}=...' for key in missing)}")
@@ -90,6 +95,16 @@ def read_config(schema: type[T], file: Path) -> T:
 def to_yaml(config: object) -> str:
     """The resolved configuration as YAML, for `config.yaml` of the run directory."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def _leaves(config: DictConfig | ListConfig) -> Iterator[ValueNode]:
+    """The values of a configuration that are no mappings or lists."""
+    nodes = config.__dict__["_content"]
+    for node in nodes.values() if isinstance(nodes, dict) else nodes or ():
+        if isinstance(node, ValueNode):
+            yield node
+        elif isinstance(node, DictConfig | ListConfig):
+            yield from _leaves(node)
 
 
 def _writable(schema: type[Any]) -> DictConfig:

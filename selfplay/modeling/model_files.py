@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from selfplay.errors import UserError
+from selfplay.files import at_home
 from selfplay.modeling.allocator import keep_freed_memory
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ def resolve_model(name_or_path: str, cache_root: Path) -> Path:
     """
     if name_or_path == BUNDLED_NAME:
         return _bundled(cache_root / "models" / f"{BUNDLED_NAME}-v{_LAYOUT}")
-    path = Path(name_or_path).expanduser()
+    path = Path(at_home(name_or_path))
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise UserError(f"{path}: no config.json; name a model directory")
@@ -49,7 +50,7 @@ def find_model(name_or_path: str, cache: Path) -> Path | None:
     if name_or_path == BUNDLED_NAME:
         target = cache / "models" / f"{BUNDLED_NAME}-v{_LAYOUT}"
         return target if (target / "config.json").is_file() else None
-    path = Path(name_or_path).expanduser()
+    path = Path(at_home(name_or_path))
     if (path / "config.json").is_file():
         return path
     from huggingface_hub import try_to_load_from_cache
@@ -98,7 +99,7 @@ def describe_accelerator() -> str:
 
 def resolve_adapter(name_or_path: str, adapters_dir: Path) -> Path:
     """Directory of a LoRA adapter: a path, or a name under `adapters_dir`."""
-    for path in (Path(name_or_path).expanduser(), adapters_dir / name_or_path):
+    for path in (Path(at_home(name_or_path)), adapters_dir / name_or_path):
         if (path / "adapter_config.json").is_file():
             return path
     raise UserError(

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from selfplay.errors import UserError
+from selfplay.files import at_home
 from selfplay.repo.dependencies.pip import read_lock
 from selfplay.shipped import find_shipped
 
@@ -99,7 +100,7 @@ def load_spec(name_or_path: str, repos_dir: Path) -> RepoSpec:
     file = repos_dir / f"{name_or_path}.yaml"
     if "/" not in name_or_path and file.is_file():
         return read_spec(file)
-    path = Path(name_or_path).expanduser()
+    path = Path(at_home(name_or_path))
     if name_or_path and path.is_dir():
         path = path.resolve()
         return RepoSpec(name=_plain(path.name), source=LocalSource(path=str(path)))
@@ -207,7 +208,7 @@ def _source(path: Path, document: Any) -> Source:
             _check(path, where, "version" if key == "history" else key, text)
     source: Source = SOURCES[kind](**fields)
     if isinstance(source, LocalSource):
-        folder = (path.parent / Path(source.path).expanduser()).resolve()
+        folder = (path.parent / at_home(source.path)).resolve()
         if not folder.is_dir():
             raise UserError(f"{path}: source.local.path: {source.path}: no directory at {folder}")
         return LocalSource(path=str(folder))
