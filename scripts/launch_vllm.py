@@ -18,6 +18,7 @@ import os
 import sys
 
 from selfplay.cache import cache_root
+from selfplay.commands.process import name_user
 from selfplay.config import VLLMConfig
 from selfplay.errors import SelfplayError, UserError
 from selfplay.modeling.model_files import resolve_model
@@ -29,6 +30,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 def main(argv: list[str]) -> None:
     """Become the server, or say in one line why not (exit code 2)."""
+    name_user()
     try:
         command, environment = command_of(argv)
     except SelfplayError as error:

@@ -46,13 +46,16 @@ def places(out: str) -> tuple[Path, Path]:
 
 def begin(summary: Path, attempts: Path) -> None:
     """Note that an evaluation is under way. Whoever removed its result wants it anew: attempts
-    that are left of it are set aside as `FILE.old`."""
+    that are left of it are set aside as `FILE.old`. Raises `UserError`."""
     if summary.exists():
         return
     beside = attempts != summary.with_suffix("").with_suffix(".jsonl")
     if beside and attempts.exists():
         attempts.replace(attempts.with_name(f"{attempts.name}.old"))
-    summary.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        summary.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out={summary}: cannot be written ({error.strerror})") from None
     write_atomic(summary, encode_json({"finished": False}) + b"\n")
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
 import os
 import sys
 from collections.abc import Callable
 
 from selfplay.errors import InfrastructureError, UserError
+from selfplay.files import at_home
 from selfplay.placement import ORDER
+from selfplay.sandbox.host import share_files
 
 
 class _CurrentStderr(logging.Handler):
@@ -22,16 +25,30 @@ class _CurrentStderr(logging.Handler):
 
 
 def set_up() -> None:
-    """Logs to stderr by $SELFPLAY_LOG, and what libraries read from the environment. Idempotent."""
+    """Logs to stderr by $SELFPLAY_LOG, what libraries read from the environment, and files that
+    sandboxes can read. Idempotent."""
     logging.basicConfig(
         level=os.environ.get("SELFPLAY_LOG", "WARNING").upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         handlers=[_CurrentStderr()],
     )
+    share_files()
+    name_user()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault(ORDER, "PCI_BUS_ID")  # as nvidia-smi lists GPUs, not the fastest first
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # sandboxes share the cores
+
+
+def name_user() -> None:
+    """A name and a home for a user who is a mere number, as containers are started with: torch,
+    vLLM and altair end at their import where they find none. The home is Docker's, or the cache."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = f"uid{os.geteuid()}"
+    if at_home("~") == "~":
+        os.environ["HOME"] = os.environ.get("SELFPLAY_CACHE") or "/"
 
 
 def guarded(function: Callable[[], int]) -> int:

@@ -26,6 +26,13 @@ def sandbox_uid() -> int:
     return SANDBOX_UID if os.geteuid() == 0 else os.geteuid()
 
 
+def share_files() -> None:
+    """As root, let sandboxes read what this process writes from now on: they run under another
+    uid, for which a strict umask (027, 077) would lock the cache and what pip installs there."""
+    if os.geteuid() == 0:
+        os.umask(os.umask(0o077) & ~0o055)
+
+
 def is_reachable(path: Path) -> bool:
     """Whether the sandbox's uid can enter every directory on the way to `path`."""
     if os.geteuid() != 0:

@@ -294,6 +294,22 @@ def test_an_unreachable_cache_is_explained(tmp_path: Path) -> None:
     open_sandbox("bubblewrap").close()
 
 
+@pytest.mark.parametrize("mask", ["077", "027"])
+def test_a_strict_umask_locks_no_sandbox_out(place: Path, mask: str) -> None:
+    """As root: what the commands write into the cache is for another uid. Hardened machines."""
+    cache = place / f"cache-{mask}"
+    root = Path(__file__).resolve().parents[2]
+    words = [sys.executable, "-m", "selfplay", "repos", "prepare", "repo=sample-textkit"]
+    done = subprocess.run(
+        ["sh", "-c", f'umask {mask}; exec "$@"', "sh", *words, "sandbox=bubblewrap"],
+        env={**os.environ, "PYTHONPATH": str(root), "SELFPLAY_CACHE": str(cache)},
+        cwd=place,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_works_for_an_ordinary_user(environment: Environment, place: Path) -> None:
     """The same sandbox, started by a user without any rights."""
     folder = place / "ordinary"

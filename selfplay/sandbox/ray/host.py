@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from selfplay.config import SandboxConfig
 from selfplay.errors import SandboxError, SelfplayError
 from selfplay.sandbox.base import Job, RunResult
+from selfplay.sandbox.host import share_files
 from selfplay.sandbox.select import open_sandbox
 from selfplay.sandbox.session.session import Session
 
@@ -42,6 +43,7 @@ class SandboxHost:
     """The sandboxes of one node. Every method answers with what it found, or with the error."""
 
     def __init__(self, options: SandboxConfig, num_slots: int) -> None:
+        share_files()
         self._sandbox = open_sandbox(options.name, options)
         self._sessions: dict[str, Session] = {}
         self._there: set[str] = set()
