@@ -1,4 +1,4 @@
-"""Who computes where: GPUs that are there, split between learner and inference servers.
+"""Who computes where: cores and GPUs that are there, these split between learner and servers.
 
 Plain arithmetic on what `nvidia-smi` lists, without torch: `selfplay doctor`, a dry run and the
 start of a run ask the same functions, so that the plan is what happens.
@@ -14,11 +14,14 @@ start of a run ask the same functions, so that the plan is what happens.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from selfplay.errors import UserError
 
@@ -39,6 +42,34 @@ _SLICE = re.compile(
     re.MULTILINE,
 )
 FAKE = re.compile(r"fake:(\d{1,3})(?:x(\d{1,4}))?")
+
+
+def num_cores(mounted: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+    """Cores that this process may use, which are not all that the machine has: by its affinity
+    (taskset, cpusets, Slurm) and by the quotas of its cgroups (`docker --cpus`, limits of
+    Kubernetes), of which a part counts as one."""
+    cores = float(len(os.sched_getaffinity(0)))
+    for folder in _cgroups(mounted, own):
+        with suppress(OSError, ValueError, ZeroDivisionError):  # no such file, or "max"
+            quota, period = (folder / "cpu.max").read_text().split()
+            cores = min(cores, float(quota) / float(period))
+        with suppress(OSError, ValueError, ZeroDivisionError):
+            quota, period = ((folder / f"cpu.cfs_{n}_us").read_text() for n in ("quota", "period"))
+            cores = min(cores, float(quota) / float(period)) if float(quota) > 0 else cores
+    return max(1, math.ceil(cores))
+
+
+def _cgroups(mounted: Path, own: Path) -> Iterator[Path]:
+    """The cgroups that bound our processor time, up to the outermost that is seen here. Within a
+    container their paths may be those of the machine: then the mount's own folder is ours."""
+    with suppress(OSError):
+        for line in own.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers and "cpu" not in controllers.split(","):
+                continue
+            root = mounted / (controllers or ".")
+            inner = root / path.strip("/")
+            yield from (folder for folder in (inner, *inner.parents) if folder.is_relative_to(root))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from selfplay.commands.placing import placed, servers_of
 from selfplay.commands.process import set_up
 from selfplay.config import TrainConfig, VLLMConfig, load_config
 from selfplay.errors import UserError
-from selfplay.placement import GIB, find_gpus, place
+from selfplay.placement import GIB, find_gpus, num_cores, place
 from selfplay.policy.vllm.server import Launch, ServerProcess
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -262,3 +262,44 @@ def test_without_gpus_a_start_ends_in_one_line(words: list[str], tmp_path: Path)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert done.stderr.count("\n") == 1 and "dry_run=true" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "cores"),
+    [
+        ("0::/\n", {"cpu.max": "150000 100000"}, 2),
+        ("0::/\n", {"cpu.max": "max 100000"}, 64),
+        ("0::/a/b\n", {"a/cpu.max": "300000 100000", "a/b/cpu.max": "max 100000"}, 3),
+        ("0::/outside/of/it\n", {"cpu.max": "50000 100000"}, 1),
+        ("4:memory:/x\n3:cpu,cpuacct:/x\n", {
+            "cpu,cpuacct/cpu.cfs_quota_us": "-1", "cpu,cpuacct/cpu.cfs_period_us": "100000",
+            "cpu,cpuacct/x/cpu.cfs_quota_us": "400000",
+            "cpu,cpuacct/x/cpu.cfs_period_us": "100000",
+        }, 4),
+        ("1:name=systemd:/\n", {}, 64),
+        (None, {}, 64),
+    ],
+)  # fmt: skip
+def test_cores_are_those_that_we_may_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str | None,
+    files: dict[str, str], cores: int,
+) -> None:  # fmt: skip
+    """64 sandboxes were started on the 2 cores of a container on a machine with 64."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)))
+    for name, text in files.items():
+        (tmp_path / "mounted" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mounted" / name).write_text(text + "\n")
+    if own is not None:
+        (tmp_path / "own").write_text(own)
+    assert num_cores(tmp_path / "mounted", tmp_path / "own") == cores
+
+
+def test_affinity_bounds_workers_and_is_told(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "selfplay", "doctor", "json=true"]
+    done = subprocess.run(
+        ["taskset", "-c", "0", *words], capture_output=True, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+    )  # fmt: skip
+    (cores,) = [r for r in json.loads(done.stdout)["report"] if r["name"] == "cores"]
+    count = os.cpu_count()
+    assert cores["detail"] == ("1" if count == 1 else f"1, by affinity or a quota, of {count}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +28,7 @@ from selfplay.curriculum.scaffold import RepoContext, RolloutContext, Sampling, 
 from selfplay.curriculum.targets import RepoTargets, TaskSampler
 from selfplay.errors import UserError
 from selfplay.learning import Learner
+from selfplay.placement import num_cores
 from selfplay.repo.prepare import PreparedRepo, prepare
 from selfplay.repo.spec import find_repos_dir, load_spec
 from selfplay.run_dir import RunDir
@@ -66,7 +66,7 @@ def sandbox_pool(config: SandboxConfig) -> Iterator[SandboxPool]:
         if not config.num_workers:
             grows = lambda: cluster.num_slots  # noqa: E731
     else:
-        workers = config.num_workers or os.cpu_count() or 1
+        workers = config.num_workers or num_cores()
         judges = num_judges(config, workers)
         sandbox = open_sandbox(config.name, config)
     pool = SandboxPool(sandbox, workers, Processes(judges) if judges else None, grows)

@@ -10,7 +10,7 @@ import platform
 from selfplay.commands.output import print_json, print_table
 from selfplay.config import DoctorConfig, OpenAIConfig
 from selfplay.errors import UserError
-from selfplay.placement import GIB, Gpu, driver_problem, find_gpus, place
+from selfplay.placement import GIB, Gpu, driver_problem, find_gpus, num_cores, place
 from selfplay.sandbox.select import sandbox_report
 
 CONFIG, SCHEMA = "doctor", DoctorConfig
@@ -29,7 +29,7 @@ def run(config: DoctorConfig) -> int:
     """Print the report; 0 when training can run here."""
     rows: list[tuple[str, bool, str]] = [
         ("python", True, platform.python_version()),
-        ("cores", True, str(os.cpu_count())),
+        ("cores", True, _cores()),
         *((f"sandbox {name}", works, detail) for name, works, detail in sandbox_report()),
         *map(_package, PACKAGES),
         _vllm(),
@@ -64,6 +64,11 @@ def _vllm() -> tuple[str, bool, str]:
     except UserError as error:
         return "vllm", False, f"{error}   (optional engine; a GPU, or vLLM's CPU build)"
     return "vllm", True, f"{installed_version(python)} in {python}"
+
+
+def _cores() -> str:
+    here, ours = os.cpu_count() or 1, num_cores()
+    return str(here) if ours == here else f"{ours}, by affinity or a quota, of {here}"
 
 
 def _openai() -> tuple[str, bool, str]:

@@ -3,7 +3,6 @@ nothing; models that are not on this disk are not fetched, and said to be unknow
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
 
@@ -14,7 +13,7 @@ from selfplay.commands.compose import scaffold_class
 from selfplay.commands.output import print_json, print_table
 from selfplay.commands.placing import apply, refusal, split_of
 from selfplay.config import TrainConfig, to_yaml
-from selfplay.placement import GIB, Placement
+from selfplay.placement import GIB, Placement, num_cores
 
 BYTES_PER_TOKEN = 30
 """Of a line of episodes.jsonl for each token: its id, its mask, its log-probability as text."""
@@ -34,7 +33,7 @@ def dry_run(config: TrainConfig) -> int:
             "shared": placement.shared,
             "summary": placement.describe(),
             "sandbox": config.sandbox.name,
-            "sandboxes": config.sandbox.num_workers or os.cpu_count() or 1,
+            "sandboxes": config.sandbox.num_workers or num_cores(),
         },
         "tokens": tokens_of_a_step(config),
         "memory": _memory(config, shape, placement) if shape else {"unknown": unknown},

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from selfplay.errors import InfrastructureError, UserError
 from selfplay.files import at_home
-from selfplay.placement import ORDER
+from selfplay.placement import ORDER, num_cores
 from selfplay.sandbox.host import share_files
 
 
@@ -37,6 +37,8 @@ def set_up() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault(ORDER, "PCI_BUS_ID")  # as nvidia-smi lists GPUs, not the fastest first
+    if num_cores() < len(os.sched_getaffinity(0)):  # which is all that torch looks at
+        os.environ.setdefault("OMP_NUM_THREADS", str(num_cores()))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # sandboxes share the cores
 
 

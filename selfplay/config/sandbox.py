@@ -30,7 +30,8 @@ class SandboxConfig:
     name: str = "auto"
     """Backend: auto, docker, bubblewrap or unsafe."""
     num_workers: int | None = None
-    """Sandboxes that run at once; null: one for each core, of a cluster as many as it has slots."""
+    """Sandboxes that run at once; null: one for each core that this process may use, of
+    a cluster as many as it has slots."""
     num_judges: int | None = None
     """Processes that validate and grade, since one interpreter serves one worker at a time; 0: none
     beside the run's own; null: one for each worker where there are 8 or more."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
 import time
@@ -13,6 +12,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from selfplay.errors import SandboxError
+from selfplay.placement import num_cores
 from selfplay.sandbox.base import Job, RunResult, Sandbox
 from selfplay.sandbox.processes import Processes
 from selfplay.sandbox.workers import Workers
@@ -75,7 +75,7 @@ class SandboxPool:
         self.waited_s = 0.0
         self._queued: set[Future[Any]] = set()
         self._lock = threading.Lock()
-        self._threads = Workers(num_workers or os.cpu_count() or 1, "sandbox")
+        self._threads = Workers(num_workers or num_cores(), "sandbox")
 
     @property
     def num_workers(self) -> int:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -26,6 +25,7 @@ from docker.types import LogConfig, Mount, Ulimit
 from requests.exceptions import RequestException
 
 from selfplay.errors import SandboxError, UserError
+from selfplay.placement import num_cores
 from selfplay.sandbox.base import WORKDIR, Job, RunResult
 from selfplay.sandbox.docker.container import DockerWorker, engine_errors, remove_container
 from selfplay.sandbox.docker.empty_image import empty_directories
@@ -80,7 +80,7 @@ class DockerSandbox:
         self._lock = threading.Lock()
         self._etc: dict[str, Path] = {}
         self._images: set[str] = set()
-        self._workers = WarmWorkers(self._start, num_workers or os.cpu_count() or 1)
+        self._workers = WarmWorkers(self._start, num_workers or num_cores())
         with engine_errors("cannot clean up"):
             self._remove_containers(is_abandoned)
 
