@@ -191,16 +191,27 @@ def _replace(temporary: Path, target: Path) -> None:
 
 
 def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import errors, snapshot_download
 
+    patterns = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "vocab*", "merges*"]
+    twice = ["consolidated*", "original/*"]  # the same weights, in the layout of their makers
     try:
-        patterns = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "vocab*", "merges*"]
-        return Path(snapshot_download(name, allow_patterns=patterns))
+        return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=twice))
+    except errors.GatedRepoError:
+        why = "its makers want to be asked: accept their terms on its page, then set HF_TOKEN"
+    except errors.RepositoryNotFoundError:
+        why = "the hub has no such model, or a private one: mind the spelling, or set HF_TOKEN"
+    except errors.LocalEntryNotFoundError:
+        why = (
+            "the hub cannot be reached (or HF_HUB_OFFLINE is set), and it was not downloaded before"
+        )
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"policy.model={name!r}: not a directory, and the hub gave no such model "
-            f"({type(error).__name__}); name a local directory, or {BUNDLED_NAME!r}"
-        ) from error
+        said = " ".join(str(error).split())[:200]
+        why = f"the hub did not give it ({type(error).__name__}: {said})"
+    raise UserError(
+        f"policy.model={name!r}: no directory, and {why}; or name a local directory, or "
+        f"{BUNDLED_NAME!r}"
+    )
 
 
 @contextlib.contextmanager
