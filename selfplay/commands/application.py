@@ -6,6 +6,7 @@ What it does differently here than in an application of its own, `conf/applicati
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import hashlib
 import importlib
@@ -99,7 +100,8 @@ def launch(command: str, words: Sequence[str]) -> int:
     job = Job(command)
     main = hydra.main(str(find_shipped("conf").resolve()), module.CONFIG, version_base="1.3")(job)
     try:
-        with _command_line([f"hydra.job.name={module.CONFIG}", *overrides, *options]):
+        words = [f"hydra.job.name={module.CONFIG}", *overrides, *options]
+        with _unread_helps(), _command_line(words):
             main()
     except JobFailed as failed:
         return int(failed.args[0])
@@ -188,6 +190,21 @@ def _not_in_names(overrides: Sequence[str]) -> str:
     others = {word.partition("=")[0] for word in overrides} - swept
     keys = ",".join(sorted({"name", *others}))
     return f"hydra.job.config.override_dirname.exclude_keys=[{keys}]"
+
+
+@contextmanager
+def _unread_helps() -> Iterator[None]:
+    """Python 3.14 reads the help text of an option when that is added. Hydra has one that is none
+    before it is shown (facebookresearch/hydra#3121): no version of it starts there by itself."""
+    check = getattr(argparse.ArgumentParser, "_check_help", None)
+    if check is None:
+        yield
+        return
+    argparse.ArgumentParser._check_help = lambda self, action: None  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        argparse.ArgumentParser._check_help = check  # type: ignore[attr-defined]
 
 
 @contextmanager
