@@ -15,6 +15,7 @@ from selfplay.config import (
     load_config,
 )
 from selfplay.config.overrides import read_override
+from selfplay.files import at_home
 
 ODD = [
     "/path/with blank/é", "/na me (é) x", "/a,b", "/a[1]/{2}", "it's", "a\\", "a\\'b", 'say "x"',
@@ -25,10 +26,11 @@ ODD = [
 
 @pytest.mark.parametrize("text", ODD)
 def test_a_path_is_taken_as_it_stands(text: str) -> None:
-    assert load_config(MineConfig, "mine", [f"repo={text}"]).repo == text
-    assert load_config(ExportConfig, "export", ["run=-", f"out={text}"]).out == text
+    path = at_home(text)
+    assert load_config(MineConfig, "mine", [f"repo={text}"]).repo == path
+    assert load_config(ExportConfig, "export", ["run=-", f"out={text}"]).out == path
     train = load_config(TrainConfig, "train", [f"runs_dir={text}", f"policy.model={text}"])
-    assert (train.runs_dir, train.policy.model) == (text, text)
+    assert (train.runs_dir, train.policy.model) == (path, path)
 
 
 @settings(deadline=None)
