@@ -79,7 +79,7 @@ def normal_line(line: str) -> str:
                 return "".join(line.split())
             if token.type not in _LAYOUT:
                 found.append(token.string)
-    except (tokenize.TokenError, SyntaxError):
+    except (tokenize.TokenError, SyntaxError, UnicodeDecodeError):  # the last: \r, then no ASCII
         return " ".join(found) if found else "".join(line.split())
     return " ".join(found)
 

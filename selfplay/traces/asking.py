@@ -46,7 +46,7 @@ def tells_its_value(code: str, function: str, output: str) -> bool:
     shown = "\n".join(line for _, line in code_lines(code))
     try:
         tokens = list(tokenize.generate_tokens(io.StringIO(shown).readline))
-    except (tokenize.TokenError, SyntaxError):
+    except (tokenize.TokenError, SyntaxError, UnicodeDecodeError):  # the last: \r, then no ASCII
         return False
     comments = [token.string for token in tokens if token.type == tokenize.COMMENT]
     return any(

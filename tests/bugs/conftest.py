@@ -44,6 +44,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environmen
     site = Path(sysconfig.get_path("purelib"))
     for name in ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments"):
         shutil.copytree(site / name, packages / name)
+    shutil.copy(site / "py.py", packages)
+    for info in site.glob("pluggy-*.dist-info"):
+        shutil.copytree(info, packages / info.name)
     (packages / "bin").mkdir()
     interpreter = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
     (packages / "bin" / "python").symlink_to(interpreter)

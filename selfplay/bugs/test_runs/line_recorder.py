@@ -7,6 +7,7 @@ when a module is imported belongs to no test.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import warnings
 from pathlib import Path
@@ -25,6 +26,9 @@ def pytest_configure(config: Any) -> None:
     measured = coverage.Coverage(
         data_file=None, source=[str(ROOT)], config_file=False, messages=False
     )
+    with contextlib.suppress(coverage.CoverageException):  # before it could be chosen
+        # sys.monitoring, the default of Python 3.14, tells a line's first test alone
+        measured.set_option("run:core", "ctrace")
     measured.start()
 
 

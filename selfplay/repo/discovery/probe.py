@@ -4,6 +4,7 @@ test that is running into /out/running, so that one that ends the whole run is k
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import json
 import os
@@ -33,6 +34,9 @@ def pytest_configure(config: Any) -> None:
         measured = coverage.Coverage(
             data_file=None, source=[str(ROOT)], config_file=False, messages=False
         )
+        with contextlib.suppress(coverage.CoverageException):  # before it could be chosen
+            # sys.monitoring, the default of Python 3.14, tells a line's first test alone
+            measured.set_option("run:core", "ctrace")
         measured.start()
 
 
