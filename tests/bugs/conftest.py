@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import sys
-import sysconfig
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -21,6 +18,7 @@ from selfplay.sandbox.base import Environment, Sandbox
 from selfplay.sandbox.host import host_mounts, make_readable
 from selfplay.sandbox.select import open_sandbox
 from selfplay.types import BugArtifact, SolveTask
+from tests.own_packages import copy_pytest
 
 from .shop import FILES, SUM_BUG, SUM_TESTS, TEST_FILES, Change, MakeArtifact, MakeTask, as_layer
 
@@ -41,15 +39,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environmen
     for name, text in FILES.items():
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(text, encoding="utf-8")
-    site = Path(sysconfig.get_path("purelib"))
-    for name in ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments"):
-        shutil.copytree(site / name, packages / name)
-    shutil.copy(site / "py.py", packages)
-    for info in site.glob("pluggy-*.dist-info"):
-        shutil.copytree(info, packages / info.name)
-    (packages / "bin").mkdir()
-    interpreter = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
-    (packages / "bin" / "python").symlink_to(interpreter)
+    copy_pytest(packages)
     make_readable(root)
     yield Environment(
         tree=tree,

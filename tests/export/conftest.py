@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import sys
-import sysconfig
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -20,6 +17,7 @@ from selfplay.sandbox.base import Environment, Sandbox
 from selfplay.sandbox.host import host_mounts, make_readable
 from selfplay.sandbox.select import open_sandbox
 from selfplay.types import BugArtifact, FileChange, SolveTask
+from tests.own_packages import copy_pytest
 
 CODE = """\
 def double(x):
@@ -53,12 +51,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environmen
     for name, text in files.items():
         (folder / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "tree" / name).write_text(text)
-    site = Path(sysconfig.get_path("purelib"))
-    for name in ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments"):
-        shutil.copytree(site / name, folder / "packages" / name)
-    (folder / "packages" / "bin").mkdir()
-    interpreter = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
-    (folder / "packages" / "bin" / "python").symlink_to(interpreter)
+    copy_pytest(folder / "packages")
     make_readable(folder)
     yield Environment(
         tree=folder / "tree",

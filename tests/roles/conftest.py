@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
-import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,6 +25,7 @@ from selfplay.sandbox.host import host_mounts, make_readable
 from selfplay.sandbox.select import open_sandbox
 from selfplay.scripted.compact import ByteTokenizer
 from selfplay.types import InjectionTask, SolveTask, Target
+from tests.own_packages import copy_pytest
 
 OLD = '''
 """Number helpers."""
@@ -157,12 +156,7 @@ def build(project: Path, tree: Path, sandbox: Sandbox, scratch: Path) -> Prepare
     packages = tree.parent / "packages"
     shutil.rmtree(tree.parent, ignore_errors=True)
     shutil.copytree(project / "tree", tree)
-    site = Path(sysconfig.get_path("purelib"))
-    for name in ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "coverage"):
-        shutil.copytree(site / name, packages / name)
-    (packages / "bin").mkdir()
-    interpreter = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
-    (packages / "bin" / "python").symlink_to(interpreter)
+    copy_pytest(packages, "coverage")
     make_readable(tree.parent)
     environment = Environment(
         tree=tree,

@@ -6,8 +6,6 @@ import os
 import re
 import shutil
 import signal
-import sys
-import sysconfig
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +23,7 @@ from selfplay.sandbox.bubblewrap.sandbox import BubblewrapSandbox
 from selfplay.sandbox.host import host_mounts, make_readable
 from selfplay.sandbox.pool import RetryingSandbox
 from selfplay.types import FileChange
+from tests.own_packages import copy_pytest
 
 Texts = Mapping[str, str | None]
 FILES = {
@@ -55,15 +54,10 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     for name, content in FILES.items():
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(content)
-    site = Path(sysconfig.get_path("purelib"))
-    for name in ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments"):
-        shutil.copytree(site / name, packages / name)
+    copy_pytest(packages)
     for name, content in PLUGIN.items():
         (packages / name).parent.mkdir(exist_ok=True)
         (packages / name).write_text(content)
-    (packages / "bin").mkdir()
-    interpreter = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
-    (packages / "bin" / "python").symlink_to(interpreter)
     make_readable(root)
     yield Environment(
         tree=tree,
