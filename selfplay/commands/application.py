@@ -100,8 +100,8 @@ def launch(command: str, words: Sequence[str]) -> int:
     job = Job(command)
     main = hydra.main(str(find_shipped("conf").resolve()), module.CONFIG, version_base="1.3")(job)
     try:
-        words = [f"hydra.job.name={module.CONFIG}", *overrides, *options]
-        with _unread_helps(), _command_line(words):
+        line = [f"hydra.job.name={module.CONFIG}", *overrides, *options]
+        with _unread_helps(), _command_line(line):
             main()
     except JobFailed as failed:
         return int(failed.args[0])
