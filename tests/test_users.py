@@ -50,3 +50,38 @@ def test_an_evaluation_whose_results_cannot_be_written(tmp_path: Path) -> None:
     out = tmp_path / "file" / "e.json"
     with pytest.raises(UserError, match=f"out={out}: cannot be written"):
         begin(out, out.with_suffix(".attempts.jsonl"))
+
+
+PYTHON_314 = """
+import argparse, sys
+
+add = argparse.ArgumentParser.add_argument
+
+def check(self, action):
+    if action.help and "%" in action.help:
+        pass
+
+def add_and_check(self, *words, **more):
+    action = add(self, *words, **more)
+    self._check_help(action)
+    return action
+
+if not hasattr(argparse.ArgumentParser, "_check_help"):
+    argparse.ArgumentParser._check_help = check
+    argparse.ArgumentParser.add_argument = add_and_check
+from selfplay.cli import main
+
+sys.exit(main(["compare", "--cfg", "job", "a=x", "b=y"]))
+"""
+
+
+def test_help_texts_are_read_when_they_are_shown() -> None:
+    """As Python 3.14 reads them, each when it is added: Hydra has one that is no text until then,
+    and no command started."""
+    done = subprocess.run(
+        [sys.executable, "-c", PYTHON_314],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "a: x" in done.stdout, done.stderr
