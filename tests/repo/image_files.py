@@ -13,11 +13,12 @@ import sysconfig
 import tarfile
 from pathlib import Path
 
+from tests.own_packages import pytest_parts
+
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 STDLIB, SITE = f"opt/python/lib/python{VERSION}", f"opt/python/lib/python{VERSION}/site-packages"
 LEFT_OUT = {"test", "tests", "site-packages", "dist-packages", "__pycache__", "idlelib", "tkinter"}
 LEFT_OUT |= {"ensurepip", "lib2to3", "pydoc_data", "turtledemo", "distutils"}
-PYTEST = ("pytest", "_pytest", "py.py", "pluggy", "iniconfig", "packaging", "pygments")
 TOOLS = ("sh", "bash", "cp", "rm", "cat", "tar", "env")
 CHANGES = [f"ENV PATH=/opt/python/bin:/bin PYTHONPATH=/{SITE}"]
 
@@ -31,7 +32,7 @@ def libraries(program: Path) -> set[Path]:
 def write_image(archive: Path, project: Path, workdir: str) -> None:
     """Write the image's root as a tar archive."""
     python = Path(sys.base_prefix) / "bin" / f"python{VERSION}"
-    stdlib, site = Path(sysconfig.get_path("stdlib")), Path(sysconfig.get_path("purelib"))
+    stdlib = Path(sysconfig.get_path("stdlib"))
     needed = libraries(python)
 
     def kept(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
@@ -44,9 +45,8 @@ def write_image(archive: Path, project: Path, workdir: str) -> None:
     with tarfile.open(archive, "w", dereference=True) as tar:
         tar.add(stdlib, STDLIB, filter=kept)
         tar.add(python.resolve(), f"opt/python/bin/python{VERSION}")
-        for name in PYTEST:
-            for path in (site / name, *site.glob(f"{name}-*.dist-info")):
-                tar.add(path, f"{SITE}/{path.name}", filter=plain)
+        for path in pytest_parts():
+            tar.add(path, f"{SITE}/{path.name}", filter=plain)
         tar.add(project / "shop", f"{SITE}/shop")  # installed, not only there
         for module in (stdlib / "lib-dynload").glob("*.so"):
             needed |= libraries(module)
