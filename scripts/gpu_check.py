@@ -219,7 +219,7 @@ def environment(check: Check) -> None:
         check.variables["PATH"] = f"{check.work}/pack/git/bin:{os.environ['PATH']}"
         os.environ["PATH"] = check.variables["PATH"]
         found["git"] = f"{said(['git', '--version'])} (from the pack)"
-    found |= check.ask("sandbox", 60.0)
+    found |= check.ask("sandbox", min(150.0, check.left()))
     check.sandbox = found["sandbox"] or ("unsafe" if check.arguments.unsafe else "")
     if not found["sandbox"]:
         found["WARNING"] = (
@@ -230,7 +230,7 @@ def environment(check: Check) -> None:
         check.say(found["WARNING"])
     if "run" in check.arguments.only.split(","):
         prepare_repos(check)
-    found["model"] = check.ask("model", 150.0, model_name(check))["model"]
+    found["model"] = check.ask("model", min(150.0, check.left()), model_name(check))["model"]
     check.variables["GPU_CHECK_MODEL"] = found["model"]
     check.keep("environment", found)
 

@@ -76,11 +76,12 @@ def sandbox(answer: Answer) -> None:
 
     assert selfplay.commands.train.HELP
 
-    rows = sandbox_report()
-    answer.found = {
-        "sandbox": next((name for name, works, _ in rows if works), ""),
-        "sandboxes": {name: detail[:300] for name, _, detail in rows},
-    }
+    answer.found = {"sandbox": "", "sandboxes": {}}
+    for name, works, detail in sandbox_report():
+        answer.found["sandboxes"][name] = detail[:300]
+        if works:
+            answer.found["sandbox"] = name
+            break
     answer.write()
 
 

@@ -55,7 +55,7 @@ def check(tmp_path: Path, pack: Path, work: Path, *words: str) -> tuple[int, dic
         env={**os.environ, "PYTHONPATH": ""},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=700,
     )  # fmt: skip
     assert "Traceback" not in done.stderr, done.stderr
     results: dict[str, Any] = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -67,7 +67,7 @@ def check(tmp_path: Path, pack: Path, work: Path, *words: str) -> tuple[int, dic
 def test_parts_are_joined_and_wheels_lie_beside_the_checkout(tmp_path: Path, pack: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="selfplay-tests-") as folder:  # the sandbox's uid may
         work = Path(folder)
-        code, results = check(tmp_path, pack, work, "--minutes", "4", "--only", "environment")
+        code, results = check(tmp_path, pack, work, "--minutes", "10", "--only", "environment")
         assert code == 0, results["failed"]
         assert results["environment"]["sandbox"] in ("bubblewrap", "docker")
         assert results["environment"]["model"] == str(work / "pack" / "model")

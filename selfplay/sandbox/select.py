@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from selfplay.cache import cache_root
@@ -55,18 +55,17 @@ def open_sandbox(name: str = "auto", options: SandboxConfig = PLAIN) -> Sandbox:
     return sandbox
 
 
-def sandbox_report() -> list[tuple[str, bool, str]]:
-    """(name, whether it works here, how or why not) of each production backend."""
-    rows = []
+def sandbox_report() -> Iterator[tuple[str, bool, str]]:
+    """(name, whether it works here, how or why not) of each production backend, one after the
+    other: who wants the first that works does not wait for the next."""
     for name in ("bubblewrap", "docker"):
         try:
             sandbox = open_sandbox(name)
         except SelfplayError as error:
-            rows.append((name, False, str(error)))
+            yield name, False, str(error)
         else:
-            rows.append((name, True, str(getattr(sandbox, "description", ""))))
             sandbox.close()
-    return rows
+            yield name, True, str(getattr(sandbox, "description", ""))
 
 
 def check(sandbox: Sandbox) -> None:

@@ -13,9 +13,12 @@ import torch
 from selfplay.modeling.allocator import keep_freed_memory
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
+def allocate():
+    for _ in range(20):
+        torch.ones(1 << 24)
+allocate()  # until the heap has a free place that is large enough, aligned too: up to 12 tensors
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(20):
-    torch.ones(1 << 24)
+allocate()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
@@ -27,7 +30,7 @@ def test_a_freed_tensor_is_used_again() -> None:
         for case in ("plain", "kept")
     }
     assert faults["plain"] > 20 * 16384, "glibc keeps it by itself: the setting can go"
-    assert faults["kept"] < faults["plain"] / 2
+    assert faults["kept"] < faults["plain"] / 10
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
