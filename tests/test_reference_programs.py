@@ -115,7 +115,7 @@ def test_odd_bytes_and_ids_are_commands_like_others(tmp_path: Path) -> None:
     found = write_repository(tmp_path, tmp_path / "out")
     assert [case.name for case in found] == ["a", "a_of_line_3"]
     argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
-    done = subprocess.run(argv, cwd=tmp_path / "out", capture_output=True, text=True, timeout=60)
+    done = subprocess.run(argv, cwd=tmp_path / "out", capture_output=True, text=True, timeout=200)
     assert "3 passed" in done.stdout, done.stdout
 
 

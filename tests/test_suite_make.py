@@ -74,7 +74,7 @@ def test_a_case_may_hold_what_ends_lines_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "python_testcases").mkdir()
     (tmp_path / "python_testcases/test_same.py").write_bytes(program.tests)
     argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "python_testcases"]
-    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert "2 passed" in done.stdout, done.stdout
 
 

@@ -89,7 +89,7 @@ def run(mined: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = [*SCRIPTED, f"commits={mined}", "steps=2", f"runs_dir={runs}", "name=commits"]
     argv = [sys.executable, "-m", "selfplay", "train", "task=commits", *words]
     process = subprocess.Popen(argv, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (runs / "commits" / "episodes.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)

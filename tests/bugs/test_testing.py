@@ -37,12 +37,12 @@ def test_equal_questions_are_asked_once(sandbox: Sandbox, environment: Environme
     runner = TestRunner(counting, environment)
     question = ("sleep 0.2; echo passed a", ECHO_PARSER, {})
     with ThreadPoolExecutor(4) as threads:
-        runs = list(threads.map(lambda _: runner.run(*question, timeout_s=9), range(4)))
+        runs = list(threads.map(lambda _: runner.run(*question, timeout_s=60), range(4)))
     assert {tuple(run.table.items()) for run in runs} == {(("a", "passed"),)}
     assert runner.num_runs == 1
     assert len(counting.jobs) == 2  # script and parser
     assert sum(not run.cached for run in runs) == 1
-    again = runner.run(*question, timeout_s=9, hash_seed=1)
+    again = runner.run(*question, timeout_s=60, hash_seed=1)
     assert not again.cached
     assert runner.num_runs == 2
 
@@ -85,13 +85,13 @@ def test_a_run_answers_for_every_limit_that_it_met(
 def test_infrastructure_failures_are_not_cached(sandbox: Sandbox, environment: Environment) -> None:
     runner = TestRunner(Counting(sandbox, failures=1), environment)
     with pytest.raises(SandboxError):
-        runner.run("echo passed a", ECHO_PARSER, {}, timeout_s=9)
+        runner.run("echo passed a", ECHO_PARSER, {}, timeout_s=60)
     assert runner.num_runs == 0
-    assert runner.run("echo passed a", ECHO_PARSER, {}, timeout_s=9).table == {"a": "passed"}
+    assert runner.run("echo passed a", ECHO_PARSER, {}, timeout_s=60).table == {"a": "passed"}
 
 
 def test_stderr_is_read_too(runner: TestRunner) -> None:
-    run = runner.run("echo passed a >&2; echo failed b", ECHO_PARSER, {}, timeout_s=9)
+    run = runner.run("echo passed a >&2; echo failed b", ECHO_PARSER, {}, timeout_s=60)
     assert run.table == {"a": "passed", "b": "failed"}
 
 
@@ -131,14 +131,14 @@ def test_broken_parsers_give_no_table(
     runner: TestRunner, parser: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("selfplay.bugs.test_runs.runner.PARSER_TIMEOUT_S", 2.0)
-    run = runner.run("echo passed a", parser, {}, timeout_s=9)
+    run = runner.run("echo passed a", parser, {}, timeout_s=60)
     assert (run.table, run.parser_ok) == ({}, False)
 
 
 def test_untrusted_parser_runs_in_the_sandbox(runner: TestRunner, tmp_path: Path) -> None:
     mark = tmp_path / "owned"
     parser = f"open({str(mark)!r}, 'w').write('x')"
-    assert not runner.run("echo passed a", parser, {}, timeout_s=9).parser_ok
+    assert not runner.run("echo passed a", parser, {}, timeout_s=60).parser_ok
     assert not mark.exists()
 
 
@@ -150,7 +150,7 @@ def test_untrusted_parser_does_not_see_the_state(runner: TestRunner) -> None:
         "print(json.dumps({'a': 'failed' if seen else 'passed'}))\n"
     )
     layer = {"new.py": FileChange(content=b"")}
-    assert runner.run("true", parser, layer, timeout_s=9).table == {"a": "passed"}
+    assert runner.run("true", parser, layer, timeout_s=60).table == {"a": "passed"}
 
 
 def test_duplicate_keys_that_disagree_are_failures() -> None:
@@ -201,11 +201,11 @@ def test_runs_of_the_original_outlive_the_process(
     script = 'printf "passed a\\xff\\n"; echo "<x/>" > $JUNIT_XML'
     for times in range(2):
         runner = TestRunner(sandbox, environment, originals=kept)
-        run = runner.run(script, ECHO_PARSER, {}, timeout_s=9)
+        run = runner.run(script, ECHO_PARSER, {}, timeout_s=60)
         assert (run.cached, runner.num_runs, len(kept)) == (times == 1, 1 - times, 1)
         assert (run.table, run.junit) == ({"a\udcff": "passed"}, b"<x/>\n")
-        assert runner.run(script, ECHO_PARSER, {}, timeout_s=9).cached
-    runner.run(script, ECHO_PARSER, {"x": FileChange(content=b"")}, timeout_s=9)
+        assert runner.run(script, ECHO_PARSER, {}, timeout_s=60).cached
+    runner.run(script, ECHO_PARSER, {"x": FileChange(content=b"")}, timeout_s=60)
     for cut_short in ("sleep 60", "echo passed a; kill -9 $$", "exit 1"):
         runner.run(cut_short, ECHO_PARSER, {}, timeout_s=0.5)
     assert len(kept) == 1
@@ -213,11 +213,11 @@ def test_runs_of_the_original_outlive_the_process(
     assert runner.run(script, ECHO_PARSER, {}, timeout_s=1e-9).timed_out
     kept.update(dict.fromkeys(kept, "{}"))  # of another version
     runner = TestRunner(sandbox, environment, originals=kept)
-    assert not runner.run(script, ECHO_PARSER, {}, timeout_s=9).cached
+    assert not runner.run(script, ECHO_PARSER, {}, timeout_s=60).cached
 
 
 @pytest.mark.parametrize("seed", [0, 7])
 def test_hash_seed_reaches_the_tests(runner: TestRunner, seed: int) -> None:
     script = 'echo "passed s$PYTHONHASHSEED"'
-    run = runner.run(script, ECHO_PARSER, {}, timeout_s=9, hash_seed=seed)
+    run = runner.run(script, ECHO_PARSER, {}, timeout_s=60, hash_seed=seed)
     assert run.table == {f"s{seed}": "passed"}

@@ -121,10 +121,10 @@ def test_what_the_tests_leave_running_holds_nothing_up(
 ) -> None:
     """A process that keeps the output open; the script itself ends at once."""
     script = folder / "tests" / "test_script.sh"
-    script.write_text(script.read_text().replace("exec python", "sleep 50 &\nexec python"))
+    script.write_text(script.read_text().replace("exec python", "sleep 300 &\nexec python"))
     began = time.monotonic()
     assert reward(folder, environment, sandbox, "bash /solution/solve.sh") == "1"
-    assert time.monotonic() - began < 40
+    assert time.monotonic() - began < 150
 
 
 @pytest.mark.parametrize("told", [None, "test_calc.py::test_half"])
@@ -146,7 +146,7 @@ def test_output_without_end_costs_nobody_the_reward(
     (tmp_path / "request.json").write_text(json.dumps({**request, "FAIL_TO_PASS": [wanted]}))
     began = time.monotonic()
     assert harbor_grade.main(tmp_path / "logs") == 0
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 100
     assert (tmp_path / "logs" / "reward.txt").read_text() == f"{int(told is not None)}\n"
 
 

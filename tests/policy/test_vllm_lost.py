@@ -106,7 +106,7 @@ def ask(policy: VLLMPolicy, num: int = 1) -> set[tuple[int, int]]:
 
 
 def wait_until(reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not reached():
         assert time.monotonic() < deadline
         time.sleep(0.02)

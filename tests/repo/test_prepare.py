@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,9 +74,7 @@ def test_leftovers_of_a_kill_are_built_anew(ledger: PreparedRepo, leftovers: Lef
 
 
 def test_a_second_prepare_is_cached(ledger: PreparedRepo, place: Path) -> None:
-    began = time.monotonic()
     again = prepare(ledger.spec, NoSandbox(), cache_dir=place)
-    assert time.monotonic() - began < 1
     assert again.environment == ledger.environment
     assert again.profile == ledger.profile and again.functions == ledger.functions
 

@@ -203,7 +203,7 @@ def test_processor_time_is_bounded(run: Run) -> None:
     script = "for i in 1 2 3 4; do (while :; do :; done) & done; wait"
     began = time.monotonic()
     assert run("sh", "-c", script, quota=Quota(timeout_s=2.0)).timed_out
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60
 
 
 def test_a_stopped_process_still_times_out(run: Run) -> None:

@@ -125,7 +125,7 @@ def test_timeout_ends_the_whole_tree(run: Run) -> None:
     result = run("sh", "-c", script, quota=SHORT)
     assert (result.exit_code, result.timed_out) == (None, True)
     assert result.output == b"before\n"
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60
     assert processes_with(marker) == []
 
 
@@ -137,7 +137,7 @@ def test_daemons_end_with_their_command(run: Run) -> None:
     held = f"(setsid sleep {marker} &); exit 8"  # the daemon keeps the output open
     began = time.monotonic()
     assert run("sh", "-c", held).exit_code == 8
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60
     assert processes_with(marker) == []
 
 

@@ -122,7 +122,7 @@ def test_half_a_sandbox_whose_other_half_was_killed_ends(place: Path, how: str) 
         end_orphans(scratch.path.with_name(name))
         assert Path(f"/proc/{half}").exists(), "another one's"
         end_orphans(scratch.path)
-    deadline = time.monotonic() + 10.0
+    deadline = time.monotonic() + 60.0
     while Path(f"/proc/{half}").exists() and "Z" not in Path(f"/proc/{half}/stat").read_text():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -350,7 +350,7 @@ def test_works_for_an_ordinary_user(environment: Environment, place: Path) -> No
         "SELFPLAY_CACHE": str(folder / "cache"),
         "PYTHONPATH": ":".join(path for path in sys.path if path),
     }
-    done = subprocess.run(argv, env=variables, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(argv, env=variables, capture_output=True, text=True, timeout=200)
     expected = ["0 b'ab1000\\n' {'o': b'o\\n'} a", "{'f': b'x\\n'}", "True", "[]"]
     assert done.stdout.splitlines() == expected, done.stderr
 
@@ -407,7 +407,7 @@ def test_a_cgroup_is_removed_with_whoever_is_left_in_it() -> None:
         with groups.job(Quota()) as made:
             for folder in made:
                 (folder / "cgroup.procs").write_text(str(left.pid))
-        assert left.wait(timeout=5) == -9
+        assert left.wait(timeout=60) == -9
         assert cgroups_of_ours() == []
     groups.close()
 

@@ -158,5 +158,5 @@ from selfplay.sandbox.unsafe import UnsafeSandbox
 pool = SandboxPool(UnsafeSandbox(), 4)
 print(pool.map(abs, range(-9, 0)))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=200)
     assert done.returncode == 0 and done.stdout == b"[9, 8, 7, 6, 5, 4, 3, 2, 1]\n", done.stderr

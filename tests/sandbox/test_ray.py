@@ -179,7 +179,7 @@ assert signal.getsignal(signal.SIGTERM) is before[1]
 import ray
 assert not ray.get_runtime_context().runtime_env  # nothing is uploaded
 """
-    done = subprocess.run([sys.executable, "-c", program, cluster.address], timeout=60)
+    done = subprocess.run([sys.executable, "-c", program, cluster.address], timeout=200)
     assert done.returncode == 0
 
 
@@ -193,7 +193,7 @@ try:
 except UserError as error:
     sys.exit(0 if "launch_ray.sh" in str(error) else str(error))
 """
-    done = subprocess.run([sys.executable, "-c", program], timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], timeout=200)
     assert done.returncode == 0
     with pytest.raises(UserError, match=r"sandbox\.cluster\.name"):
         ClusterConfig(name="slurm")

@@ -101,4 +101,4 @@ def test_a_cluster_of_another_version() -> None:
             connect(address)
         assert f"Python: {sys.version.split()[0]}" in str(told.value)
         assert "start one with" not in str(told.value)
-        other.communicate("", timeout=60)
+        other.communicate("", timeout=200)

@@ -70,7 +70,7 @@ def call(server: EnvServer, path: str, body: Any = None, **headers: str) -> tupl
     url = f"http://127.0.0.1:{server.server_port}{path}"
     request = urllib.request.Request(url, data, headers)
     try:
-        with urllib.request.urlopen(request, timeout=60) as said:
+        with urllib.request.urlopen(request, timeout=200) as said:
             return said.status, json.load(said)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
@@ -280,7 +280,7 @@ def test_a_signal_ends_it_with_every_sandbox(suite: Path, number: int) -> None:
 
         def post(path: str, body: Any) -> Any:
             request = urllib.request.Request(url + path, json.dumps(body).encode())
-            with urllib.request.urlopen(request, timeout=60) as said:
+            with urllib.request.urlopen(request, timeout=200) as said:
                 return json.load(said)
 
         name = post("/reset", {})["observation"]["episode_id"]

@@ -158,7 +158,7 @@ def recording(tracer: str, tmp_path: Path) -> Any:
         (tmp_path / "small.py").write_text(small)
         words = [TRACERS[tracer], program, tracer, str(bound), statement]
         done = subprocess.run(
-            words, cwd=tmp_path, capture_output=True, text=True, timeout=30, env={"PYTHONPATH": ""}
+            words, cwd=tmp_path, capture_output=True, text=True, timeout=120, env={"PYTHONPATH": ""}
         )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
@@ -254,7 +254,7 @@ def test_settrace_of_newer_pythons_tells_yields(tmp_path: Path) -> None:
     (tmp_path / "drive.py").write_text(DRIVER)
     words = ["drive.py", "settrace", "1000", "list(small.up_to(1))"]
     done = subprocess.run(
-        [TRACERS["monitoring"], *words], cwd=tmp_path, capture_output=True, text=True, timeout=30
+        [TRACERS["monitoring"], *words], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
     samples = json.loads(done.stdout)[0]
     assert [[e[0] for e in sample] for sample in samples] == [
