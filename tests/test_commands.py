@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from selfplay.corpus.suite import read_suite
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -182,12 +184,22 @@ def test_export_verify_and_evaluate(injected: Path, tmp_path: Path) -> None:
     suite = tmp_path / "suite.jsonl"
     line = json.loads(suite.read_text().splitlines()[0])
     line["FAIL_TO_PASS"].append(line["PASS_TO_PASS"].pop())
-    (tmp_path / "other.jsonl").write_text(json.dumps(line))
+    other = tmp_path / "other.jsonl"
+    other.write_text(json.dumps({**line, "instance_id": "odd"}) + "\n" + suite.read_text())
     words = ("sandbox=bubblewrap", "json=true", "revalidate=true")
     done = selfplay("corpus", "verify", f"out={suite}", *words)
     assert done.returncode == 0 and json.loads(done.stdout)["passed"] == document["num_tasks"]
-    done = selfplay("corpus", "verify", f"out={tmp_path / 'other.jsonl'}", *words)
+    kept = tmp_path / "new" / "kept.jsonl"
+    done = selfplay("corpus", "verify", f"out={other}", f"kept={kept}", *words)
     assert done.returncode == 1 and "other tests fail a second time" in done.stdout
+    assert read_suite(kept) == read_suite(suite)
+    for wrong, why in (
+        (tmp_path, "is a directory"),
+        (other, "is the suite itself"),
+        ("/proc/x/y", "cannot"),
+    ):
+        done = selfplay("corpus", "verify", f"out={other}", f"kept={wrong}", *words)
+        assert_one_line(done, 2, f"kept={wrong}: {why}")
     done = selfplay(
         "evaluate", f"suite={tmp_path / 'suite.jsonl'}", "policy=scripted", "num_samples=2",
         "sandbox=bubblewrap", "json=true",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +20,8 @@ from selfplay.commands.compose import sandbox_pool
 from selfplay.commands.output import print_json, print_table, say
 from selfplay.commands.suites import Problems, read_tasks, suite_environments
 from selfplay.config import ExportConfig
-from selfplay.corpus.suite import SuiteTask, to_line
-from selfplay.errors import InfrastructureError
+from selfplay.corpus.suite import SuiteTask, to_line, write_suite
+from selfplay.errors import InfrastructureError, UserError
 from selfplay.export.verify import verify_task
 from selfplay.files import append_json_lines, encode_json, read_json_lines, repair_json_lines
 from selfplay.sandbox.base import Environment
@@ -27,8 +29,8 @@ from selfplay.sandbox.pool import SandboxPool
 from selfplay.types import GradeReport, SolveTask
 
 HELP = """
-keys: out=DIR (a swebench export, a run directory, or a suite file), num_tasks=N, revalidate=true,
-      sandbox=..., json=true
+keys: out=DIR (a swebench export, a run directory, or a suite file, of others too), num_tasks=N,
+      revalidate=true, kept=FILE (a suite of those that pass), sandbox=..., json=true
 Each bug: gold patch +1, empty patch -1, test-deleting and test-editing patch -1. revalidate=true
 also validates each bug once more (for planted bugs): the verdict must be valid again, and the
 failing tests the same. Each result is written to FILE.verified at once: a command that was killed
@@ -43,6 +45,7 @@ CONFIG, SCHEMA = "corpus", ExportConfig
 def run(config: ExportConfig) -> int:
     """Verify; 0 all pass, 1 some fail, 3 some could not be decided."""
     path = Path(config.out)
+    kept = kept_file(config.kept, path) if config.kept else None
     found = read_tasks(path)
     suite = found[: config.num_tasks]
     left_out = len(found) - len(suite)
@@ -57,8 +60,24 @@ def run(config: ExportConfig) -> int:
             rows[row["instance_id"]] = row
             stored.keep(task, row)
             bar.update()
+    if kept:
+        write_suite([t for t in suite if rows[t.solve_task.bug_id]["verdict"] == "passed"], kept)
     stored.end()
     return report(config, [rows[task.solve_task.bug_id] for task in suite], left_out)
+
+
+def kept_file(name: str, read: Path) -> Path:
+    """Where the bugs that pass are written. Raises `UserError` before any work is done."""
+    path = Path(name)
+    if path.is_dir() or path.resolve() == read.resolve():
+        raise UserError(f"kept={name}: is {'a directory' if path.is_dir() else 'the suite itself'}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(tempfile.TemporaryFile(dir=path.parent)):
+            pass
+    except OSError as error:
+        raise UserError(f"kept={name}: cannot be written ({error.strerror})") from None
+    return path
 
 
 def judged(tasks: Sequence[SuiteTask], config: ExportConfig, pool: SandboxPool) -> Iterator[Row]:

@@ -85,7 +85,8 @@ def check_gold(context: RolloutContext, tasks: Sequence[SolveTask]) -> None:
         if not clean.resolved or broken.resolved:
             raise UserError(
                 f"{task.bug_id}: does not hold here (gold patch: {clean.reason or 'resolved'}; no "
-                f"patch: {broken.reason or 'resolved'}); see `selfplay corpus verify`"
+                f"patch: {broken.reason or 'resolved'}); `selfplay corpus verify out=SUITE "
+                "kept=FILE` writes a suite of those that do"
             )
 
     context.pool.map(check, first.values())

@@ -119,6 +119,8 @@ class ExportConfig(SandboxedCommand):
     """corpus verify: only the first tasks; null: all."""
     revalidate: bool = False
     """corpus verify: also validate each bug once more."""
+    kept: str | None = None
+    """corpus verify: a suite file of the bugs that pass, of other formats in this project's."""
 
     def __post_init__(self) -> None:
         one_of(self, "", "format", FORMATS)

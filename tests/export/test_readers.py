@@ -192,6 +192,8 @@ def test_an_instance_of_swe_bench_is_graded_on_its_base_commit(
         ({"FAIL_TO_PASS": ["test_x (a.B)"]}, r"FAIL_TO_PASS: 'test_x \(a.B\)' is no id of pytest"),
         ({"test_script": "make check"}, "test_script: is none of ours; add test_parser"),
         ({"patch": "no patch"}, "patch: "),
+        ({"PASS_TO_PASS": ["test_x"]}, "PASS_TO_PASS: 'test_x' is no id of pytest"),
+        ({"PASS_TO_PASS": 5}, r"PASS_TO_PASS: neither JSON nor a list \('5'\)"),
         ({"FAIL_TO_PASS": "[1"}, r"FAIL_TO_PASS: neither JSON nor a list \('\[1'\)"),
     ],
 )
@@ -205,6 +207,9 @@ HELD_ODDLY: dict[str, Any] = {
     "patches without their last blank lines": {"patch": FIX.strip(), "test_patch": MORE_TESTS[:-2]},
     "patches with CRLF": {"patch": FIX.replace("\n", "\r\n")},
     "what Python prints of a list": {"FAIL_TO_PASS": f"['{TEST_FILE}::test_double']"},
+    "progress of a run among its tests": {
+        "PASS_TO_PASS": [f"{TEST_FILE}::test_head", "[100%]", "[gw0] [ 33%]", "[1/5]"]
+    },
     "small names": {"FAIL_TO_PASS": None, "fail_to_pass": [f"{TEST_FILE}::test_double"]},
     "a mark of its byte order": {},
 }
@@ -212,7 +217,8 @@ HELD_ODDLY: dict[str, Any] = {
 
 @pytest.mark.parametrize("how", HELD_ODDLY)
 def test_what_data_sets_hold_oddly(how: str, tmp_path: Path) -> None:
-    """Reported of Scale-SWE (datasets#8120) and SWE-bench Pro (its #14); BOM: of any editor."""
+    """Reported of Scale-SWE (datasets#8120), SWE-bench Pro (its #14), SWE-bench (#660); BOM: of
+    any editor."""
     plain = bench_line("0" * 40)
     line = {k: v for k, v in {**plain, **HELD_ODDLY[how]}.items() if v is not None}
     file = write_lines(tmp_path / "a.jsonl", line)

@@ -26,9 +26,12 @@ IMAGES = ("image_name", "image", "docker_image")
 """Keys by which data sets name an image, the first that is not empty counts."""
 _NAMES = {"fail_to_pass": "FAIL_TO_PASS", "pass_to_pass": "PASS_TO_PASS"}
 """SWE-bench Pro writes them small."""
+_TESTS = ("FAIL_TO_PASS", "PASS_TO_PASS")
 _PATCHES = ("patch", "test_patch", "weakening_patch")
 _PYTEST_ID = re.compile(r"(?P<file>[^\s:]+\.py)(::.*)?", re.DOTALL)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_PROGRESS = re.compile(r"(\[gw\d+\] )?\[ *\d+(%|/\d+)\]")
+"""What a parser of pytest's output took for a test: how far a run is (SWE-bench#660)."""
 
 
 def completed(document: Any) -> Any:
@@ -52,9 +55,11 @@ def completed(document: Any) -> Any:
     ):
         if not line.get(name):
             raise UserError(f"{name}: is {'empty' if name in line else 'missing'}")
-    for name in ("FAIL_TO_PASS", "PASS_TO_PASS"):
-        if isinstance(line.get(name), str):
-            raise UserError(f"{name}: neither JSON nor a list ({line[name][:40]!r})")
+    for name in _TESTS:
+        tests = line.get(name) or []
+        if not isinstance(tests, list):
+            raise UserError(f"{name}: neither JSON nor a list ({str(tests)[:40]!r})")
+        line[name] = [t for t in tests if not _PROGRESS.fullmatch(str(t).strip())]
     # data sets hold what a strip() or a terminal left of a patch, as answers do (datasets#8120)
     patches = {n: as_git_writes(str(line[n]), lambda _: True) for n in _PATCHES if line.get(n)}
     try:
@@ -125,30 +130,29 @@ def on_its_own(line: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[
 
 def _tests(line: Mapping[str, Any]) -> dict[str, Any]:
     """Script, parser and files of the tests, from their ids where the instance does not say."""
-    tests = [*line["FAIL_TO_PASS"], *(line.get("PASS_TO_PASS") or ())]
     script = str(line.get("test_script") or "")
     runner = script_runner(script) if script else "pytest"
-    files = line.get("test_files") or _files(tests, given=bool(script))
+    files = line.get("test_files") or _files(line, given=bool(script))
     touched = [path for path in touched_files(line["test_patch"]) if path not in files]
     parser = line.get("test_parser") or (parser_source(runner) if runner else "")
     if not parser:
         raise UserError("test_script: is none of ours; add test_parser (docs/formats.md)")
     return {
-        "PASS_TO_PASS": list(line.get("PASS_TO_PASS") or ()),
+        "PASS_TO_PASS": line["PASS_TO_PASS"],
         "test_script": script or pytest_script(files),
         "test_parser": parser,
         "test_files": [*files, *touched],
     }
 
 
-def _files(tests: list[Any], *, given: bool) -> list[str]:
+def _files(line: Mapping[str, Any], *, given: bool) -> list[str]:
     """The files of pytest's ids; with a script of its own an id may have any form `FILE::...`."""
     found: dict[str, None] = {}
-    for test in tests:
+    for name, test in ((n, t) for n in _TESTS for t in line[n]):
         match = _PYTEST_ID.fullmatch(str(test))
         if match is None and not given:
             raise UserError(
-                f"FAIL_TO_PASS: {test!r} is no id of pytest (FILE.py::NAME), so nothing says how "
+                f"{name}: {test!r} is no id of pytest (FILE.py::NAME), so nothing says how "
                 "it is run; add test_script, test_parser and test_files (docs/formats.md)"
             )
         found[match["file"] if match else str(test).split("::", 1)[0]] = None
