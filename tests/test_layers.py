@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -126,6 +127,18 @@ def test_the_vocabulary_names_what_is_there() -> None:
         "__init__", "__main__", "cli",
     }  # fmt: skip
     assert not list(PACKAGE.rglob("utils.py"))
+
+
+def test_the_tree_in_the_readme_is_this_one() -> None:
+    """Two modules of its list had become a part of `run_dir/`, and five were missing."""
+    text = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
+    tree = text.split("\nselfplay/\n")[1].split("\ndocs/")[0]
+    listed = " ".join(re.split(" {2,}", line.strip())[0] for line in tree.splitlines())
+    vocabulary = listed.partition(" config/ ")[0]
+    assert {name.strip("/") for name in vocabulary.split()} == VOCABULARY - {"selfplay", "config"}
+    folders = {path.name for path in PACKAGE.rglob("*") if path.is_dir()}
+    assert set(re.findall(r"([a-z_]+)/", tree)) <= folders
+    assert set(BELOW) - {"cli", "__main__"} <= set(re.findall(r"([a-z_]+)/", tree))
 
 
 @pytest.mark.parametrize(
