@@ -2,7 +2,9 @@
 
 Served models give their reasoning in a field of its own, or in the text as their templates have it:
 
-    <think> ... </think> said        (also <thinking>, <thought>, <seed:think>, [THINK], <|..|>)
+    <think> ... </think> said        (also <thinking>, <thought>, <seed:think>, <think:x>, [THINK],
+                                      <|begin_of_thought|>, <|open|>think<|sep|>)
+    Here are my reasoning steps: ... [BEGIN FINAL RESPONSE] said
     ... </think> said                (the prompt has opened it)
     <|channel|>analysis<|message|> ... <|end|><|start|>assistant<|channel|>final<|message|> said
 """
@@ -11,16 +13,18 @@ from __future__ import annotations
 
 import re
 
-_NAME = r"(?:think|thinking|thought|thoughts|reasoning|seed:think)"
+_NAME = r"(?:(?:\w+:)?think|think:\w+|thinking|thought|thoughts|reasoning)"
 _CITED = r"(?<!['\"])(?<!(?<!`)`)"  # a tag behind a quote is spoken of
 _END = re.compile(
     rf"{_CITED}(?:</{_NAME}>|\[/THINK\]|<\|/think\|>|<\|end_?of_?thought\|>|<\|END_THINKING\|>"
+    r"|<\|close\|>think<\|sep\|>|^\[BEGIN FINAL RESPONSE\]$"
     r"|<channel\|>|<\|channel\|>final(?: ?<\|constrain\|>\w+)?<\|message\|>"
     r"|<\|end\|>\s*<\|start\|>assistant(?=<\|channel\|>commentary| to=))",
-    re.IGNORECASE,
+    re.IGNORECASE | re.MULTILINE,
 )
 _BEGIN = re.compile(
     rf"^[ \t]*(?:<{_NAME}>|\[THINK\]|<\|think\|>|<\|begin_?of_?thought\|>|<\|START_THINKING\|>"
+    r"|<\|open\|>think<\|sep\|>|Here are my reasoning steps:$"
     r"|<\|channel>thought|(?:<\|start\|>assistant)?<\|channel\|>(?:analysis|commentary)<\|message\|>)",
     re.IGNORECASE | re.MULTILINE,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from selfplay.agent.call_formats import CallFormat, FencedCalls, LlamaCalls, OwnCalls, TaggedCalls
+from selfplay.agent.calls.formats import CallFormat, FencedCalls, LlamaCalls, OwnCalls, TaggedCalls
 from selfplay.agent.fenced import parse_call
 from selfplay.chat import BadCall, ToolCall
 from selfplay.compact.edits import EditError, Excerpt, Listing, parse_edit
@@ -21,6 +21,9 @@ SHAPES = [
     "<thought>\n{}\n</thought>\n{}",
     "[THINK]{}[/THINK]{}",
     "<seed:think>{}</seed:think>{}",
+    "<think:opensource>{}</think:opensource>{}",
+    "<|open|>think<|sep|>{}<|close|>think<|sep|>{}",
+    "Here are my reasoning steps:\n{}\n[BEGIN FINAL RESPONSE]\n{}",
     "<|START_THINKING|>{}<|END_THINKING|>{}",
     "<|channel>thought\n{}<channel|>{}",
     HARMONY,
@@ -28,7 +31,10 @@ SHAPES = [
     "<think>one</think>\n<think>{}</think>\n{}",
     "I end it with `</think>` later.\n{}\n</think>\n{}",
 ]
-OPEN = ["<think>\n{}", "[THINK]{}", "<|channel|>analysis<|message|>{}", "<|channel>thought\n{}"]
+OPEN = [
+    "<think>\n{}", "<|open|>think<|sep|>{}", "<mm:think>{}", "[THINK]{}",
+    "<|channel|>analysis<|message|>{}", "<|channel>thought\n{}",
+]  # fmt: skip
 FORMATS: list[CallFormat] = [TaggedCalls(), LlamaCalls(), FencedCalls(), OwnCalls("[x]")]
 
 

@@ -21,8 +21,8 @@ from collections.abc import Sequence
 
 from selfplay import thinking
 from selfplay.agent.blocks import Block, blocks
-from selfplay.agent.call_formats import other_style
-from selfplay.agent.call_styles import SHELLS
+from selfplay.agent.calls.formats import other_style
+from selfplay.agent.calls.styles import SHELLS
 from selfplay.agent.tools import TOOLS
 from selfplay.chat import BadCall, ToolCall, ToolSpec
 from selfplay.errors import UserError

@@ -19,24 +19,28 @@ the system message, with fenced calls and replies of the user, which any templat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from selfplay import thinking
-from selfplay.agent.call_formats import CallFormat, FencedCalls, LlamaCalls, OwnCalls, TaggedCalls
-from selfplay.agent.call_styles import only_call
+from selfplay.agent.calls.formats import CallFormat, FencedCalls, LlamaCalls, OwnCalls, TaggedCalls
+from selfplay.agent.calls.learned import KEYS, learn
+from selfplay.agent.calls.learned import NAME as TOOL
+from selfplay.agent.calls.styles import only_call
 from selfplay.agent.encoder import TextEncoder
-from selfplay.agent.template import CALL_ID, PROBE, REPLY, ChatTemplate, Message, call_message
+from selfplay.agent.template import CALL_IDS, PROBE, REPLY, ChatTemplate, Message, call_message
 from selfplay.agent.template import message as message_of
 from selfplay.chat import BadCall, ToolCall, ToolSpec
 from selfplay.errors import PolicyError, UserError
 
-TOOL = "probe_tool"
 _TOOL = ToolSpec(
     name=TOOL,
     description="probe",
-    parameters={"type": "object", "properties": {"key": {"type": "string"}}},
+    parameters={
+        "type": "object",
+        "properties": {key: {"type": "string"} for key in ("key", *KEYS)},
+    },
 )
 
 
@@ -55,8 +59,14 @@ class _Way:
     def reply(self, content: str) -> Message:
         """The observation that follows the probe answer."""
         if self.tools:
-            return {"role": "tool", "content": content, "name": TOOL, "tool_call_id": CALL_ID}
+            return _reply(content)
         return message_of("user", content)
+
+    def again(self, call_id: str) -> list[Message]:
+        """A second probe answer, and its observation."""
+        if self.tools:
+            return [call_message(TOOL, call_id=call_id), _reply(REPLY, call_id)]
+        return [self.answer, self.reply(REPLY)]
 
 
 class TemplateRenderer:
@@ -83,7 +93,9 @@ class TemplateRenderer:
         self._opens = self._template.opening(self._chat, self._way.tools)
         once = [*self._chat, self._way.answer, self._way.reply(REPLY)]
         written = _behind(self._template.text(once, self._way.tools), self._way.end_of_turn)
-        self._names_tool = TOOL in written.partition(REPLY)[0]
+        told, _, reopens = written.rpartition(REPLY)
+        self._names_tool = TOOL in told
+        self._openings = [self._template.last_mark(text) for text in (self._opens, reopens)]
         self.rewrites = self._way.rewrites
         self._thinks = thinking.is_open(self._opens)
         self.end_of_turn_id: int = self._template.id_of(self._way.end_of_turn)
@@ -106,8 +118,7 @@ class TemplateRenderer:
         self._check_way()
         if self.rewrites:
             raise PolicyError(f"{self._name}: its chat template rewrites earlier turns")
-        opens = self._template.encoder.markup(self._opens)
-        if prompt_ids[len(prompt_ids) - len(opens) :] != opens:
+        if not any(self._ends(prompt_ids, text) for text in self._openings):
             raise PolicyError("the prompt does not open an answer of this chat template")
         turns = completion_ids.count(self.end_of_turn_id)
         ended = bool(turns) and completion_ids[-1] == self.end_of_turn_id
@@ -164,6 +175,15 @@ class TemplateRenderer:
         assert isinstance(text, str)
         return text
 
+    def _ends(self, prompt_ids: tuple[int, ...], text: str) -> bool:
+        """Whether a prompt ends with what opens an answer. Where that begins with no special token
+        the ids may have grown together with those before."""
+        ids = self._template.encoder.markup(text)
+        end = prompt_ids[len(prompt_ids) - len(ids) :]
+        if text.startswith(tuple(self._template.special)):
+            return end == ids
+        return self._text(prompt_ids[-2 * len(ids) - 8 :]).endswith(text)
+
     def _check_way(self) -> None:
         if self._way.problem:
             raise PolicyError(f"{self._name}: {self._way.problem}")
@@ -205,22 +225,27 @@ class TemplateRenderer:
         try:
             if self._template.text(self._chat, (_TOOL,)) == self._template.text(self._chat):
                 return None
-            closed = self._template.before(self._chat, (_TOOL,))
-            text = self._template.text([*self._chat, call_message(TOOL)], (_TOOL,), opens=False)
+            written = self._written(TOOL, {"key": PROBE})
+            learned = learn(self._written)
         except UserError:
             return None
-        behind = text[len(closed) :]
-        if TaggedCalls.opening in behind and '"arguments"' in behind:
+        if TaggedCalls.opening in written and '"arguments"' in written:
             return TaggedCalls()
-        if '"parameters"' in behind and "<|START_ACTION|>" not in behind:
+        if '"parameters"' in written and "<|START_ACTION|>" not in written:
             return LlamaCalls()
-        call = only_call(thinking.split(behind)[1])
-        if not isinstance(call, ToolCall) or (call.name, dict(call.arguments)) != (
-            TOOL,
-            {"key": PROBE},
-        ):
+        call = only_call(thinking.split(written)[1])
+        reads = isinstance(call, ToolCall) and (call.name, call.arguments) == (TOOL, {"key": PROBE})
+        if learned is None and not reads:
             return None
-        return OwnCalls(thinking.split(behind)[1].strip())
+        return OwnCalls(thinking.split(written)[1].strip(), learned)
+
+    def _written(self, name: str, arguments: Mapping[str, str]) -> str:
+        """What the template writes of a call, up to the end of the turn."""
+        closed = self._template.before(self._chat, (_TOOL,))
+        answer = call_message(name, arguments)
+        text = self._template.text([*self._chat, answer], (_TOOL,), opens=False)[len(closed) :]
+        end = self._template.end_of_turn(self._chat, call_message(TOOL), _reply(REPLY), (_TOOL,))
+        return text.partition(end)[0] if end else text
 
     def _problem(self, way: _Way) -> str:
         """Why chats cannot go on ("": they can)."""
@@ -235,11 +260,19 @@ class TemplateRenderer:
         once = [*self._chat, way.answer, way.reply(REPLY)]
         first = self._template.before(self._chat, way.tools).rstrip()
         whole = self._template.text(once, way.tools)
-        twice = self._template.text([*once, way.answer, way.reply(REPLY)], way.tools)
-        if not whole.startswith(first) or not twice.startswith(first):
-            return True
         behind = _behind(whole, way.end_of_turn)
-        return REPLY not in behind or _behind(twice, way.end_of_turn) != behind
+        if not whole.startswith(first) or REPLY not in behind:
+            return True
+        for call_id in CALL_IDS:  # some number the replies, others find a call by its id
+            twice = self._template.text([*once, *way.again(call_id)], way.tools)
+            again = _behind(twice, way.end_of_turn).replace(call_id, CALL_IDS[0])
+            if twice.startswith(first) and again == behind:
+                return False
+        return True
+
+
+def _reply(content: str, call_id: str = CALL_IDS[0]) -> Message:
+    return {"role": "tool", "content": content, "name": TOOL, "tool_call_id": call_id}
 
 
 def _behind(text: str, end_of_turn: str) -> str:

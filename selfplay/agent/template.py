@@ -10,7 +10,7 @@ Templates are programs; nothing is assumed of a family's. What they are asked:
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selfplay.agent.encoder import TextEncoder
@@ -20,8 +20,8 @@ from selfplay.errors import UserError
 Message = dict[str, Any]
 PROBE = "selfplay probe answer"
 REPLY = "selfplay probe reply"
-CALL_ID = "probe0000"
-"""Some templates want nine letters and digits."""
+CALL_IDS = ("probe0000", "probe0001")
+"""Of a first and a second call. Some templates want nine letters and digits."""
 
 
 class ChatTemplate:
@@ -85,15 +85,24 @@ class ChatTemplate:
     def end_of_turn(
         self, chat: Sequence[Message], answer: Message, reply: Message, tools: Sequence[ToolSpec]
     ) -> str | None:
-        """The special token that ends an answer before its reply, else the one that begins it."""
+        """The special token that ends an answer before its reply, else the one that begins it: the
+        tokenizer's own end where the template writes that."""
         alone = self.text([*chat, answer], tools, opens=False).rpartition(PROBE)[2].rstrip()
         between = self.text([*chat, answer, reply], tools).rpartition(PROBE)[2].partition(REPLY)[0]
+        own = str(self.tokenizer.eos_token)
+        if own in self.special and own in alone and own in between:
+            return own
         while last := [token for token in self.special if alone.endswith(token)]:
             token = max(last, key=len)
             if token in between:
                 return token
             alone = alone[: -len(token)].rstrip()  # of the text, not of the turn
         return self._first(between)
+
+    def last_mark(self, text: str) -> str:
+        """A text from its last special token on; all of it where it has none."""
+        starts = [match.start() for match in self._marks.finditer(text)] if self.special else []
+        return text[starts[-1] :] if starts else text
 
     def _first(self, text: str) -> str | None:
         found = self._marks.search(text) if self.special else None
@@ -149,10 +158,12 @@ def message(role: str, content: str) -> Message:
     return {"role": role, "content": content}
 
 
-def call_message(name: str) -> Message:
-    """An answer that is a call, with `PROBE` as its argument."""
-    function = {"name": name, "arguments": {"key": PROBE}}
-    call = {"type": "function", "id": CALL_ID, "function": function}
+def call_message(
+    name: str, arguments: Mapping[str, str] | None = None, *, call_id: str = CALL_IDS[0]
+) -> Message:
+    """An answer that is a call, with `PROBE` as its argument where none are given."""
+    function = {"name": name, "arguments": {"key": PROBE} if arguments is None else arguments}
+    call = {"type": "function", "id": call_id, "function": function}
     return {"role": "assistant", "content": "", "tool_calls": [call]}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,12 +101,7 @@ class GrpoLearner:
 
     def export(self, run_dir: RunDir, step: int) -> Path:
         """The weights after `step` as `weights/step_N`: an adapter, or a whole model directory."""
-        target = run_dir.path / "weights" / f"step_{step}"
-        if self._config.lora_rank:
-            self.save_adapter(target)
-        else:
-            save_hf(self.trainer.model, self._model_dir, target)
-        return target
+        return save_weights(self.trainer, self._config, self._model_dir, run_dir.path, step)
 
     def save_adapter(self, directory: Path) -> None:
         """The adapter as a peft directory."""
@@ -181,6 +177,45 @@ def export_checkpoint(
     trainer = open_trainer(policy, learner, seed)
     checkpoint.load(path, trainer)
     save_hf(trainer.model, resolve_model(policy.model, cache_root()), out)
+
+
+def newest_weights(run: Path, policy: PolicyConfig, learner: LearnerConfig, seed: int) -> Path:
+    """The directory of a run's newest weights. A run that did not end has exported none, or those
+    of an earlier end: then they are made of its newest checkpoint.
+
+    Raises `UserError` where there is neither.
+    """
+    exported = [path for path in (run / "weights").glob("step_*") if path.is_dir()]
+    last = max(exported, key=checkpoint.step_of, default=None)
+    kept = checkpoint.latest(run / "checkpoints")
+    if kept is None and last is None:
+        raise UserError(f"checkpoint={run}: the run has no weights yet: no step of it has ended")
+    if last and (kept is None or checkpoint.step_of(kept) <= checkpoint.step_of(last)):
+        return last
+    assert kept is not None
+    trainer = open_trainer(policy, learner, seed)
+    checkpoint.load(kept, trainer)
+    model_dir = resolve_model(policy.model, cache_root())
+    return save_weights(trainer, learner, model_dir, run, checkpoint.step_of(kept))
+
+
+def save_weights(
+    trainer: Trainer, learner: LearnerConfig, model_dir: Path, run: Path, step: int
+) -> Path:
+    """`weights/step_N` of a run, whole or not at all."""
+    target = run / "weights" / f"step_{step}"
+    temporary = target.with_name(f".{target.name}.tmp")
+    try:
+        for left in (temporary, target):
+            shutil.rmtree(left, ignore_errors=True)
+        if learner.lora_rank:
+            save_adapter(trainer.model, temporary, base_name=model_dir.name)
+        else:
+            save_hf(trainer.model, model_dir, temporary)
+        temporary.rename(target)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror})") from None
+    return target
 
 
 def load_for_inference(policy: PolicyConfig) -> TransformersPolicy:

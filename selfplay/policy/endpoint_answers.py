@@ -168,7 +168,7 @@ def _calls(message: Mapping[str, Any]) -> list[Any]:
 
 
 def _written(call: Any) -> str:
-    """A native tool call as the text that `call_styles` reads."""
+    """A native tool call as the text that `calls.styles` reads."""
     function = call.get("function") if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping):
         return ""

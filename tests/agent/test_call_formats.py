@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.agent.call_formats import CallFormat, FencedCalls, LlamaCalls, TaggedCalls
+from selfplay.agent.calls.formats import CallFormat, FencedCalls, LlamaCalls, TaggedCalls
 from selfplay.chat import BadCall, ToolCall, ToolSpec
 
 FORMATS: list[CallFormat] = [TaggedCalls(), LlamaCalls(), FencedCalls()]

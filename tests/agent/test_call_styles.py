@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.agent.call_formats import CallFormat, FencedCalls, LlamaCalls, OwnCalls, TaggedCalls
-from selfplay.agent.call_styles import only_call
+from selfplay.agent.calls.formats import CallFormat, FencedCalls, LlamaCalls, OwnCalls, TaggedCalls
+from selfplay.agent.calls.styles import only_call
 from selfplay.agent.fenced import parse_call
 from selfplay.chat import BadCall, ToolCall
 

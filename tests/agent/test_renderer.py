@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from selfplay.agent.call_formats import FencedCalls, LlamaCalls, TaggedCalls
+from selfplay.agent.calls.formats import FencedCalls, LlamaCalls, TaggedCalls
 from selfplay.agent.renderer import TemplateRenderer
 from selfplay.cache import cache_root
 from selfplay.chat import BadCall, ToolCall, ToolSpec

@@ -22,8 +22,8 @@ import re
 from collections.abc import Callable, Iterator
 
 from selfplay.agent.blocks import blocks
-from selfplay.agent.call_json import call_of, make_call, quietly, read_json
-from selfplay.agent.call_tags import Found, bodies, calls_at, functions, tagged
+from selfplay.agent.calls.as_json import call_of, make_call, quietly, read_json
+from selfplay.agent.calls.tags import Found, bodies, calls_at, functions, tagged
 from selfplay.chat import BadCall, ToolCall
 
 SHELLS = frozenset(["bash", "sh", "shell", "zsh"])

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 
-from selfplay.agent.call_json import call_of, make_call, quietly, read_json
+from selfplay.agent.calls.as_json import call_of, make_call, quietly, read_json
 from selfplay.chat import ToolCall
 
 Found = tuple[int, ToolCall]
@@ -99,7 +99,9 @@ def _gemma(body: str) -> ToolCall | None:
 def _pythonic(body: str) -> list[ToolCall]:
     """`bash(command="ls")`, alone, in a list, or one a line; nothing of it is run."""
     tree = quietly(ast.parse, body)
-    if tree is None or not all(isinstance(node, ast.Expr) for node in tree.body):
+    if tree is None:
+        return _unescaped(body)
+    if not all(isinstance(node, ast.Expr) for node in tree.body):
         return []
     nodes = [node.value for node in tree.body]
     if len(nodes) == 1 and isinstance(nodes[0], ast.List):
@@ -114,6 +116,21 @@ def _pythonic(body: str) -> list[ToolCall]:
             return []
         calls.append(make_call(node.func.id, values))
     return [call for call in calls if call is not None]
+
+
+_UNESCAPED = re.compile(r"\[?(\w+)\((.*)\)\]?", re.DOTALL)
+_TEXT = re.compile(r"""(\w+)=(['"])(.*?)\2(?:, (?=\w+=['"])|\Z)""", re.DOTALL)
+
+
+def _unescaped(body: str) -> list[ToolCall]:
+    """`[bash(command='echo 'a'<line break>ls')]`: as LFM's templates write texts that hold quotes
+    and line breaks, which is no Python. A text ends where another follows, or the call ends."""
+    match = _UNESCAPED.fullmatch(body.strip())
+    texts = list(_TEXT.finditer(match[2])) if match else []
+    if match is None or "".join(text.group() for text in texts) != match[2]:
+        return []
+    call = make_call(match[1], {text[1]: text[3] for text in texts})
+    return [] if call is None or len(call.arguments) < len(texts) else [call]
 
 
 def _line_breaks(value: str) -> str:

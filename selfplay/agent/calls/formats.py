@@ -1,7 +1,7 @@
 """Tool calls as models write them: Hermes and Qwen tags, Llama JSON, fenced text.
 
 A call in the model's own format is taken only when it is whole and alone: exactly one, well-formed,
-nothing after it. Where there is none, one call in any other style is taken (`call_styles.py`). All
+nothing after it. Where there is none, one call in any other style is taken (`styles.py`). All
 else is a `BadCall` that says what to mend; nothing is guessed or repaired. Nothing counts that was
 only thought; `opened`: the prompt has begun the thinking.
 """
@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from selfplay import thinking
-from selfplay.agent.call_json import MAX_DEPTH, depth, read_json
-from selfplay.agent.call_styles import ONLY_ONE, only_call
+from selfplay.agent.calls.as_json import MAX_DEPTH, depth, read_json
+from selfplay.agent.calls.learned import LearnedCalls
+from selfplay.agent.calls.styles import ONLY_ONE, only_call
 from selfplay.chat import BadCall, ToolCall, ToolSpec
 
 
@@ -128,15 +129,20 @@ class FencedCalls:
 
 @dataclass(frozen=True, slots=True)
 class OwnCalls:
-    """The style in which a chat template writes calls; `shape` is one that it has written."""
+    """The style in which a chat template writes calls; `shape`: one that it has written; `learned`:
+    how it is read to the letter."""
 
     shape: str
+    learned: LearnedCalls | None = None
 
     def instructions(self, tools: Sequence[ToolSpec]) -> str:
         return ""
 
     def parse(self, text: str, *, opened: bool = False) -> ToolCall | BadCall:
         thought_of, spoken = thinking.split(text, opened=opened)
+        got = self.learned.read(spoken) if self.learned else None
+        if got is not None:
+            return replace(got, thought=(thought_of + got.thought).strip())
         return other_style(thought_of, spoken, f"Write\n{self.shape}")
 
 
