@@ -16,7 +16,7 @@ from selfplay.commands.output import print_json, print_table
 from selfplay.commands.predictions import evaluate_predictions, open_predictor, prediction_key
 from selfplay.commands.selfcheck import without_leaks
 from selfplay.commands.suites import prepare_suite, read_tasks
-from selfplay.config import EvaluateConfig, PolicyConfig, TrainConfig, read_config
+from selfplay.config import EvaluateConfig, PolicyConfig
 from selfplay.corpus.suite import SuiteTask
 from selfplay.curriculum.evaluation import Evaluation, evaluate, unnoted
 from selfplay.curriculum.scaffold import Sampling
@@ -167,8 +167,7 @@ def of_checkpoint(policy: PolicyConfig, path: Path) -> PolicyConfig:
     if (path / "checkpoints").is_dir() or (path / "weights").is_dir():
         from selfplay.learner.grpo import newest_weights
 
-        of_run = read_config(TrainConfig, path / "config.yaml")
-        path = newest_weights(path, of_run.policy, of_run.learner, of_run.seed)
+        path = newest_weights(path)
     if (path / "adapter_config.json").is_file():
         return replace(policy, adapter=str(path))
     if (path / "config.json").is_file():

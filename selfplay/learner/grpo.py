@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from selfplay.cache import cache_root
-from selfplay.config import LearnerConfig, PolicyConfig
+from selfplay.config import LearnerConfig, PolicyConfig, TrainConfig, read_config
 from selfplay.errors import UserError
 from selfplay.learner import checkpoint
 from selfplay.learner.advantages import staleness, training_samples, within_budget
@@ -179,7 +179,7 @@ def export_checkpoint(
     save_hf(trainer.model, resolve_model(policy.model, cache_root()), out)
 
 
-def newest_weights(run: Path, policy: PolicyConfig, learner: LearnerConfig, seed: int) -> Path:
+def newest_weights(run: Path) -> Path:
     """The directory of a run's newest weights. A run that did not end has exported none, or those
     of an earlier end: then they are made of its newest checkpoint.
 
@@ -193,10 +193,11 @@ def newest_weights(run: Path, policy: PolicyConfig, learner: LearnerConfig, seed
     if last and (kept is None or checkpoint.step_of(kept) <= checkpoint.step_of(last)):
         return last
     assert kept is not None
-    trainer = open_trainer(policy, learner, seed)
+    config = read_config(TrainConfig, run / "config.yaml")
+    trainer = open_trainer(config.policy, config.learner, config.seed)
     checkpoint.load(kept, trainer)
-    model_dir = resolve_model(policy.model, cache_root())
-    return save_weights(trainer, learner, model_dir, run, checkpoint.step_of(kept))
+    model_dir = resolve_model(config.policy.model, cache_root())
+    return save_weights(trainer, config.learner, model_dir, run, checkpoint.step_of(kept))
 
 
 def save_weights(

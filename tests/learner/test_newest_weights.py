@@ -26,10 +26,10 @@ def test_the_newest_weights_of_a_run(tmp_path: Path, rank: int) -> None:
     run.mkdir()
     (run / "config.yaml").write_text(to_yaml(TrainConfig(policy=policy, learner=learner)))
     with pytest.raises(UserError, match="has no weights yet: no step of it has ended"):
-        newest_weights(run, policy, learner, 0)
+        newest_weights(run)
     trainer = open_trainer(policy, learner, 0)
     early = save_weights(trainer, learner, tmp_path / "model", run, 1)
-    assert newest_weights(run, policy, learner, 0) == early
+    assert newest_weights(run) == early
     moved = {name: master.detach() for name, master in trainer.masters.items()}
     for master in moved.values():
         master.add_(0.5)
@@ -39,7 +39,7 @@ def test_the_newest_weights_of_a_run(tmp_path: Path, rank: int) -> None:
     path = Path(str(found.adapter if rank else found.model))
     assert path == run / "weights" / "step_3"
     made = path.stat().st_mtime_ns
-    assert newest_weights(run, policy, learner, 0) == path and path.stat().st_mtime_ns == made
+    assert newest_weights(run) == path and path.stat().st_mtime_ns == made
     late, old = (parameters(config) for config in (found, of_checkpoint(found, early)))
     assert moved and moved.keys() <= late.keys()
     for name, value in moved.items():

@@ -35,6 +35,8 @@ _AWKWARD: tuple[dict[str, str], ...] = (
 _WORD = re.compile(r"[\w.-]{1,64}")
 _BOUND = re.compile(r"[<\[\n]")
 _MIN_HEAD = 3
+_KEY = "\0key\0"
+"""Stands for a value's key in what closes the value."""
 
 Read = tuple[ToolCall, int]
 """A call, and where its text ends."""
@@ -151,9 +153,6 @@ def _plain(value: str) -> str:
     if value.startswith("<![CDATA[") and value.endswith("]]>"):
         return value.removeprefix("<![CDATA[").removesuffix("]]>")
     return value
-
-
-_KEY = "\0key\0"
 
 
 def learn(write: Write) -> LearnedCalls | None:
