@@ -4,8 +4,7 @@ Served models give their reasoning in a field of its own, or in the text as thei
 
     <think> ... </think> said        (also <thinking>, <thought>, <seed:think>, <think:x>, [THINK],
                                       <|begin_of_thought|>, <|open|>think<|sep|>)
-    Here are my reasoning steps: ... [BEGIN FINAL RESPONSE] said
-    ... </think> said                (the prompt has opened it)
+    ... </think> said                (the prompt has opened it; also [BEGIN FINAL RESPONSE])
     <|channel|>analysis<|message|> ... <|end|><|start|>assistant<|channel|>final<|message|> said
 """
 
@@ -22,12 +21,16 @@ _END = re.compile(
     r"|<\|end\|>\s*<\|start\|>assistant(?=<\|channel\|>commentary| to=))",
     re.IGNORECASE | re.MULTILINE,
 )
-_BEGIN = re.compile(
-    rf"^[ \t]*(?:<{_NAME}>|\[THINK\]|<\|think\|>|<\|begin_?of_?thought\|>|<\|START_THINKING\|>"
-    r"|<\|open\|>think<\|sep\|>|Here are my reasoning steps:$"
-    r"|<\|channel>thought|(?:<\|start\|>assistant)?<\|channel\|>(?:analysis|commentary)<\|message\|>)",
-    re.IGNORECASE | re.MULTILINE,
+_MARK = (
+    rf"(?:<{_NAME}>|\[THINK\]|<\|think\|>|<\|begin_?of_?thought\|>|<\|START_THINKING\|>"
+    r"|<\|open\|>think<\|sep\|>|<\|channel>thought"
+    r"|(?:<\|start\|>assistant)?<\|channel\|>(?:analysis|commentary)<\|message\|>)"
 )
+_BEGIN = re.compile(rf"^[ \t]*{_MARK}", re.IGNORECASE | re.MULTILINE)
+_BEGUN = re.compile(
+    rf"^[ \t]*{_MARK}|{_MARK}\s*\Z|^Here are my reasoning steps:$", re.IGNORECASE | re.MULTILINE
+)
+"""At the end of a prompt; in an answer such marks within a line, and such words, are spoken of."""
 _BARE_CHANNELS = re.compile(r"\s*analysis(?=[A-Z\s]).*?assistantfinal", re.DOTALL)
 """Channels of which a decoder has left out the special tokens."""
 _LAST = re.compile(r"<\|(?:return|end|call)\|>\s*\Z")
@@ -63,7 +66,7 @@ def split(text: str, *, opened: bool = False) -> tuple[str, str]:
 def is_open(text: str) -> bool:
     """Whether a text ends in thoughts, as prompts do that begin them for the model."""
     end = max((match.end() for match in _END.finditer(text)), default=0)
-    return _BEGIN.search(text, end) is not None
+    return _BEGUN.search(text, end) is not None
 
 
 def said(text: str) -> str:

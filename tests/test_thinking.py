@@ -8,7 +8,7 @@ from selfplay.agent.calls.formats import CallFormat, FencedCalls, LlamaCalls, Ow
 from selfplay.agent.fenced import parse_call
 from selfplay.chat import BadCall, ToolCall
 from selfplay.compact.edits import EditError, Excerpt, Listing, parse_edit
-from selfplay.thinking import said, split
+from selfplay.thinking import is_open, said, split
 
 HARMONY = (
     "<|channel|>analysis<|message|>{}<|end|>"
@@ -61,6 +61,17 @@ def test_thoughts_that_never_end_are_no_answer(shape: str) -> None:
         assert isinstance(parse(shape.format(wild)), BadCall)
     with pytest.raises(EditError):
         parse_edit(shape.format("\n1| x = 5"), listing())
+
+
+def test_what_begins_the_thinking_in_a_prompt_alone() -> None:
+    """DeepSeek R1's and Laguna's prompts end with a mark within a line, Apriel's with words that
+    any model may say."""
+    for opens in ("<|assistant|><think>\n", "<assistant><think>", "<|sep|><|open|>think<|sep|>"):
+        assert is_open(opens) and not is_open(f"{opens}</think>")
+    assert not is_open("<|assistant|>") and not is_open("say <think> and go on")
+    assert is_open("<|assistant|>\nHere are my reasoning steps:\n")
+    assert not is_open("Here are my reasoning steps:\n1.\n[BEGIN FINAL RESPONSE]\n")
+    assert said("Here are my reasoning steps:\n\n2| y = 3").endswith("2| y = 3")
 
 
 def test_a_prompt_that_has_begun_the_thinking() -> None:
