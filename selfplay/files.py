@@ -11,11 +11,15 @@ import fcntl
 import json
 import math
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from selfplay.errors import InfrastructureError, UserError
+
+_DYING_S = 5.0
+"""How long a lock may outlive who took it."""
 
 
 def at_home(text: str) -> str:
@@ -137,20 +141,37 @@ def finite(value: Any) -> Any:
 def take_lock(path: Path, what: str) -> int:
     """Exclusive lock on a file, as an open descriptor; closing it, or dying, gives it back.
 
-    Raises `UserError` when another process holds it.
+    Raises `UserError` when another process holds it. Where that one is dead, what it had forked
+    dies in a moment, too, and is waited for.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
-        os.close(descriptor)
-        raise UserError(
-            f"{what}: in use by process {owner}; wait for it or end it, or choose another directory"
-        ) from None
+    deadline = time.monotonic() + _DYING_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError:
+            owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            if not _is_dead(owner) or time.monotonic() > deadline:
+                os.close(descriptor)
+                raise UserError(
+                    f"{what}: in use by process {owner}; wait for it or end it, "
+                    "or choose another directory"
+                ) from None
+        time.sleep(0.02)
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
+
+
+def _is_dead(owner: str) -> bool:
+    try:
+        os.kill(int(owner), 0)
+    except ProcessLookupError:
+        return True
+    except (ValueError, OSError):
+        pass
+    return False
 
 
 @contextlib.contextmanager

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from selfplay.files import (
     held_lock,
     read_json_lines,
     repair_json_lines,
+    take_lock,
     write_atomic,
 )
 
@@ -155,3 +158,36 @@ def test_a_lock_is_held_for_the_length_of_its_block(tmp_path: Path) -> None:
         pass
     with pytest.raises(UserError, match="cannot be written"), held_lock(file / "x", "out=x"):
         pass
+
+
+def test_a_lock_outlives_its_owner_by_what_that_had_forked(tmp_path: Path) -> None:
+    """A run was killed while it forked: the next one was told that the dead one uses the folder."""
+    program = (
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "from selfplay.files import take_lock\n"
+        "take_lock(Path(sys.argv[1]), 'a run')\n"
+        "if os.fork() == 0:\n"
+        "    os.close(1)\n"
+        "    time.sleep(float(sys.argv[2]))\n"
+        "os._exit(0)\n"
+    )
+    file = tmp_path / ".lock"
+    argv = [sys.executable, "-c", program, str(file)]
+    subprocess.run([*argv, "1"], check=True, stdout=subprocess.PIPE)
+    os.close(take_lock(file, "a run"))
+    living = os.fork()
+    if living == 0:
+        take_lock(file, "a run")
+        time.sleep(60)
+        os._exit(0)
+    try:
+        while file.read_text() != f"{living}\n":
+            time.sleep(0.01)
+        began = time.monotonic()
+        with pytest.raises(UserError, match=f"in use by process {living}"):
+            take_lock(file, "a run")
+        assert time.monotonic() - began < 4, "who lives is not waited for"
+    finally:
+        os.kill(living, signal.SIGKILL)
+        os.waitpid(living, 0)
