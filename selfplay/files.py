@@ -11,6 +11,7 @@ import fcntl
 import json
 import math
 import os
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,13 @@ def at_home(text: str) -> str:
         return str(Path(text).expanduser()) if text.startswith("~") else text
     except RuntimeError:  # nobody of that name, or a user without a home
         return text
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and see that files can be made in it. Raises `OSError`."""
+    path.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(tempfile.TemporaryFile(dir=path)):
+        pass
 
 
 def write_atomic(path: Path, data: bytes) -> None:

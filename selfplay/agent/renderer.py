@@ -25,7 +25,7 @@ from typing import Any
 
 from selfplay import thinking
 from selfplay.agent.calls.formats import CallFormat, FencedCalls, LlamaCalls, OwnCalls, TaggedCalls
-from selfplay.agent.calls.learned import KEYS, learn
+from selfplay.agent.calls.learned import KEYS, Write, learn
 from selfplay.agent.calls.learned import NAME as TOOL
 from selfplay.agent.calls.styles import only_call
 from selfplay.agent.encoder import TextEncoder
@@ -225,8 +225,8 @@ class TemplateRenderer:
         try:
             if self._template.text(self._chat, (_TOOL,)) == self._template.text(self._chat):
                 return None
-            written = self._written(TOOL, {"key": PROBE})
-            learned = learn(self._written)
+            write = self._writer()
+            written, learned = write(TOOL, {"key": PROBE}), learn(write)
         except UserError:
             return None
         if TaggedCalls.opening in written and '"arguments"' in written:
@@ -239,13 +239,17 @@ class TemplateRenderer:
             return None
         return OwnCalls(thinking.split(written)[1].strip(), learned)
 
-    def _written(self, name: str, arguments: Mapping[str, str]) -> str:
-        """What the template writes of a call, up to the end of the turn."""
-        closed = self._template.before(self._chat, (_TOOL,))
-        answer = call_message(name, arguments)
-        text = self._template.text([*self._chat, answer], (_TOOL,), opens=False)[len(closed) :]
+    def _writer(self) -> Write:
+        """What the template writes of calls, up to the end of the turn."""
+        start = len(self._template.before(self._chat, (_TOOL,)))
         end = self._template.end_of_turn(self._chat, call_message(TOOL), _reply(REPLY), (_TOOL,))
-        return text.partition(end)[0] if end else text
+
+        def write(name: str, arguments: Mapping[str, str]) -> str:
+            chat = [*self._chat, call_message(name, arguments)]
+            text = self._template.text(chat, (_TOOL,), opens=False)[start:]
+            return text.partition(end)[0] if end else text
+
+        return write
 
     def _problem(self, way: _Way) -> str:
         """Why chats cannot go on ("": they can)."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +21,13 @@ from selfplay.config import ExportConfig
 from selfplay.corpus.suite import SuiteTask, to_line, write_suite
 from selfplay.errors import InfrastructureError, UserError
 from selfplay.export.verify import verify_task
-from selfplay.files import append_json_lines, encode_json, read_json_lines, repair_json_lines
+from selfplay.files import (
+    append_json_lines,
+    encode_json,
+    make_folder,
+    read_json_lines,
+    repair_json_lines,
+)
 from selfplay.sandbox.base import Environment
 from selfplay.sandbox.pool import SandboxPool
 from selfplay.types import GradeReport, SolveTask
@@ -72,9 +76,7 @@ def kept_file(name: str, read: Path) -> Path:
     if path.is_dir() or path.resolve() == read.resolve():
         raise UserError(f"kept={name}: is {'a directory' if path.is_dir() else 'the suite itself'}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(tempfile.TemporaryFile(dir=path.parent)):
-            pass
+        make_folder(path.parent)
     except OSError as error:
         raise UserError(f"kept={name}: cannot be written ({error.strerror})") from None
     return path

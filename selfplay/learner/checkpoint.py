@@ -98,9 +98,12 @@ def extra(path: Path) -> dict[str, Any]:
     return found
 
 
-def latest(directory: Path) -> Path | None:
-    """The newest whole checkpoint; torn ones are skipped with a warning."""
+def latest(directory: Path, after: int = -1) -> Path | None:
+    """The newest whole checkpoint of a step behind `after`; torn ones are skipped with a warning,
+    earlier ones are not read."""
     for path in reversed(_checkpoints(directory)):
+        if step_of(path) <= after:
+            return None
         if is_whole(path):
             return path
         log.warning("%s is torn and is skipped", path)

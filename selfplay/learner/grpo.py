@@ -187,12 +187,13 @@ def newest_weights(run: Path) -> Path:
     """
     exported = [path for path in (run / "weights").glob("step_*") if path.is_dir()]
     last = max(exported, key=checkpoint.step_of, default=None)
-    kept = checkpoint.latest(run / "checkpoints")
-    if kept is None and last is None:
-        raise UserError(f"checkpoint={run}: the run has no weights yet: no step of it has ended")
-    if last and (kept is None or checkpoint.step_of(kept) <= checkpoint.step_of(last)):
+    kept = checkpoint.latest(run / "checkpoints", checkpoint.step_of(last) if last else -1)
+    if kept is None:
+        if last is None:
+            raise UserError(
+                f"checkpoint={run}: the run has no weights yet: no step of it has ended"
+            )
         return last
-    assert kept is not None
     config = read_config(TrainConfig, run / "config.yaml")
     trainer = open_trainer(config.policy, config.learner, config.seed)
     checkpoint.load(kept, trainer)

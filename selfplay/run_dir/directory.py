@@ -10,11 +10,9 @@ One process at a time owns the directory (a lock that the kernel drops when the 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +25,7 @@ from selfplay.errors import UserError
 from selfplay.files import (
     append_json_lines,
     finite,
+    make_folder,
     read_json_lines,
     repair_json_lines,
     take_lock,
@@ -234,10 +233,9 @@ class RunDir:
 
 def _make_folders(path: Path) -> None:
     try:
-        for name in ("", *_FOLDERS):
-            (path / name).mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(tempfile.TemporaryFile(dir=path)):
-            pass
+        make_folder(path)
+        for name in _FOLDERS:
+            (path / name).mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written ({error.strerror}); choose another runs_dir=..."

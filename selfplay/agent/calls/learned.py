@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from selfplay.agent.calls.as_json import call_of, make_call, quietly, read_json
@@ -69,7 +69,7 @@ class LearnedCalls:
             return BadCall(problem=ONLY_ONE, thought=thought)
         if said[end:].strip():
             return None
-        return ToolCall(name=call.name, arguments=call.arguments, thought=thought)
+        return replace(call, thought=thought)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
