@@ -25,10 +25,10 @@ from selfplay.repo.dependencies.pip import (
     without,
 )
 from selfplay.repo.dependencies.project import Project, write_project
-from selfplay.repo.dependencies.requirements import Declared
+from selfplay.repo.dependencies.requirements import Declared, refused_python
 from selfplay.repo.dependencies.venv import (
-    add_guard,
     add_metadata,
+    add_plugins,
     make_interpreter,
     without_description,
 )
@@ -55,6 +55,9 @@ def install(
     archived = (tree / "PKG-INFO").is_file()
     built = Built() if archived else build(spec.name, tree, version, sandbox)
     declared = read_declared(tree, built.metadata)
+    asked = refused_python(declared)
+    if asked:
+        log.warning("%s: %s", spec.name, asked)
     lock = install_packages(spec, tree, packages, declared, built.roots)
     add_metadata(built.metadata, packages)
     write_project(Project.of(built), built, tree, folder)
@@ -84,7 +87,7 @@ def install_packages(
         (packages / f"{module}.py").unlink(missing_ok=True)
     _copy_metadata(tree, packages)
     make_interpreter(packages)
-    add_guard(packages)
+    add_plugins(packages)
     return lock
 
 
@@ -115,7 +118,7 @@ def _install_declared(
 def install_tools(name: str, requirements: Sequence[str], python: str, packages: Path) -> None:
     """Wheels for an interpreter of another version ("3.9") into `packages`. Raises `RepoError`."""
     packages.mkdir(exist_ok=True)
-    add_guard(packages)
+    add_plugins(packages)
     if not requirements:
         return
     version = ("--python-version", python, "--only-binary=:all:")

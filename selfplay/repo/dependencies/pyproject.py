@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from packaging.utils import canonicalize_name
@@ -12,6 +13,7 @@ from selfplay.repo.dependencies.requirements import Declaration
 
 PLAIN_KEYS = {"version", "extras", "python"}
 """Keys of a poetry dependency that comes from the index and is not optional."""
+PYTHON = re.compile(r"Programming Language :: Python :: ([23]\.\d+)")
 Groups = dict[str, tuple[str, ...]]
 
 
@@ -35,6 +37,12 @@ def from_pyproject(text: str) -> Declaration:
     )
     return Declaration(
         name=str(project.get("name") or poetry.get("name") or ""),
+        python=str(project.get("requires-python") or flit.get("requires-python") or ""),
+        tried=pythons_in(
+            texts(project.get("classifiers"))
+            or texts(poetry.get("classifiers"))
+            or texts(flit.get("classifiers"))
+        ),
         runtime=(
             *texts(project.get("dependencies")),
             *_names(_table(poetry, "dependencies")),
@@ -42,6 +50,12 @@ def from_pyproject(text: str) -> Declaration:
         ),
         groups=groups,
     )
+
+
+def pythons_in(classifiers: Iterable[str]) -> tuple[str, ...]:
+    """Versions of Python 2 and 3 that classifiers name, such as "3.8"."""
+    found = (PYTHON.fullmatch(line.strip()) for line in classifiers)
+    return tuple(match[1] for match in found if match)
 
 
 def _joined(*tables: Groups) -> Groups:
