@@ -35,7 +35,7 @@ def environment_of(spec: RepoSpec, variables: Mapping[str, str] = NOTHING) -> di
     """
     source = spec.source
     kind = type(source).__name__.removesuffix("Source").lower()
-    document = {
+    document: dict[str, Any] = {
         "repo": spec.name,
         "source": {kind: dataclasses.asdict(source)},
         "install": list(spec.install),

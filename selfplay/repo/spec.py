@@ -208,11 +208,8 @@ def _part(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
                 "the source's root, such as tests/unit or tests/test_api.py"
             )
     seconds = document.get("suite_timeout_s", SUITE_TIMEOUT_S)
-    if (
-        isinstance(seconds, bool)
-        or not isinstance(seconds, (int, float))
-        or not 1 <= seconds <= LONGEST_S
-    ):
+    known = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not known or not 1 <= seconds <= LONGEST_S:
         raise UserError(
             f"{path}: suite_timeout_s: {seconds!r} is not a number of seconds from 1 to {LONGEST_S}"
         )

@@ -68,6 +68,7 @@ def test_a_part_is_all_that_is_run(
     assert found.tests_reaching("calc.py", "add") == ("tests/b/test_b.py::test_b",)
 
 
+HANGS = "\ntime.sleep(30)\n"
 SLOW = "import time\nimport calc\n\ndef test_{0}_1():\n    assert calc.add(1, 1) == 2\n"
 SLEEP = "\ndef test_{0}_2():\n    time.sleep({1})\n"
 
@@ -94,7 +95,7 @@ def test_a_suite_is_kept_as_far_as_its_time_goes(
 
 @pytest.mark.parametrize(
     ("text", "grace_s"),
-    [((SLEEP + SLEEP.replace("_2", "_3")).format("a", 2.5), 300), ("\ntime.sleep(30)\n", 1)],
+    [("".join(SLEEP.replace("2(", f"{i}(") for i in "234").format("a", 1.5), 300), (HANGS, 1)],
     ids=["its first file", "its collection"],
 )
 def test_too_long_says_what_to_set(
