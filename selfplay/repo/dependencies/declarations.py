@@ -18,7 +18,13 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
-from selfplay.repo.dependencies.pyproject import from_pyproject, lists, pythons_in, texts
+from selfplay.repo.dependencies.pyproject import (
+    from_lock,
+    from_pyproject,
+    lists,
+    pythons_in,
+    texts,
+)
 from selfplay.repo.dependencies.requirement_files import (
     FOLDERS,
     REQUIREMENT_FILE,
@@ -36,7 +42,8 @@ from selfplay.repo.dependencies.requirements import (
 )
 
 log = logging.getLogger(__name__)
-MAX_BYTES = 1 << 20
+MAX_BYTES = 4 << 20
+LOCKS = ("uv.lock", "poetry.lock", "pdm.lock")
 EXTRA = re.compile(r"extra\s*==\s*['\"]([A-Za-z0-9._-]+)['\"]")
 
 
@@ -55,7 +62,8 @@ def read_declared(tree: Path, metadata: Mapping[str, bytes] = MappingProxyType({
     files = {path: _text(tree / path) for path in _requirement_files(tree)}
     known = any(declaration.runtime or declaration.name for declaration in found)
     found += [from_tox(_text(tree / "tox.ini"), files), from_files(files, plain=not known)]
-    declared = select(found)
+    locks = [from_lock(_text(tree / name)) for name in LOCKS]
+    declared = select([*locks, *found])
     for line, reason in declared.skipped.items():
         log.info("%s: not installed: %s: %s", declared.name or tree.name, line, reason)
     return declared

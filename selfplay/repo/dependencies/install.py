@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from importlib.metadata import distributions
@@ -94,7 +95,10 @@ def install_packages(
 def _install_declared(
     name: str, requirements: Sequence[str], declared: Declared, packages: Path
 ) -> tuple[str, ...]:
-    ours = (*TOOLS, *requirements)
+    """The user's word on pytest comes before the project's."""
+    plain = (*TOOLS, *requirements)
+    asked = any(re.match(r"pytest(?![\w.-])", line) for line in requirements)
+    ours = plain if asked or not declared.pytest else (*plain, declared.pytest)
     for level, what in levels(declared):
         wanted = list(what)
         while wanted:
@@ -102,6 +106,9 @@ def _install_declared(
                 return install_into((*ours, *wanted), packages, "--only-binary=:all:")
             except Unresolvable as error:
                 fewer = without(wanted, error.nothing_of)
+                if len(fewer) == len(wanted) and ours != plain:
+                    ours = plain  # perhaps it is its pytest that does not go with the others
+                    continue
                 if len(fewer) == len(wanted):
                     log.warning("%s: cannot install %s: %s", name, level, error)
                     break
@@ -110,9 +117,9 @@ def _install_declared(
             except RepoError as error:
                 raise RepoError(f"{name}: cannot install {level}: {error}") from None
     try:
-        return install_into(ours, packages)
+        return install_into(plain, packages)
     except RepoError as error:
-        raise RepoError(f"{name}: cannot install {', '.join(ours)}: {error}") from None
+        raise RepoError(f"{name}: cannot install {', '.join(plain)}: {error}") from None
 
 
 def install_tools(name: str, requirements: Sequence[str], python: str, packages: Path) -> None:

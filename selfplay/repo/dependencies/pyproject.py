@@ -52,6 +52,21 @@ def from_pyproject(text: str) -> Declaration:
     )
 
 
+def from_lock(text: str) -> Declaration:
+    """uv.lock, poetry.lock or pdm.lock: the version of pytest with which the tests were written.
+
+    Of the others what is declared counts: a lock is of one day and one set of platforms.
+    """
+    try:
+        packages = tomllib.loads(text).get("package")
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return Declaration()
+    tables = map(_table, packages) if isinstance(packages, list) else ()
+    found = [str(t.get("version", "")) for t in tables if t.get("name") == "pytest"]
+    lines = tuple(f"pytest=={version}" for version in found if len(found) == 1)
+    return Declaration(groups={"test": lines} if lines else {})
+
+
 def pythons_in(classifiers: Iterable[str]) -> tuple[str, ...]:
     """Versions of Python 2 and 3 that classifiers name, such as "3.8"."""
     found = (PYTHON.fullmatch(line.strip()) for line in classifiers)

@@ -84,7 +84,7 @@ class Declaration:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declared:
     """Requirements that pip may be given. `skipped`: what was left out, with its reason; `python`,
-    `tried`: see `Declaration`."""
+    `tried`: see `Declaration`; `pytest`: what it asks of pytest that a version of ours meets."""
 
     name: str
     python: str = ""
@@ -92,6 +92,7 @@ class Declared:
     runtime: tuple[str, ...] = ()
     testing: tuple[str, ...] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
+    pytest: str = ""
 
 
 def select(declarations: Sequence[Declaration]) -> Declared:
@@ -123,7 +124,16 @@ def select(declarations: Sequence[Declaration]) -> Declared:
             str(found) for key, found in chosen.testing.items() if key not in chosen.runtime
         ),
         skipped=chosen.skipped,
+        pytest=next(filter(None, map(_usable, chosen.pytest)), ""),
     )
+
+
+def _usable(asked: Requirement) -> str:
+    """A requirement on pytest as pip takes it, "" where no version of ours meets it."""
+    parts = range(10)
+    ours = (f"{major}.{minor}.{patch}" for major in (8, 9) for minor in parts for patch in parts)
+    fits = asked.specifier and any(asked.specifier.contains(version) for version in ours)
+    return f"pytest{asked.specifier}" if fits else ""
 
 
 def refused_python(declared: Declared) -> str:
@@ -155,6 +165,7 @@ class _Chosen:
         self.runtime: dict[str, Requirement] = {}
         self.testing: dict[str, Requirement] = {}
         self.skipped: dict[str, str] = {}
+        self.pytest: list[Requirement] = []
         self._entered: set[str] = set()
 
     def take(self, lines: Iterable[str], into: dict[str, Requirement]) -> None:
@@ -170,6 +181,8 @@ class _Chosen:
                 self._take_own(requirement, into)
                 continue
             reason = reason_to_skip(key) if into is not self.runtime else None
+            if key == "pytest":
+                self.pytest.append(requirement)
             if reason or key in TOOLS_OF_OURS:
                 if reason:
                     self.skipped[key] = reason
