@@ -13,7 +13,8 @@ from selfplay.config import LossConfig
 from selfplay.errors import UserError
 from selfplay.learner.loss import LossStats, denominator, policy_loss, token_scores
 from selfplay.learner.packing import MicroBatch, num_trained_tokens, pack
-from selfplay.modeling.attention import TreePlan, hidden_states, use_plans
+from selfplay.modeling.attention import TreePlan, hidden_states
+from selfplay.modeling.fit import use_plans
 from selfplay.types import TrainingSample
 
 from .samples import ragged_groups, sample
