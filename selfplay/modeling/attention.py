@@ -217,10 +217,13 @@ def attention_function(
     if attention_mask is not None or softcap is not None or s_aux is not None or uneven:
         variant = Variant(window=attention_mask, softcap=softcap, sinks=s_aux, uneven=uneven)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return plan.attend(layer, query, key, value, scale, variant), None
+    # Some layers take a view of what they get, so it must lie in the order of its tokens.
+    return plan.attend(layer, query, key, value, scale, variant).contiguous(), None
 
 
-_SAID = frozenset({"dropout", "sliding_window", "position_ids", "use_cache", "is_causal"})
+_SAID = frozenset({
+    "dropout", "sliding_window", "position_ids", "use_cache", "is_causal", "output_attentions",
+})  # fmt: skip
 """What layers pass on that is known otherwise: windows by the mask; nothing is dropped here."""
 
 
@@ -235,8 +238,10 @@ def use_attention(model: Any) -> None:
 
 def decoder_of(model: Any) -> Any:
     """The part of a causal language model below its head."""
-    decoder = model.get_decoder()
-    return model.model if decoder is model else decoder  # Llama 4 names itself
+    decoder, base = model.get_decoder(), model.base_model
+    if decoder is not model and decoder is not model.get_output_embeddings():
+        return decoder
+    return base if base is not model else model.model  # Llama 4 names itself, ModernBERT its head
 
 
 def hidden_states(

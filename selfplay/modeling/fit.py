@@ -12,6 +12,7 @@ neither way is refused: log-probabilities that are a little wrong would train, a
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,8 @@ from selfplay.modeling.heads import PLAIN_HEAD, Head, find_head
 from selfplay.modeling.prefix_tree import build_tree
 from selfplay.modeling.row_attention import RowPlan
 from selfplay.modeling.variants import ATTENTION_NAME, Variant
+
+log = logging.getLogger(__name__)
 
 _ATTRIBUTE = "selfplay_fit"
 _LENGTHS, _EQUAL = (14, 14, 17), 8
@@ -87,6 +90,12 @@ def use_plans(model: Any) -> Fit:
     finally:
         model.train(training)
     setattr(model, _ATTRIBUTE, fit)
+    if not fit.shares:
+        log.warning(
+            "%s: %s; each sequence is computed by itself, which takes longer",
+            type(model).__name__,
+            fit.why,
+        )
     if fit.shares and device_of(model).type != "cpu":
         fuse_norms(model)
     return fit
@@ -136,6 +145,14 @@ class _Trial:
 
     def run(self) -> Fit:
         """How the model can be computed."""
+        try:
+            return self._tried()
+        except UserError:
+            raise
+        except Exception as error:  # whatever a model's own code can raise
+            raise self._refused(f"its own code fails on a short text ({_told(error)})") from error
+
+    def _tried(self) -> Fit:
         logits, raw = self._own()
         said = [torch.log_softmax(values.float(), dim=-1) for values in logits]
         if not all(bool(torch.isfinite(values).all()) for values in said):
@@ -200,8 +217,7 @@ class _Trial:
         try:
             row = hidden_states(self._model, self._row(tree.token_ids), positions, found)[0]
         except Exception as error:  # whatever a model's own code can raise
-            told = str(error).splitlines()[0] if str(error) else type(error).__name__
-            return f"its layers cannot be called with attention of ours ({told})"
+            return f"its layers cannot be called with attention of ours ({_told(error)})"
         if not found.is_whole():
             return "not all of its layers are attention"
         for place, values in enumerate(said):
@@ -225,6 +241,10 @@ class _Trial:
             f"sampled in this process: {why}; use another causal language model, or have it served "
             "(policy=openai)"
         )
+
+
+def _told(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 class _Found:

@@ -1,7 +1,7 @@
 """From last hidden states to logits: a model's head, and what its own code does after it.
 
-Granite divides by a number, Cohere and Falcon H1 multiply, Gemma caps. Which of these a model does
-is tried, not read off its name (`fit.py`).
+Granite divides by a number, Cohere and Falcon H1 multiply, Gemma and xLSTM cap. Which of these a
+model does is tried, not read off its name (`fit.py`).
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def find_head(
 
 
 def _candidates(config: Any, bias: bool) -> Iterator[Head]:
-    cap = getattr(config, "final_logit_softcapping", None)
-    if cap:
-        yield Head(softcap=float(cap), bias=bias)
+    for name in ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap"):
+        if cap := getattr(config, name, None):
+            yield Head(softcap=float(cap), bias=bias)
     yield Head(bias=bias)
     if divisor := getattr(config, "logits_scaling", None):
         yield Head(scale=1.0 / float(divisor), bias=bias)
