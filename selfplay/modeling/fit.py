@@ -37,7 +37,7 @@ from selfplay.modeling.variants import ATTENTION_NAME, Variant
 log = logging.getLogger(__name__)
 
 _ATTRIBUTE = "selfplay_fit"
-_LENGTHS, _EQUAL = (14, 14, 17), 8
+_LENGTHS, _EQUAL = (14, 26, 17), 8
 """Tokens of the sequences that are tried, and how many of the first are equal in all."""
 _EXACT, _ROUNDED = (1e-3, 1e-2), (0.1, 1.0)
 """Mean and largest difference of log-probabilities, in nats, that rounding explains in fp32, and in
