@@ -89,7 +89,7 @@ def make(kind: str) -> Any:
         config.num_key_value_heads, config.head_dim = config.num_attention_heads, 8
     config._attn_implementation = "eager"
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
     with torch.no_grad():
         for weight in model.parameters():
             if weight.dim() > 1:
