@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
 
 from selfplay.bugs.patches.diffs import reverse_patch, touched_files
-from selfplay.repo.dependencies import guard
-from selfplay.repo.dependencies.venv import GUARD
+from selfplay.repo.dependencies.venv import PLUGINS
 from selfplay.types import BugArtifact
 
 _HEAD = """\
@@ -24,7 +22,7 @@ set -uxo pipefail
 cd /testbed
 export PYTHONHASHSEED=0
 """
-_GUARD = """\
+_PLUGIN = """\
 mkdir -p /tmp/selfplay-plugins
 cat > /tmp/selfplay-plugins/{name}.py <<'END_OF_PLUGIN'
 {text}END_OF_PLUGIN
@@ -69,9 +67,10 @@ def eval_script(artifact: BugArtifact, variables: Mapping[str, str]) -> str:
     for name, value in variables.items():
         rest = "${PYTHONPATH:+:$PYTHONPATH}" if name == "PYTHONPATH" else ""
         parts.append(f"export {name}={shlex.quote(value)}{rest}\n")
-    if GUARD in variables.get("PYTEST_PLUGINS", "").split(","):
-        text = Path(guard.__file__).read_text(encoding="utf-8")
-        parts.append(_GUARD.format(name=GUARD, text=text))
+    for name in variables.get("PYTEST_PLUGINS", "").split(","):
+        if name in PLUGINS:
+            text = PLUGINS[name].read_text(encoding="utf-8")
+            parts.append(_PLUGIN.format(name=name, text=text))
     if artifact.weakening_patch.strip():
         touched = touched_files(artifact.weakening_patch)
         files = dict.fromkeys([*artifact.test_files, *touched])

@@ -17,7 +17,7 @@ from selfplay.errors import UserError
 from selfplay.files import write_atomic
 from selfplay.repo.prepare import PreparedRepo
 from selfplay.repo.sources.fetch import local_commit
-from selfplay.repo.spec import LocalSource, RepoSpec
+from selfplay.repo.spec import SUITE_TIMEOUT_S, LocalSource, RepoSpec
 
 SOURCES = "repos.json"
 TOLD = ("PYTHONPATH", "PYTEST_ADDOPTS", "PYTEST_PLUGINS")
@@ -35,12 +35,15 @@ def environment_of(spec: RepoSpec, variables: Mapping[str, str] = NOTHING) -> di
     """
     source = spec.source
     kind = type(source).__name__.removesuffix("Source").lower()
-    document = {
+    document: dict[str, Any] = {
         "repo": spec.name,
         "source": {kind: dataclasses.asdict(source)},
         "install": list(spec.install),
         "license": spec.license,
     }
+    document |= {"tests": list(spec.tests)} if spec.tests else {}
+    if spec.suite_timeout_s != SUITE_TIMEOUT_S:
+        document["suite_timeout_s"] = spec.suite_timeout_s
     commit = local_commit(Path(source.path)) if isinstance(source, LocalSource) else None
     document |= {"variables": dict(variables)} if variables else {}
     return document | ({"commit": commit} if commit else {})

@@ -14,10 +14,12 @@ from functools import cache
 from pathlib import Path
 
 from selfplay.cache import cache_root
-from selfplay.errors import RepoError
+from selfplay.errors import RepoError, UserError
 from selfplay.files import waiting_lock, write_atomic
+from selfplay.repo.dependencies.declarations import read_declared
 from selfplay.repo.dependencies.install import install
 from selfplay.repo.dependencies.project import Project, add_compiled
+from selfplay.repo.dependencies.requirements import other_python
 from selfplay.repo.dependencies.venv import PACKAGES, steady_options
 from selfplay.repo.discovery.discover import discover
 from selfplay.repo.discovery.profile import RepoProfile
@@ -34,7 +36,7 @@ from selfplay.repo.sources.docker_image import (
 )
 from selfplay.repo.sources.fetch import fetch, local_commit, plain_files
 from selfplay.repo.sources.git import described_version
-from selfplay.repo.spec import LocalSource, RepoSpec
+from selfplay.repo.spec import SUITE_TIMEOUT_S, LocalSource, RepoSpec, SuitePart
 from selfplay.sandbox.base import Environment, Sandbox
 from selfplay.sandbox.docker.image_store import ImageFacts
 from selfplay.sandbox.host import host_mounts, make_readable
@@ -99,36 +101,67 @@ def _build(
     partial.mkdir()
     if image is not None:
         fetch_image(spec, image, sandbox, partial)
+        _check_part(spec, partial / "tree")
     else:
         fetched = fetch(spec, partial)
         version = described_version(fetched.history) if fetched.history else ""
+        _check_part(spec, fetched.tree)
         install(spec, fetched.tree, partial, sandbox, version)
     make_readable(partial)
     partial.rename(target)
     scratch = target / "pycache.tmp"
-    profile = _discover(target, key, sandbox, scratch)
+    try:
+        profile = _discover(target, key, sandbox, scratch, spec.part)
+    except RepoError as error:
+        raise RepoError(f"{spec.name}: {error}{_hint(target / 'tree', image)}") from None
     make_readable(target)
     scratch.rename(target / "pycache")
     write_atomic(target / "profile.json", profile.to_json().encode())
     write_atomic(target / "done.json", json.dumps({"digest": key}).encode())
 
 
-def _discover(target: Path, key: str, sandbox: Sandbox, scratch: Path) -> RepoProfile:
+def _hint(tree: Path, image: ImageFacts | None) -> str:
+    """What may help where no test passes: the Python for which a source was written."""
+    why = other_python(read_declared(tree)) if image is None else ""
+    if not why:
+        return ""
+    return (
+        f" ({why}: take a commit for it, start selfplay under such a Python, or name an image that "
+        "holds it, as SWE-bench's do: `source: {image: {image: NAME}}` in repos/NAME.yaml)"
+    )
+
+
+def _check_part(spec: RepoSpec, tree: Path) -> None:
+    """Raise `UserError` for a path of `tests` that the source does not have."""
+    for path in spec.tests:
+        if not (tree / path).exists():
+            raise UserError(
+                f"{spec.name}: tests: {path!r} is not in the source; write a file's or folder's "
+                "path from the source's root"
+            )
+
+
+def _discover(
+    target: Path, key: str, sandbox: Sandbox, scratch: Path, part: SuitePart
+) -> RepoProfile:
     """Discovery; once more with the modules that the build compiled where no test runs without."""
     try:
-        return discover(_environment(target, key), sandbox, scratch)
+        return discover(_environment(target, key), sandbox, scratch, part)
     except RepoError:
         if not add_compiled(target, target / "tree"):
             raise
     shutil.rmtree(scratch, ignore_errors=True)
     make_readable(target)
-    return discover(_environment(target, f"{key}+compiled"), sandbox, scratch)
+    return discover(_environment(target, f"{key}+compiled"), sandbox, scratch, part)
 
 
 def spec_digest(spec: RepoSpec, image: ImageFacts | None = None) -> str:
     """What the environment depends on: source (content of local ones and of images), packages,
     interpreter."""
     document = dataclasses.asdict(spec)
+    for name, usual in (("tests", ()), ("suite_timeout_s", SUITE_TIMEOUT_S)):
+        if document[name] == usual:
+            del document[name]  # environments that are kept stay what they are
     content = [] if image is None else [image.id]
     if isinstance(spec.source, LocalSource):
         path = Path(spec.source.path)
@@ -157,7 +190,7 @@ def prepare_tree(
     profile = folder / "profile.json"
     if not profile.is_file():
         with tempfile.TemporaryDirectory() as scratch:
-            found = discover(environment, sandbox, Path(scratch) / "pycache")
+            found = discover(environment, sandbox, Path(scratch) / "pycache", spec.part)
         write_atomic(profile, found.to_json().encode())
     known = RepoProfile.from_json(profile.read_text(encoding="utf-8"))
     return PreparedRepo(

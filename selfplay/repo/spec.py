@@ -68,18 +68,45 @@ FORMS = {
     ),
 }
 """What a field must look like, and how an error says so."""
+KEYS = ("source", "install", "license", "tests", "suite_timeout_s")
+SUITE_TIMEOUT_S, LONGEST_S = 900.0, 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuitePart:
+    """How much of a suite is run. `paths`: files and folders of the tree, () for all of it;
+    `timeout_s`: seconds after which a run of it begins no further test."""
+
+    paths: tuple[str, ...] = ()
+    timeout_s: float = SUITE_TIMEOUT_S
+
+    def within(self, tree: Path) -> SuitePart:
+        """The same without what a tree does not have; all of it where it has nothing of it."""
+        there = tuple(path for path in self.paths if (tree / path).exists())
+        return dataclasses.replace(self, paths=there)
+
+
+WHOLE = SuitePart()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepoSpec:
     """One target repository. `install`: requirements beside those that the project declares;
-    `lock`: the very versions that are installed, "name==1.0"; nothing is said about tests."""
+    `lock`: the very versions that are installed, "name==1.0"; `tests`, `suite_timeout_s`: of a
+    suite that is too large, see `SuitePart`; else nothing is said about tests."""
 
     name: str
     source: Source
     install: tuple[str, ...] = ()
     license: str = ""
     lock: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
+    suite_timeout_s: float = SUITE_TIMEOUT_S
+
+    @property
+    def part(self) -> SuitePart:
+        """How much of its suite is run."""
+        return SuitePart(paths=self.tests, timeout_s=self.suite_timeout_s)
 
 
 def find_repos_dir() -> Path:
@@ -111,7 +138,8 @@ def load_spec(name_or_path: str, repos_dir: Path) -> RepoSpec:
 
 
 def spec_from(name: str, document: Mapping[str, Any]) -> RepoSpec:
-    """A specification as a suite writes it: {"source": ..., "install": [...], "license": ...}.
+    """A specification as a suite writes it: {"source": ..., "install": [...], "license": ...,
+    "tests": [...], "suite_timeout_s": ...}.
 
     Raises `UserError` that names the repository.
     """
@@ -121,6 +149,7 @@ def spec_from(name: str, document: Mapping[str, Any]) -> RepoSpec:
         source=_source(where, document.get("source")),
         install=_texts(where, "install", document.get("install") or []),
         license=_text(where, "license", document.get("license") or ""),
+        **_part(where, document),
     )
 
 
@@ -147,12 +176,11 @@ def read_spec(path: Path) -> RepoSpec:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
-    keys = ("source", "install", "license")
     if not isinstance(document, dict):
-        raise UserError(f"{path}: must be a mapping with the keys {', '.join(keys)}")
+        raise UserError(f"{path}: must be a mapping with the keys {', '.join(KEYS)}")
     for key in document:
-        if key not in keys:
-            raise UserError(f"{path}: unknown key {key!r}; the keys are {', '.join(keys)}")
+        if key not in KEYS:
+            raise UserError(f"{path}: unknown key {key!r}; the keys are {', '.join(KEYS)}")
     install = _texts(path, "install", document.get("install") or [])
     for requirement in install:
         if requirement.startswith("-"):
@@ -166,7 +194,26 @@ def read_spec(path: Path) -> RepoSpec:
         install=install,
         license=_text(path, "license", document.get("license") or ""),
         lock=_lock(path.with_suffix(".lock")),
+        **_part(path, document),
     )
+
+
+def _part(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
+    """The two keys about the size of a suite."""
+    tests = _texts(path, "tests", document.get("tests") or [])
+    for test in tests:
+        if not re.fullmatch(r"[^-/\s]\S*", test) or ".." in Path(test).parts or "::" in test:
+            raise UserError(
+                f"{path}: tests: {test!r} is no file or folder of the source; write its path from "
+                "the source's root, such as tests/unit or tests/test_api.py"
+            )
+    seconds = document.get("suite_timeout_s", SUITE_TIMEOUT_S)
+    known = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not known or not 1 <= seconds <= LONGEST_S:
+        raise UserError(
+            f"{path}: suite_timeout_s: {seconds!r} is not a number of seconds from 1 to {LONGEST_S}"
+        )
+    return {"tests": tests, "suite_timeout_s": float(seconds)}
 
 
 def _lock(path: Path) -> tuple[str, ...]:

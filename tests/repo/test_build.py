@@ -253,3 +253,18 @@ def test_descriptions_among_the_headers() -> None:
     assert without_description(told + b"Version: 1.0\r\n") == b"Name: calc\nVersion: 1.0\n"
     assert without_description(b"Name: calc\nVersion: 1.0") == b"Name: calc\nVersion: 1.0\n"
     assert without_description(b"Name: calc\n\nName: body\n") == b"Name: calc\n"
+
+
+def test_a_tree_of_a_thousand_files_of_one_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each was read for each of the others: Django, with its catalogues, took minutes."""
+    code = {f"pkg/lang{i}/messages.po": b"%d" % i for i in range(60)}
+    for path, content in code.items():
+        (tmp_path / "source" / path.partition("/")[2]).parent.mkdir(parents=True)
+        (tmp_path / "source" / path.partition("/")[2]).write_bytes(content)
+    read: list[Path] = []
+    original = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or original(path))
+    assert find_layout(tmp_path, code).aliases == {"pkg": "source"}
+    assert len(read) <= len(code)

@@ -18,6 +18,7 @@ from selfplay.repo.dependencies.declarations import (
 )
 from selfplay.repo.dependencies.pyproject import dependency_groups, from_pyproject
 from selfplay.repo.dependencies.requirement_files import REQUIREMENT_FILE, from_files, from_tox
+from selfplay.repo.dependencies.requirements import other_python, refused_python
 
 METADATA = """\
 Metadata-Version: 2.4
@@ -218,3 +219,60 @@ def test_no_text_is_too_odd(text: str) -> None:
         read(text)
     from_tox(text, {"a": text})
     from_files({"requirements-test.txt": text})
+
+
+@pytest.mark.parametrize(
+    ("files", "asked"),
+    [
+        ({"pyproject.toml": '[dependency-groups]\ntest = ["pytest>=7,<9", "x"]\n'}, "pytest<9,>=7"),
+        ({"pyproject.toml": '[dependency-groups]\ntest = ["pytest<8"]\n'}, ""),
+        ({"pyproject.toml": '[dependency-groups]\ntest = ["pytest"]\n'}, ""),
+        (
+            {
+                "pyproject.toml": '[dependency-groups]\ntest = ["pytest"]\n',
+                "uv.lock": '[[package]]\nname = "pytest"\nversion = "9.0.2"\n',
+            },
+            "pytest==9.0.2",
+        ),
+        ({"poetry.lock": '[[package]]\nname = "pytest"\nversion = "7.4.0"\n'}, ""),
+        ({"uv.lock": "version = 1\n"}, ""),
+        ({"uv.lock": "[[package"}, ""),
+    ],
+    ids=["a bound", "too old", "any", "its lock", "an old lock", "a lock without", "no lock"],
+)
+def test_which_pytest(files: dict[str, str], asked: str, tmp_path: Path) -> None:
+    """Flask's tests of 2026 read a private name that pytest 9.1 dropped: all of them failed."""
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    found = read_declared(tmp_path)
+    assert found.pytest == asked and not any(line.startswith("pytest") for line in found.testing)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("pyproject.toml", '[project]\nname = "a"\nrequires-python = "<3.9"\n'),
+        ("setup.cfg", "[options]\npython_requires = <3.9\n"),
+        ("setup.py", "from setuptools import setup\nsetup(python_requires='<3.9')\n"),
+        ("PKG-INFO", "Metadata-Version: 2.1\nName: a\nRequires-Python: <3.9\n"),
+    ],
+)
+def test_another_python_is_told(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    declared = read_declared(tmp_path)
+    assert refused_python(declared).startswith("it asks for Python <3.9, and its tests run under")
+    assert other_python(declared) == refused_python(declared)
+
+
+def test_the_newest_python_that_it_names(tmp_path: Path) -> None:
+    """Old sources bound nothing from above; their classifiers tell for which Python they are."""
+    line = "'Programming Language :: Python :: {}'"
+    names = ", ".join(map(line.format, ("2.7", "3", "3.3", "3 :: Only")))
+    (tmp_path / "setup.py").write_text(
+        f"import setuptools\nsetuptools.setup(classifiers=[{names}])"
+    )
+    declared = read_declared(tmp_path)
+    assert not refused_python(declared)
+    assert other_python(declared).startswith("the newest Python that it names is 3.3, and its")
+    (tmp_path / "setup.py").write_text("import setuptools\nsetuptools.setup()\n")
+    assert not other_python(read_declared(tmp_path))

@@ -42,8 +42,9 @@ def test_fields(tmp_path: Path) -> None:
 PYPI = "source: {pypi: {project: toolz, version: '1.0'}}\n"
 WRONG = {
     "source: [": "cannot be read as YAML",
-    "- a": "must be a mapping with the keys source, install, license",
-    PYPI + "tests: x": "unknown key 'tests'; the keys are source, install, license",
+    "- a": "must be a mapping with the keys source, install, license, tests",
+    PYPI + "test: x": "unknown key 'test'; the keys are source, install, license, tests",
+    PYPI + "tests: x": "tests: 'x' is not a list; write [x]",
     "license: MIT": "source: None must have exactly one of the keys pypi, git, local",
     "source: {svn: {url: x}}": "source: unknown kind 'svn'; use one of pypi, git, local",
     "source: {pypi: toolz}": "source.pypi: 'toolz' must be a mapping of project, version, history",

@@ -59,6 +59,7 @@ def _ours(folder: Path) -> dict[str, Any]:
         "install": [name for name in install if name.strip()],
         "license": str(environment.get("license") or ""),
         "state": "buggy",
+        **{key: environment[key] for key in ("tests", "suite_timeout_s") if key in environment},
     }
     return line | on_its_own(line, placed)
 

@@ -27,7 +27,7 @@ from selfplay.errors import RepoError
 from selfplay.repo.dependencies.layout import find_layout
 from selfplay.repo.dependencies.pip import install_into
 from selfplay.repo.dependencies.requirements import parse
-from selfplay.repo.dependencies.venv import PACKAGES, make_interpreter
+from selfplay.repo.dependencies.venv import INSIDE, PACKAGES, make_interpreter
 from selfplay.sandbox.base import Environment, Job, Quota, Sandbox
 from selfplay.sandbox.host import host_mounts, make_readable
 
@@ -128,7 +128,7 @@ def _job(
         "backend_path": system["backend_path"],
         "installed": list(installed),
     }
-    program = Path(__file__).with_name("backend_program.py").read_bytes()
+    program = (INSIDE / "backend_program.py").read_bytes()
     environment = Environment(
         tree=tree,
         mounts={**host_mounts(), str(tools): PACKAGES},

@@ -18,7 +18,13 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
-from selfplay.repo.dependencies.pyproject import from_pyproject, lists, texts
+from selfplay.repo.dependencies.pyproject import (
+    from_lock,
+    from_pyproject,
+    lists,
+    pythons_in,
+    texts,
+)
 from selfplay.repo.dependencies.requirement_files import (
     FOLDERS,
     REQUIREMENT_FILE,
@@ -36,7 +42,8 @@ from selfplay.repo.dependencies.requirements import (
 )
 
 log = logging.getLogger(__name__)
-MAX_BYTES = 1 << 20
+MAX_BYTES = 4 << 20
+LOCKS = ("uv.lock", "poetry.lock", "pdm.lock")
 EXTRA = re.compile(r"extra\s*==\s*['\"]([A-Za-z0-9._-]+)['\"]")
 
 
@@ -55,7 +62,8 @@ def read_declared(tree: Path, metadata: Mapping[str, bytes] = MappingProxyType({
     files = {path: _text(tree / path) for path in _requirement_files(tree)}
     known = any(declaration.runtime or declaration.name for declaration in found)
     found += [from_tox(_text(tree / "tox.ini"), files), from_files(files, plain=not known)]
-    declared = select(found)
+    locks = [from_lock(_text(tree / name)) for name in LOCKS]
+    declared = select([*locks, *found])
     for line, reason in declared.skipped.items():
         log.info("%s: not installed: %s: %s", declared.name or tree.name, line, reason)
     return declared
@@ -88,8 +96,13 @@ def from_metadata(text: str) -> Declaration:
         extra: tuple(_bare(line) for line in lines if line not in runtime and _holds(line, extra))
         for extra in dict.fromkeys(extras)
     }
-    name = str(headers.get("Name", "")).strip()
-    return Declaration(name=name, runtime=runtime, groups=groups)
+    return Declaration(
+        name=str(headers.get("Name", "")).strip(),
+        python=str(headers.get("Requires-Python", "")).strip(),
+        tried=pythons_in(str(line) for line in headers.get_all("Classifier", [])),
+        runtime=runtime,
+        groups=groups,
+    )
 
 
 def _holds(line: str, extra: str = "") -> bool:
@@ -133,6 +146,8 @@ def from_setup_cfg(text: str) -> Declaration:
     groups["tests"] = (*groups.get("tests", ()), *lines("options", "tests_require"))
     return Declaration(
         name=config.get("metadata", "name", fallback="").strip(),
+        python=config.get("options", "python_requires", fallback="").strip(),
+        tried=pythons_in(lines("metadata", "classifiers") or lines("metadata", "classifier")),
         runtime=lines("options", "install_requires"),
         groups=groups,
     )
@@ -154,9 +169,11 @@ def from_setup_py(text: str) -> Declaration:
             given |= {word.arg: _literal(word.value, known) for word in call.keywords if word.arg}
     groups = lists(given["extras_require"]) if isinstance(given.get("extras_require"), dict) else {}
     groups["tests"] = (*groups.get("tests", ()), *texts(given.get("tests_require")))
-    name = given.get("name")
+    name, python = given.get("name"), given.get("python_requires")
     return Declaration(
         name=name if isinstance(name, str) else "",
+        python=python if isinstance(python, str) else "",
+        tried=pythons_in(texts(given.get("classifiers"))),
         runtime=texts(given.get("install_requires")),
         groups=groups,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from importlib.metadata import distributions
@@ -25,10 +26,10 @@ from selfplay.repo.dependencies.pip import (
     without,
 )
 from selfplay.repo.dependencies.project import Project, write_project
-from selfplay.repo.dependencies.requirements import Declared
+from selfplay.repo.dependencies.requirements import Declared, refused_python
 from selfplay.repo.dependencies.venv import (
-    add_guard,
     add_metadata,
+    add_plugins,
     make_interpreter,
     without_description,
 )
@@ -55,6 +56,9 @@ def install(
     archived = (tree / "PKG-INFO").is_file()
     built = Built() if archived else build(spec.name, tree, version, sandbox)
     declared = read_declared(tree, built.metadata)
+    asked = refused_python(declared)
+    if asked:
+        log.warning("%s: %s", spec.name, asked)
     lock = install_packages(spec, tree, packages, declared, built.roots)
     add_metadata(built.metadata, packages)
     write_project(Project.of(built), built, tree, folder)
@@ -84,14 +88,17 @@ def install_packages(
         (packages / f"{module}.py").unlink(missing_ok=True)
     _copy_metadata(tree, packages)
     make_interpreter(packages)
-    add_guard(packages)
+    add_plugins(packages)
     return lock
 
 
 def _install_declared(
     name: str, requirements: Sequence[str], declared: Declared, packages: Path
 ) -> tuple[str, ...]:
-    ours = (*TOOLS, *requirements)
+    """The user's word on pytest comes before the project's."""
+    plain = (*TOOLS, *requirements)
+    asked = any(re.match(r"pytest(?![\w.-])", line) for line in requirements)
+    ours = plain if asked or not declared.pytest else (*plain, declared.pytest)
     for level, what in levels(declared):
         wanted = list(what)
         while wanted:
@@ -99,6 +106,9 @@ def _install_declared(
                 return install_into((*ours, *wanted), packages, "--only-binary=:all:")
             except Unresolvable as error:
                 fewer = without(wanted, error.nothing_of)
+                if len(fewer) == len(wanted) and ours != plain:
+                    ours = plain  # perhaps it is its pytest that does not go with the others
+                    continue
                 if len(fewer) == len(wanted):
                     log.warning("%s: cannot install %s: %s", name, level, error)
                     break
@@ -107,15 +117,15 @@ def _install_declared(
             except RepoError as error:
                 raise RepoError(f"{name}: cannot install {level}: {error}") from None
     try:
-        return install_into(ours, packages)
+        return install_into(plain, packages)
     except RepoError as error:
-        raise RepoError(f"{name}: cannot install {', '.join(ours)}: {error}") from None
+        raise RepoError(f"{name}: cannot install {', '.join(plain)}: {error}") from None
 
 
 def install_tools(name: str, requirements: Sequence[str], python: str, packages: Path) -> None:
     """Wheels for an interpreter of another version ("3.9") into `packages`. Raises `RepoError`."""
     packages.mkdir(exist_ok=True)
-    add_guard(packages)
+    add_plugins(packages)
     if not requirements:
         return
     version = ("--python-version", python, "--only-binary=:all:")

@@ -36,10 +36,11 @@ def find_layout(tree: Path, code: Mapping[str, bytes]) -> Layout:
         for found in places.get(PurePosixPath(path).name, ()):
             if found == path or found.endswith(f"/{path}"):
                 votes[package][found[: -len(path)].rstrip("/")] += 1
-            elif "/" in path and (tree / found).read_bytes() == content:
-                inner = path.split("/", 1)[1]
-                if found == inner or found.endswith(f"/{inner}"):
-                    votes[package][f"={found[: -len(inner)].rstrip('/')}"] += 1
+                continue
+            inner = path.partition("/")[2]  # names first: of some there are thousands
+            named = inner and (found == inner or found.endswith(f"/{inner}"))
+            if named and (tree / found).read_bytes() == content:
+                votes[package][f"={found[: -len(inner)].rstrip('/')}"] += 1
     roots: list[str] = []
     aliases: dict[str, str] = {}
     missing: dict[str, bytes] = {}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from packaging.utils import canonicalize_name
@@ -12,6 +13,7 @@ from selfplay.repo.dependencies.requirements import Declaration
 
 PLAIN_KEYS = {"version", "extras", "python"}
 """Keys of a poetry dependency that comes from the index and is not optional."""
+PYTHON = re.compile(r"Programming Language :: Python :: ([23]\.\d+)")
 Groups = dict[str, tuple[str, ...]]
 
 
@@ -35,6 +37,12 @@ def from_pyproject(text: str) -> Declaration:
     )
     return Declaration(
         name=str(project.get("name") or poetry.get("name") or ""),
+        python=str(project.get("requires-python") or flit.get("requires-python") or ""),
+        tried=pythons_in(
+            texts(project.get("classifiers"))
+            or texts(poetry.get("classifiers"))
+            or texts(flit.get("classifiers"))
+        ),
         runtime=(
             *texts(project.get("dependencies")),
             *_names(_table(poetry, "dependencies")),
@@ -42,6 +50,27 @@ def from_pyproject(text: str) -> Declaration:
         ),
         groups=groups,
     )
+
+
+def from_lock(text: str) -> Declaration:
+    """uv.lock, poetry.lock or pdm.lock: the version of pytest with which the tests were written.
+
+    Of the others what is declared counts: a lock is of one day and one set of platforms.
+    """
+    try:
+        packages = tomllib.loads(text).get("package")
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return Declaration()
+    tables = map(_table, packages) if isinstance(packages, list) else ()
+    found = [str(t.get("version", "")) for t in tables if t.get("name") == "pytest"]
+    lines = tuple(f"pytest=={version}" for version in found if len(found) == 1)
+    return Declaration(groups={"test": lines} if lines else {})
+
+
+def pythons_in(classifiers: Iterable[str]) -> tuple[str, ...]:
+    """Versions of Python 2 and 3 that classifiers name, such as "3.8"."""
+    found = (PYTHON.fullmatch(line.strip()) for line in classifiers)
+    return tuple(match[1] for match in found if match)
 
 
 def _joined(*tables: Groups) -> Groups:

@@ -7,12 +7,15 @@ paths. `repo.declarations` reads the formats, `repo.packages` installs.
 
 from __future__ import annotations
 
+import platform
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 
 TEST_GROUP = re.compile(r"(unit|py|run|hatch)?-?tests?(ing|suite|s)?(-.*)?|.*-tests?(ing)?")
@@ -59,26 +62,37 @@ SKIPPED: dict[str, re.Pattern[str]] = {
     }.items()
 }
 """Reasons for leaving out what a project asks for; the names are canonical (PEP 503)."""
+_OURS = f"{sys.version_info.major}.{sys.version_info.minor}"
 ARCHIVE = re.compile(r".*\.(whl|zip|tar|gz|bz2|xz|tgz|egg)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declaration:
-    """What one file says: the project's name or "", requirements at run time, and by group."""
+    """What one file says: the project's name or "", requirements at run time, and by group.
+
+    python      versions of Python that it asks for (PEP 440's specifiers), "" for any
+    tried       versions of Python that its classifiers name, such as "3.8"
+    """
 
     name: str = ""
+    python: str = ""
+    tried: tuple[str, ...] = ()
     runtime: tuple[str, ...] = ()
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declared:
-    """Requirements that pip may be given. `skipped`: what was left out, with its reason."""
+    """Requirements that pip may be given. `skipped`: what was left out, with its reason; `python`,
+    `tried`: see `Declaration`; `pytest`: what it asks of pytest that a version of ours meets."""
 
     name: str
+    python: str = ""
+    tried: tuple[str, ...] = ()
     runtime: tuple[str, ...] = ()
     testing: tuple[str, ...] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
+    pytest: str = ""
 
 
 def select(declarations: Sequence[Declaration]) -> Declared:
@@ -103,12 +117,44 @@ def select(declarations: Sequence[Declaration]) -> Declared:
             break
     return Declared(
         name=name,
+        python=next((d.python for d in declarations if d.python), ""),
+        tried=next((d.tried for d in declarations if d.tried), ()),
         runtime=tuple(str(found) for found in chosen.runtime.values()),
         testing=tuple(
             str(found) for key, found in chosen.testing.items() if key not in chosen.runtime
         ),
         skipped=chosen.skipped,
+        pytest=next(filter(None, map(_usable, chosen.pytest)), ""),
     )
+
+
+def _usable(asked: Requirement) -> str:
+    """A requirement on pytest as pip takes it, "" where no version of ours meets it."""
+    parts = range(10)
+    ours = (f"{major}.{minor}.{patch}" for major in (8, 9) for minor in parts for patch in parts)
+    fits = asked.specifier and any(asked.specifier.contains(version) for version in ours)
+    return f"pytest{asked.specifier}" if fits else ""
+
+
+def refused_python(declared: Declared) -> str:
+    """Where a project asks for another Python than the one that runs its tests: which; else ""."""
+    try:
+        asked = SpecifierSet(declared.python)
+    except InvalidSpecifier:
+        return ""
+    if asked.contains(platform.python_version(), prereleases=True):
+        return ""
+    return f"it asks for Python {declared.python}, and its tests run under {_OURS}"
+
+
+def other_python(declared: Declared) -> str:
+    """Why a project may need another Python: it asks for one, or the newest that it names is older
+    than the one that runs its tests; "" where nothing says so."""
+    newest = max((tuple(map(int, version.split("."))) for version in declared.tried), default=())
+    if newest and newest < sys.version_info[:2] and not refused_python(declared):
+        named = ".".join(map(str, newest))
+        return f"the newest Python that it names is {named}, and its tests run under {_OURS}"
+    return refused_python(declared)
 
 
 class _Chosen:
@@ -119,6 +165,7 @@ class _Chosen:
         self.runtime: dict[str, Requirement] = {}
         self.testing: dict[str, Requirement] = {}
         self.skipped: dict[str, str] = {}
+        self.pytest: list[Requirement] = []
         self._entered: set[str] = set()
 
     def take(self, lines: Iterable[str], into: dict[str, Requirement]) -> None:
@@ -134,6 +181,8 @@ class _Chosen:
                 self._take_own(requirement, into)
                 continue
             reason = reason_to_skip(key) if into is not self.runtime else None
+            if key == "pytest":
+                self.pytest.append(requirement)
             if reason or key in TOOLS_OF_OURS:
                 if reason:
                     self.skipped[key] = reason

@@ -11,8 +11,10 @@ from pathlib import Path
 
 PACKAGES = "/opt/selfplay/packages"
 """Where it is mounted."""
-GUARD = "selfplay_guard"
-"""Module name under which `guard.py` lies among the packages."""
+GUARD, DJANGO = "selfplay_guard", "selfplay_django"
+INSIDE = Path(__file__).parent / "inside"
+PLUGINS = {GUARD: INSIDE / "guard.py", DJANGO: INSIDE / "django_tests.py"}
+"""Plugins of pytest that lie among the packages, by their modules' names there."""
 STEADY = {
     "--hypothesis-profile=ci": ("hypothesis/_settings.py", 'register_profile("ci"'),
     "--benchmark-disable": ("pytest_benchmark/plugin.py", "--benchmark-disable"),
@@ -49,9 +51,10 @@ def make_interpreter(packages: Path) -> None:
     )
 
 
-def add_guard(packages: Path) -> None:
-    """Put the plugin `guard.py` among the packages."""
-    shutil.copy(Path(__file__).with_name("guard.py"), packages / f"{GUARD}.py")
+def add_plugins(packages: Path) -> None:
+    """Put our plugins among the packages; a run that wants one names it."""
+    for name, file in PLUGINS.items():
+        shutil.copy(file, packages / f"{name}.py")
 
 
 def add_metadata(metadata: Mapping[str, bytes], packages: Path) -> None:

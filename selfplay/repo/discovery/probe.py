@@ -8,6 +8,7 @@ import contextlib
 import faulthandler
 import json
 import os
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,8 @@ ended: list[str] = []
 """Files that raise SystemExit when they are imported."""
 measured: Any = None
 exit_code = -1
+began = time.monotonic()
+stopped = False
 
 
 def pytest_configure(config: Any) -> None:
@@ -65,8 +68,9 @@ def pytest_make_collect_report(collector: Any) -> Iterator[None]:
 
 
 def note_running(nodeid: str) -> None:
-    """Leave word of what is run, with a limit on its time; "" when it is over."""
-    Path("/out/running").write_text(nodeid, encoding="utf-8", errors="surrogateescape")
+    """Leave word of what is run, since which second, with a limit on its time; "": it is over."""
+    since = f"{time.monotonic() - began:.0f} {nodeid}" if nodeid else ""
+    Path("/out/running").write_text(since, encoding="utf-8", errors="surrogateescape")
     if nodeid:
         limit = float(os.environ["SELFPLAY_TEST_TIMEOUT_S"])
         faulthandler.dump_traceback_later(limit, exit=True, file=2)
@@ -78,6 +82,16 @@ def pytest_runtest_logstart(nodeid: str, location: Any) -> None:
     note_running(nodeid)
     if measured is not None:
         measured.switch_context(nodeid)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: Any, nextitem: Any) -> None:
+    """No test is begun behind this one when the time of the suite is over."""
+    global stopped
+    limit = os.environ["SELFPLAY_SUITE_TIMEOUT_S"]
+    if nextitem is not None and time.monotonic() - began > float(limit):
+        stopped = True
+        item.session.shouldstop = f"the suite takes more than {limit} s"
 
 
 def pytest_runtest_logfinish(nodeid: str, location: Any) -> None:
@@ -115,17 +129,29 @@ def pytest_sessionfinish(session: Any, exitstatus: int) -> None:
 
 
 def pytest_unconfigure(config: Any) -> None:
-    reached: dict[str, list[str]] = {}
+    reached: dict[str, list[int]] = {}
+    functions: list[str] = []
+    unreached = files_not_reached() if stopped else {}
     if measured is not None:
         with warnings.catch_warnings():  # the project may have made errors of them
             warnings.simplefilter("ignore")
             measured.stop()
-            reached = functions_of_tests(measured.get_data())
+            reached, functions = functions_of_tests(measured.get_data())
     document = {
-        **{"results": results, "reached": reached, "exit": exit_code, "ended": ended},
-        "own_words": has_own_words(config),
+        **{"results": results, "reached": reached, "functions": functions},
+        **{"exit": exit_code, "ended": ended, "own_words": has_own_words(config)},
+        **{"unreached": unreached, "num_files": len({file for file, _ in places.values()})},
     }
     Path("/out/probe.json").write_text(json.dumps(document), encoding="utf-8")
+
+
+def files_not_reached() -> dict[str, str]:
+    """{file: why}; tests of them that were run are taken back."""
+    late = {file for test, (file, _) in places.items() if test not in results}
+    for test in [test for test, entry in results.items() if entry["file"] in late]:
+        del results[test]
+    limit = float(os.environ["SELFPLAY_SUITE_TIMEOUT_S"])
+    return dict.fromkeys(sorted(late), f"the tests before it took {limit:g} s")
 
 
 def has_own_words(config: Any) -> bool:
@@ -140,9 +166,11 @@ def has_own_words(config: Any) -> bool:
     return not all(hook.function.__module__.startswith(known) for hook in hooks)
 
 
-def functions_of_tests(data: Any) -> dict[str, list[str]]:
-    """{test id: ["path::qualname", ...]} from the executed lines inside function bodies."""
-    reached: dict[str, list[str]] = {}
+def functions_of_tests(data: Any) -> tuple[dict[str, list[int]], list[str]]:
+    """({test id: [number, ...]}, ["path::qualname", ...] by number) from the executed lines inside
+    function bodies."""
+    reached: dict[str, list[int]] = {}
+    names: list[str] = []
     for name in data.measured_files():
         path = Path(name)
         if not path.is_relative_to(ROOT) or not path.is_file():
@@ -157,5 +185,6 @@ def functions_of_tests(data: Any) -> dict[str, list[str]]:
                 tests.update(contexts.get(line, ()))
             for test in tests:
                 if test:
-                    reached.setdefault(test, []).append(f"{relative}::{function.qualname}")
-    return reached
+                    reached.setdefault(test, []).append(len(names))
+            names.append(f"{relative}::{function.qualname}")
+    return reached, names

@@ -27,12 +27,14 @@ _SKIPPED = frozenset({"node_modules", "site-packages", "build", "dist", "venv", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PytestConfig:
-    """A configuration file (path relative to the tree, "" for none) and what it says."""
+    """A configuration file (path relative to the tree, "" for none) and what it says. `keys`: of
+    everything that it sets, in capitals."""
 
     file: str = ""
     addopts: tuple[str, ...] = ()
     python_files: tuple[str, ...] = PYTHON_FILES
     testpaths: tuple[str, ...] = ()
+    keys: frozenset[str] = frozenset()
 
     @property
     def folder(self) -> str:
@@ -83,6 +85,7 @@ def _config_in(tree: Path, folder: str) -> PytestConfig | None:
                 addopts=_words(section.get("addopts")),
                 python_files=_words(section.get("python_files")) or PYTHON_FILES,
                 testpaths=_words(section.get("testpaths")),
+                keys=frozenset(key.upper() for key in section),
             )
     return None
 

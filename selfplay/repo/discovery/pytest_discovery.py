@@ -13,10 +13,11 @@ from typing import Any
 from selfplay.errors import RepoError
 from selfplay.repo.discovery.profile import RepoProfile, TestInfo
 from selfplay.repo.discovery.pytest_config import modules_in
-from selfplay.repo.discovery.pytest_run import Suite
+from selfplay.repo.discovery.pytest_run import Suite, SuiteTooLong
 from selfplay.repo.discovery.pytest_settings import PytestSettings, attempts, settings_record
 from selfplay.repo.discovery.test_names import USUAL_NAMES, TestNames, test_names
 from selfplay.repo.sources.archives import unpack_tar
+from selfplay.repo.spec import WHOLE, SuitePart
 from selfplay.sandbox.base import WORKDIR, Environment, Sandbox
 
 NOTHING = "none was collected: does this source hold the tests? Some releases leave them out"
@@ -31,7 +32,7 @@ def has_python(tree: Path) -> bool:
 
 
 def discover_pytest(
-    environment: Environment, sandbox: Sandbox, byte_code: Path, last: bool
+    environment: Environment, sandbox: Sandbox, byte_code: Path, last: bool, part: SuitePart = WHOLE
 ) -> RepoProfile | None:
     """Run the suite twice, once with coverage and once plainly under another hash seed, each file
     named, as later runs name theirs: what needs more than that is not kept.
@@ -40,7 +41,7 @@ def discover_pytest(
     The second run's byte code of the standard library and the installed packages is unpacked into
     `byte_code`. None where no test passes and another framework may still be asked.
     """
-    suite = Suite(environment, sandbox)
+    suite = Suite(environment, sandbox, part)
     first = _first_run(suite)
     if not last and not num_passed(first):
         return None
@@ -70,11 +71,13 @@ def _first_run(suite: Suite) -> dict[str, Any]:
     best: tuple[int, PytestSettings, dict[str, Any]] | None = None
     trouble: RepoError | None = None
     for settings in attempts(suite.environment.tree):
-        enough = best is not None and best[0] and 2 * best[0] >= len(best[2]["results"])
+        enough = best is not None and best[0] and _is_enough(best[2])
         if enough or (settings.options and best is not None and best[0]):
             break
         try:
             found, settings = _run_accepted(suite, settings)
+        except SuiteTooLong:
+            raise  # no other settings make it shorter
         except RepoError as error:
             trouble = trouble or error
             continue
@@ -87,6 +90,11 @@ def _first_run(suite: Suite) -> dict[str, Any]:
         raise trouble
     suite.settings = best[1].guarded() if best[2].get("own_words") else best[1]
     return best[2]
+
+
+def _is_enough(document: Mapping[str, Any]) -> bool:
+    """Whether other settings need not be tried: half of the tests pass, or there is no time."""
+    return bool(document["unreached"]) or 2 * num_passed(document) >= len(document["results"])
 
 
 def _run_accepted(suite: Suite, settings: PytestSettings) -> tuple[dict[str, Any], PytestSettings]:
@@ -144,8 +152,11 @@ def profile_of(
     tests: dict[str, TestInfo] = {}
     excluded = dict(left_out)
     seconds: dict[str, float] = {}
+    names_of = first.get("functions", ())
+    unreached = {**first.get("unreached", {}), **second.get("unreached", {})}
+    excluded.update((file, f"not reached: {why}") for file, why in unreached.items())
     for test, entry in first["results"].items():
-        if test in left_out:
+        if test in left_out or entry["file"] in unreached:
             continue
         other = second["results"].get(test)
         mine, theirs = _outcome(entry), _outcome(other) if other else "missing"
@@ -159,7 +170,7 @@ def profile_of(
             tests[test] = TestInfo(
                 file=file,
                 duration_s=round(other["seconds"] if other else 0.0, 4),
-                functions=frozenset(first["reached"].get(test, ())),
+                functions=frozenset(names_of[i] for i in first["reached"].get(test, ())),
             )
         elif mine == theirs == "skipped":
             excluded[test] = "skipped"

@@ -13,11 +13,18 @@ from typing import Any
 from selfplay.errors import RepoError
 from selfplay.repo.discovery.pytest_settings import PytestSettings
 from selfplay.repo.languages import python_functions
+from selfplay.repo.spec import WHOLE, SuitePart
 from selfplay.sandbox.base import WORKDIR, Environment, Job, Quota, RunResult, Sandbox
 
 log = logging.getLogger(__name__)
-TIMEOUT_S = 900.0
 TEST_TIMEOUT_S = 120
+GRACE_S = 300.0
+"""What a run has beyond the time of its suite: for the last test, and to tell what was found."""
+TOO_LONG = (
+    "take a part of the tests or more time: in a file NAME.yaml of repos.directory, beside the "
+    "source (such as source: {{local: {{path: PATH}}}}), set tests: [FOLDER_OR_FILE, ...] or "
+    "suite_timeout_s: SECONDS (now {now:g}), and say repo=NAME; see docs/repositories.md"
+)
 MAX_LEFT_OUT = 8
 """Tests that may end a whole run (crash, hang, interrupt) before the repository is given up."""
 PYTEST = ("python", "-m", "pytest", "-q", "-p", "selfplay_probe")
@@ -33,15 +40,21 @@ _CONFTEST = re.compile(
 )
 
 
-class Suite:
-    """Runs a repository's whole suite; tests that end a run are left out of the next one."""
+class SuiteTooLong(RepoError):
+    """A suite takes more time than it is given; says how to take a part of it."""
 
-    def __init__(self, environment: Environment, sandbox: Sandbox) -> None:
+
+class Suite:
+    """Runs a repository's suite, or the part of it that is wanted; tests that end a run are left
+    out of the next one."""
+
+    def __init__(self, environment: Environment, sandbox: Sandbox, part: SuitePart = WHOLE) -> None:
         python_path = f"/in:{environment.variables.get('PYTHONPATH', '')}"
         variables = {**environment.variables, "PYTHONPATH": python_path}
         self.environment = replace(environment, variables=variables)
         self.sandbox = sandbox
         self.given = environment.variables
+        self.part = part
         self.settings = PytestSettings()
         self.left_out: dict[str, str] = {}
 
@@ -57,12 +70,19 @@ class Suite:
         files: Sequence[str] = (),
     ) -> tuple[dict[str, Any], RunResult]:
         """The probe's document and the run, of everything or of these files. Raises `RepoError`
-        when no run comes to its end."""
+        when no run comes to its end, `SuiteTooLong` when it is too slow for that."""
         while True:
-            result = self._run(variables, wrapper, files)
-            document, running = _read(result)
-            if document is not None and document["exit"] in ENDED:
+            result = self._run(variables, wrapper, files or self.part.paths)
+            document, running, since_s = _read(result)
+            late = document["unreached"] if document is not None else {}
+            if document is not None and (document["exit"] in ENDED or late):
+                if late and not document["results"]:
+                    raise SuiteTooLong(f"discovery: {self._too_long(min(late))}")
+                self._tell(document)
                 return document, result
+            hangs = running and result.duration_s - since_s >= TEST_TIMEOUT_S
+            if result.timed_out and not hangs:
+                raise SuiteTooLong(f"discovery: {self._too_long(running)}")
             broken = _broken_conftest(result)
             what = broken or running
             if not what or what in self.left_out or len(self.left_out) == MAX_LEFT_OUT:
@@ -73,6 +93,24 @@ class Suite:
                 else "ends the whole run: it crashes, hangs or interrupts pytest"
             )
             log.warning("%s %s", what, self.left_out[what])
+
+    def _tell(self, document: Mapping[str, Any]) -> None:
+        """Warn of what was not reached in time."""
+        if document["unreached"]:
+            log.warning(
+                "the tests take more than %g s: %d of %d test files were not run to their end and "
+                "are left out; %s",
+                self.part.timeout_s,
+                len(document["unreached"]),
+                document["num_files"],
+                TOO_LONG.format(now=self.part.timeout_s),
+            )
+
+    def _too_long(self, running: str) -> str:
+        during = f" (during {running})" if running else ""
+        limit = self.part.timeout_s
+        remedy = TOO_LONG.format(now=self.part.timeout_s)
+        return f"the test suite, or its first file, did not end in {limit:g} s{during}; {remedy}"
 
     def _run(
         self, variables: Mapping[str, str], wrapper: tuple[str, ...], named: Sequence[str]
@@ -92,22 +130,25 @@ class Suite:
             inputs=inputs,
             variables={
                 "SELFPLAY_TEST_TIMEOUT_S": str(TEST_TIMEOUT_S),
+                "SELFPLAY_SUITE_TIMEOUT_S": str(self.part.timeout_s),
                 **self.variables,
                 **variables,
             },
-            quota=Quota(timeout_s=TIMEOUT_S, output=64 << 20),
+            quota=Quota(timeout_s=self.part.timeout_s + GRACE_S, output=64 << 20),
         )
         return self.sandbox.run(job)
 
 
-def _read(result: RunResult) -> tuple[dict[str, Any] | None, str]:
-    """The probe's document, if it was written, and the test that was running at the end."""
-    running = result.files.get("running", b"").decode("utf-8", "surrogateescape")
+def _read(result: RunResult) -> tuple[dict[str, Any] | None, str, float]:
+    """The probe's document, if it was written, and the test that was running at the end, since
+    which second."""
+    word = result.files.get("running", b"").decode("utf-8", "surrogateescape")
+    since, _, running = word.partition(" ")
     try:
         document: dict[str, Any] = json.loads(result.files["probe.json"])
     except (KeyError, ValueError):
-        return None, running
-    return document, running
+        return None, running, float(since or 0)
+    return document, running, float(since or 0)
 
 
 def _broken_conftest(result: RunResult) -> str:
@@ -118,7 +159,5 @@ def _broken_conftest(result: RunResult) -> str:
 
 def _trouble(result: RunResult, running: str) -> str:
     during = f" (during {running})" if running else ""
-    if result.timed_out:
-        return f"the test suite did not end within {TIMEOUT_S:.0f} s{during}"
     tail = result.output[-1200:].decode(errors="replace").strip()
     return f"pytest did not run to its end{during}: {tail}"

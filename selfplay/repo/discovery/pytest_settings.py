@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from selfplay.repo.dependencies.venv import GUARD
+from selfplay.repo.dependencies.inside.django_tests import runner_of
+from selfplay.repo.dependencies.venv import DJANGO, GUARD
 from selfplay.repo.discovery.kept_options import STRICT, split_options, without_refused
 from selfplay.repo.discovery.pytest_config import PytestConfig, inner_configs, root_config
 from selfplay.sandbox.base import WORKDIR
@@ -21,6 +22,8 @@ LENIENT = (
 library, plugins that only measure or print, marks of such plugins."""
 WIDE = ("python_files=test*.py *test.py *tests.py", "testpaths=")
 """What unittest would find, and more, wherever it lies."""
+DJANGO_FILES = ("-o", "python_files=test*.py")
+"""What Django's runner finds."""
 MAX_INNER = 3
 """Configurations of subfolders that are tried where the root has none."""
 NO_CONFIG = "/dev/null"
@@ -33,7 +36,8 @@ class PytestSettings:
     kept        options of the project's own addopts (see `kept_options`)
     config      what -c names; "" where pytest finds the same file for every set of test files
     lenient     without the project's settings that turn warnings into errors and the like
-    guard       with `repo.guard`
+    guard       with `guard.py`
+    django      with `django_tests.py`
     """
 
     options: tuple[str, ...] = ()
@@ -41,6 +45,7 @@ class PytestSettings:
     config: str = ""
     lenient: bool = False
     guard: bool = False
+    django: bool = False
 
     def guarded(self) -> PytestSettings:
         """The same behind the guard."""
@@ -66,8 +71,9 @@ class PytestSettings:
         if words:
             text = f"{given.get('PYTEST_ADDOPTS', '')} {shlex.join(words)}"
             found["PYTEST_ADDOPTS"] = text.strip()
-        if self.guard:
-            found["PYTEST_PLUGINS"] = GUARD
+        plugins = [GUARD] * self.guard + [DJANGO] * self.django
+        if plugins:
+            found["PYTEST_PLUGINS"] = ",".join(plugins)
         return found
 
 
@@ -89,7 +95,11 @@ def attempts(tree: Path) -> Iterator[PytestSettings]:
         for config, found in plain
         for kept in (((kept_options(tree, found)[0],) if not options else ()) + ((),))
     }
-    yield from tried
+    if runner_of(tree) is None or any("DJANGO_SETTINGS" in key for key in plain[0][1].keys):
+        yield from tried
+        return
+    for settings in tried:
+        yield replace(settings, options=settings.options or DJANGO_FILES, django=True)
 
 
 @cache

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from selfplay.errors import RepoError
 from selfplay.repo.discovery.perl_reach import PerlReach
 from selfplay.repo.discovery.profile import RepoProfile, TestInfo
 from selfplay.repo.discovery.tap_output import parse
+from selfplay.repo.spec import WHOLE, SuitePart
 from selfplay.sandbox.base import Environment, Job, Quota, RunResult, Sandbox
 
 FILE_TIMEOUT_S = 120.0
@@ -37,7 +38,7 @@ def tap_files(tree: Path) -> list[str]:
 
 
 def discover_tap(
-    environment: Environment, sandbox: Sandbox, byte_code: Path, last: bool
+    environment: Environment, sandbox: Sandbox, byte_code: Path, last: bool, part: SuitePart = WHOLE
 ) -> RepoProfile | None:
     """Run each test file twice, under two hash seeds; tests that pass both times are kept.
 
@@ -48,7 +49,7 @@ def discover_tap(
     tests: dict[str, TestInfo] = {}
     excluded: dict[str, str] = {}
     seconds: dict[str, float] = {}
-    for file in tap_files(tree):
+    for file in _within(part, tap_files(tree)):
         first, second = (_run(environment, sandbox, file, seed) for seed in ("0", "1"))
         tables = [_table(result) for result in (first, second)]
         if not any(tables):
@@ -74,6 +75,15 @@ def discover_tap(
     return RepoProfile(
         runner="tap", test_files=seconds, tests=_timed(tests, seconds), excluded=excluded
     )
+
+
+def _within(part: SuitePart, files: Iterable[str]) -> list[str]:
+    """The files that belong to a part of a suite."""
+    return [
+        file
+        for file in files
+        if not part.paths or any(PurePosixPath(file).is_relative_to(path) for path in part.paths)
+    ]
 
 
 def _run(environment: Environment, sandbox: Sandbox, file: str, seed: str) -> RunResult:

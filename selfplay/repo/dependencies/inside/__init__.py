@@ -1,0 +1,1 @@
+"""Programs and plugins that run inside a sandbox, beside what is installed there."""
