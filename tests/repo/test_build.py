@@ -193,6 +193,7 @@ def test_triple():
 @pytest.mark.parametrize(
     ("tag", "later", "version"),
     [("v1.2", 0, "1.2"), ("release-2.0.1", 2, "2.0.1.post2"), ("1.0rc1", 0, "1.0rc1"),
+     ("9.2.0.dev0", 2, "9.2.0.dev2"), ("1rc1.dev3", 0, "1rc1.dev3"), ("1.post1", 1, "1.post1"),
      ("calc_3_1", 0, "3.1"), ("first2last", 0, "0.0.1"), ("", 0, "0.0.1")],
 )  # fmt: skip
 def test_what_tags_say(tag: str, later: int, version: str, tmp_path: Path) -> None:

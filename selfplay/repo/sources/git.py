@@ -168,16 +168,20 @@ def open_repository(folder: Path) -> Iterator[gitpython.Repo]:
 
 def described_version(history: Path) -> str:
     """The version that the nearest tag names, as build backends would: "1.4.2", some commits after
-    it "1.4.2.post3"; "0.0.1" where no tag names one."""
+    it "1.4.2.post3", or "1.5.dev3" where the tag is "1.5.dev0"; "0.0.1" where no tag names one."""
     try:
         words = git("describe", "--tags", "--long", "--match=*[0-9]*", "HEAD", cwd=history)
     except RepoError:
         return "0.0.1"
     tag, distance, _ = words.strip().rsplit("-", 2)
-    found = re.search(r"\d+(\.\d+)*((a|b|rc|\.dev|\.post)\d+)?$", tag.replace("_", "."))
+    pattern = r"(\d+(?:\.\d+)*(?:(?:a|b|rc)\d+)?)((?:\.post\d+)?)(?:\.dev(\d+))?$"
+    found = re.search(pattern, tag.replace("_", "."))
     if found is None:
         return "0.0.1"
-    return found[0] if distance == "0" else f"{found[0].partition('.post')[0]}.post{distance}"
+    version, post, dev = found.groups()
+    if dev is not None:
+        return f"{version}{post}.dev{int(dev) + int(distance)}"
+    return f"{version}{post}" if distance == "0" else f"{version}.post{distance}"
 
 
 def write_config(path: Path) -> Path:
