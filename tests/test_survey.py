@@ -1,4 +1,4 @@
-"""The survey of real packages, run as a person would, on an index that holds almost nothing."""
+"""The surveys of real packages, on an index that holds almost nothing, and of models."""
 
 from __future__ import annotations
 
@@ -72,3 +72,20 @@ def test_what_is_no_package() -> None:
         text=True,
     )
     assert done.returncode == 2 and "'calc=1' is not of the form NAME" in done.stderr
+
+
+def test_models_as_they_are_computed(tmp_path: Path) -> None:
+    log = tmp_path / "done.jsonl"
+    command = [sys.executable, str(ROOT / "scripts" / "survey_models.py"), "--log", str(log)]
+    log.write_text('{"kind": "qwen3", "verdict": "shared"}\n')
+    done = subprocess.run(
+        [*command, "mistral", "qwen3", "bert"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["verdict"] for row in rows[:2]] == ["shared", "refused"]
+    assert rows[2] == {"shared": 2, "refused": 1}
+    assert len(log.read_text().splitlines()) == 3

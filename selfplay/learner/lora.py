@@ -24,6 +24,7 @@ from torch import nn
 
 from selfplay.errors import UserError
 from selfplay.learner.ranks.distributed import local, whole
+from selfplay.modeling.attention import decoder_of
 
 log = logging.getLogger(__name__)
 _WEIGHTS = "adapter_model.safetensors"
@@ -102,13 +103,18 @@ class _LoraProduct(torch.autograd.Function):
 
 
 def add_lora(model: nn.Module, rank: int, alpha: float) -> None:
-    """Replace every linear layer but the head by a `LoraLinear`, and freeze all else."""
-    head = model.get_output_embeddings()  # type: ignore[operator]
+    """Replace every linear layer below the head by a `LoraLinear`, and freeze all else: the head,
+    what reads images, and layers that are more than linear."""
     model.requires_grad_(False)
-    for parent in list(model.modules()):
+    for parent in list(decoder_of(model).modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Linear) and child is not head:
+            if type(child) is nn.Linear:
                 setattr(parent, name, LoraLinear(child, rank, alpha))
+    if not any(True for _ in lora_layers(model)):
+        raise UserError(
+            f"{type(model).__name__} has no linear layer that an adapter could change; train all "
+            "weights (learner.lora_rank=0)"
+        )
 
 
 def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:

@@ -28,12 +28,13 @@ Departures from textbook GRPO (arXiv 2402.03300), with sources:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from selfplay.config import LossConfig
 from selfplay.learner.packing import MicroBatch
@@ -212,6 +213,32 @@ def token_scores(
         states, weight, targets, temperatures.unsqueeze(1)
     )
     return logprobs, entropy
+
+
+def head_scores(
+    logits_of: Callable[[torch.Tensor], torch.Tensor],
+    states: torch.Tensor,
+    targets: torch.Tensor,
+    temperatures: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`token_scores` of a head that is more than a product: `logits_of` maps states [n, size] to
+    logits [n, vocabulary]. In pieces that the backward pass computes again."""
+
+    def piece(
+        states: torch.Tensor, targets: torch.Tensor, temperatures: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        scaled = logits_of(states).float() / temperatures.unsqueeze(1)
+        logprobs = torch.log_softmax(scaled, dim=-1)
+        chosen = logprobs.gather(1, targets.unsqueeze(1)).squeeze(1)
+        return chosen, -torch.linalg.vecdot(logprobs.exp(), logprobs)
+
+    pieces = (slice(start, start + CHUNK) for start in range(0, len(targets), CHUNK))
+    parts = [
+        checkpoint(piece, states[at], targets[at], temperatures[at], use_reentrant=False)
+        for at in pieces
+    ]
+    logprobs, entropies = zip(*parts, strict=True)
+    return torch.cat(logprobs), torch.cat(entropies)
 
 
 def head_pieces(vocabulary: int, *, on_gpu: bool) -> tuple[int, int]:

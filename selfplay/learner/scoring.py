@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from selfplay.learner.loss import token_scores
+from selfplay.learner.loss import head_scores, token_scores
 from selfplay.learner.packing import MicroBatch
-from selfplay.modeling.attention import hidden_states
+from selfplay.modeling.fit import fit_of, states_of
 from selfplay.modeling.row_attention import make_plan
 
 
@@ -24,12 +24,23 @@ class TokenScorer(nn.Module):
         self.model = model
 
     def forward(self, batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        states = row_states(self.model, batch)
-        head = self.model.get_output_embeddings().weight  # type: ignore[operator]
-        return token_scores(states[batch.predictors], head, batch.targets, batch.temperatures)
+        return row_scores(self.model, batch)
+
+
+def row_scores(model: Any, batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probability and entropy of each predicted token, fp32 [N + M]."""
+    states = row_states(model, batch)[batch.predictors]
+    head, module = fit_of(model).head, model.get_output_embeddings()
+    if not head.is_product:
+        given = (states, batch.targets, batch.temperatures)
+        return head_scores(lambda part: head.finish(module(part)), *given)
+    temperatures = batch.temperatures
+    if head.scale != 1.0:
+        temperatures = temperatures / head.scale
+    return token_scores(states, module.weight, batch.targets, temperatures)
 
 
 def row_states(model: Any, batch: MicroBatch) -> torch.Tensor:
     """Last states of the row's tokens, [tokens, size]."""
     plan = make_plan(batch, batch.token_ids.device)
-    return hidden_states(model, batch.token_ids, batch.position_ids, plan)[0]
+    return states_of(model, batch.token_ids, batch.position_ids, plan)[0]

@@ -32,9 +32,9 @@ from selfplay.learner.ranks.distributed import ALONE, World, whole
 from selfplay.learner.ranks.sharding import shard
 from selfplay.learner.scoring import TokenScorer
 from selfplay.modeling.allocator import return_freed_memory
-from selfplay.modeling.attention import use_plans
 from selfplay.modeling.compiled import compile_layers
 from selfplay.modeling.devices import memory_boundary
+from selfplay.modeling.fit import row_limit, use_plans
 from selfplay.modeling.prefix_tree import BLOCK_TOKENS
 from selfplay.modeling.row_attention import prepare_kernels
 from selfplay.types import TrainingSample
@@ -70,8 +70,7 @@ class Trainer:
     def __init__(self, model: Any, config: TrainerConfig, world: World = ALONE) -> None:
         if config.lora_rank and not any(True for _ in lora_layers(model)):
             add_lora(model, config.lora_rank, alpha=2.0 * config.lora_rank)
-        use_plans(model)
-        prepare_kernels(model)
+        prepare_kernels(model, use_plans(model).shapes)
         self.model = model
         self.config = config
         self.world = world
@@ -89,7 +88,8 @@ class Trainer:
             name: param if param.dtype == torch.float32 else param.detach().float()
             for name, param in self._live.items()
         }
-        self.row_tokens = config.micro_batch_tokens or default_row_tokens(self.device)
+        tokens = config.micro_batch_tokens or default_row_tokens(self.device)
+        self.row_tokens = row_limit(model, tokens)
         self._start = (
             {name: master.detach().clone() for name, master in self.masters.items()}
             if config.anchor

@@ -7,17 +7,21 @@ The model is called with `plan=...`; every layer hands its queries, keys and val
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from selfplay.modeling.devices import device_of
-from selfplay.modeling.fused import fuse_norms
 from selfplay.modeling.prefix_tree import Block
+from selfplay.modeling.variants import (
+    ATTENTION_NAME,
+    RowVariants,
+    Variant,
+    Window,
+    ask_for_windows,
+)
 
-ATTENTION_NAME = "selfplay"
 KEPT_KEYS = 2048
 """Blocks that see more keys compute their probabilities again in the backward pass."""
 
@@ -29,26 +33,43 @@ class AttentionPlan(Protocol):
     """Who sees whom in one call of the model."""
 
     def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scale: float,
+        variant: Variant | None = None,
     ) -> torch.Tensor:
-        """[batch, heads, tokens, head size] in, [batch, tokens, heads, head size] out."""
+        """[batch, heads, tokens, head size] in, [batch, tokens, heads, value size] out."""
         ...
 
 
 class TreePlan:
     """One row laid out by `prefix_tree.py`; `keep` sees each layer's keys and values."""
 
-    def __init__(self, blocks: tuple[Block, ...], keep: KeepKeys | None = None) -> None:
+    def __init__(
+        self, blocks: tuple[Block, ...], keep: KeepKeys | None = None, stops: Sequence[int] = ()
+    ) -> None:
         self._blocks = blocks
         self._keep = keep
+        self._variants = RowVariants(stops)
         self._biases: tuple[torch.Tensor, ...] = ()
 
     def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scale: float,
+        variant: Variant | None = None,
     ) -> torch.Tensor:
         assert query.shape[0] == 1, "a prefix tree is one row"
         if self._keep is not None:
             self._keep(layer, key[0], value[0])
+        if variant is not None and self._variants.matters(variant, query.device):
+            return self._variants.attend(query, key, value, scale, variant)
         if not self._biases:
             self._biases = tuple(_bias(block.mask, query) for block in self._blocks)
         out: torch.Tensor = _TreeAttention.apply(  # type: ignore[no-untyped-call]
@@ -168,39 +189,73 @@ def _masked_softmax(scores: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     return torch.softmax(scores, dim=-1, dtype=torch.float32).to(scores.dtype)
 
 
+class UnknownAttention(Exception):
+    """A layer's attention takes something that is not known here."""
+
+
 def attention_function(
     module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    attention_mask: Any,
     *,
     plan: AttentionPlan,
-    scaling: float,
-    **_: Any,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
+    """What a layer calls; `attention_mask` is a `Window`, or None where it sees all before."""
+    unknown = [name for name in others if name not in _SAID and others[name] is not None]
+    if unknown or not isinstance(attention_mask, Window | None):
+        raise UnknownAttention(", ".join(unknown) or "a mask of its own")
     layer = module.layer_idx
     assert isinstance(layer, int)
-    return plan.attend(layer, query, key, value, scaling), None
+    variant = None
+    uneven = query.shape[-1] != value.shape[-1]
+    if attention_mask is not None or softcap is not None or s_aux is not None or uneven:
+        variant = Variant(window=attention_mask, softcap=softcap, sinks=s_aux, uneven=uneven)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    # Some layers take a view of what they get, so it must lie in the order of its tokens.
+    return plan.attend(layer, query, key, value, scale, variant).contiguous(), None
 
 
-def use_plans(model: Any) -> None:
-    """Switch a transformers model to attention by plans; it then needs `plan=` in every call.
+_SAID = frozenset({
+    "dropout", "sliding_window", "position_ids", "use_cache", "is_causal", "output_attentions",
+})  # fmt: skip
+"""What layers pass on that is known otherwise: windows by the mask; nothing is dropped here."""
 
-    On a GPU its norms become single kernels as well.
-    """
+
+def use_attention(model: Any) -> None:
+    """Let a transformers model call `attention_function`; it then needs `plan=` in every call."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(ATTENTION_NAME, attention_function)
+    ask_for_windows()
     model.config._attn_implementation = ATTENTION_NAME
-    if device_of(model).type != "cpu":
-        fuse_norms(model)
+
+
+def decoder_of(model: Any) -> Any:
+    """The part of a causal language model below its head."""
+    decoder, base = model.get_decoder(), model.base_model
+    if decoder is not model and decoder is not model.get_output_embeddings():
+        return decoder
+    return base if base is not model else model.model  # Llama 4 names itself, ModernBERT its head
 
 
 def hidden_states(
     model: Any, token_ids: torch.Tensor, position_ids: torch.Tensor, plan: AttentionPlan
 ) -> torch.Tensor:
     """Last hidden states [batch, tokens, size] of a causal language model, without its head."""
-    decoder = model.get_decoder()
-    output = decoder(input_ids=token_ids, position_ids=position_ids, use_cache=False, plan=plan)
+    # A mask that hides nothing: without one, positions that begin again would be taken for
+    # sequences that are packed side by side.
+    mask = torch.ones(token_ids.shape, dtype=torch.bool, device=token_ids.device)
+    output = decoder_of(model)(
+        input_ids=token_ids,
+        attention_mask=mask,
+        position_ids=position_ids,
+        use_cache=False,
+        plan=plan,
+    )
     return output.last_hidden_state  # type: ignore[no-any-return]

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from selfplay.modeling.attention import ATTENTION_NAME, attention_function
+from selfplay.modeling.attention import attention_function, decoder_of
+from selfplay.modeling.variants import ATTENTION_NAME
 
 
 def compile_layers(model: Any) -> None:
@@ -21,7 +22,7 @@ def compile_layers(model: Any) -> None:
     config: Any = torch._dynamo.config
     config.suppress_errors = True
     config.recompile_limit = max(config.recompile_limit, 64)
-    for layer in model.get_decoder().layers:
+    for layer in decoder_of(model).layers:
         plain = layer.forward
         layer.forward = _Training(layer, plain, torch.compile(plain, dynamic=True))
 

@@ -62,29 +62,41 @@ def find_model(name_or_path: str, cache: Path) -> Path | None:
 def empty_model(path: Path) -> Any:
     """A model of that shape without weights: takes no memory, and computes nothing."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
+    config = AutoConfig.from_pretrained(str(path))
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-            AutoConfig.from_pretrained(str(path)), dtype=torch.bfloat16
-        )
+        return _loader(config).from_config(config, dtype=torch.bfloat16)
+
+
+def _loader(config: Any) -> Any:
+    """The class of transformers that loads what has this configuration: a language model, or the
+    one inside a model that reads images too (Mistral Small 3, Devstral, Qwen-VL)."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    known: Any = AutoModelForImageTextToText
+    if type(config) in AutoModelForCausalLM._model_mapping:
+        known = AutoModelForCausalLM
+    elif type(config) not in known._model_mapping:
+        raise ValueError(f"transformers knows no language model of the type {config.model_type!r}")
+    return known
 
 
 def load_model(path: Path, *, dtype: Any = None, attn: str = "eager", device: Any = "cpu") -> Any:
     """A causal language model on `device`, in evaluation mode; bf16 unless `dtype` is given."""
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig
 
     if torch.device(device).type == "cpu":
         keep_freed_memory()
     with quiet():
         try:
-            model = AutoModelForCausalLM.from_pretrained(
+            model = _loader(AutoConfig.from_pretrained(str(path))).from_pretrained(
                 str(path), dtype=dtype or torch.bfloat16, attn_implementation=attn
             )
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: cannot be loaded as a language model: {error}") from error
-    return model.eval().to(device)  # type: ignore[no-untyped-call]
+    return model.eval().to(device)
 
 
 def describe_accelerator() -> str:

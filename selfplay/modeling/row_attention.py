@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from selfplay.modeling.attention import AttentionPlan, KeepKeys, TreePlan
 from selfplay.modeling.prefix_tree import Block
+from selfplay.modeling.variants import RowVariants, Variant
 
 log = logging.getLogger(__name__)
 
@@ -48,23 +49,21 @@ class Layout(Protocol):
     def stops(self) -> tuple[int, ...]: ...
 
 
-def prepare_kernels(model: Any) -> None:
-    """Find out now whether flex_attention works for `model` where it lies, not inside a layer: its
-    forward pass may be one that is computed again, and must keep the same tensors each time."""
+def prepare_kernels(model: Any, shapes: Iterable[tuple[int, int, int]]) -> None:
+    """Find out now whether flex_attention works for such (heads, key heads, head size) where
+    `model` lies, not inside a layer: its forward pass may be one that is computed again, and must
+    keep the same tensors each time."""
     weight = next(iter(model.parameters()))
     if weight.device.type != "cuda":
         return
-    config = model.config.get_text_config()
-    heads = config.num_attention_heads
-    key_heads = getattr(config, "num_key_value_heads", None) or heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    flex_works((heads, key_heads, size), weight.dtype, weight.device)
+    for shape in sorted(set(shapes)):
+        flex_works(shape, weight.dtype, weight.device)
 
 
 def make_plan(layout: Layout, device: torch.device, keep: KeepKeys | None = None) -> AttentionPlan:
     """The plan of a row without contexts on `device`; `keep` sees each layer's keys and values."""
     if device.type == "cpu":
-        return TreePlan(layout.blocks, keep)
+        return TreePlan(layout.blocks, keep, layout.stops)
     return RowPlan(layout.stops, keep)
 
 
@@ -78,13 +77,22 @@ class RowPlan:
         self._keep = keep
         self._wanted = kernel
         self._kernel: Kernel | None = None
+        self._variants = RowVariants(stops)
 
     def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scale: float,
+        variant: Variant | None = None,
     ) -> torch.Tensor:
         assert query.shape[0] == 1, "a prefix tree is one row"
         if self._keep is not None:
             self._keep(layer, key[0], value[0])
+        if variant is not None and self._variants.matters(variant, query.device):
+            return self._variants.attend(query, key, value, scale, variant)
         if self._kernel is None:
             name = self._wanted or choose_kernel(self._stops, query, key)
             self._kernel = _KERNELS[name](self._stops, query.device)

@@ -22,6 +22,7 @@ from selfplay.modeling.attention import hidden_states
 from selfplay.modeling.devices import device_of
 from selfplay.modeling.prefix_tree import build_tree
 from selfplay.modeling.row_attention import make_plan
+from selfplay.modeling.variants import Variant, attend
 
 
 class DecodePlan:
@@ -53,13 +54,21 @@ class DecodePlan:
         return like.new_zeros(self.num_groups, like.shape[0], columns, like.shape[-1])
 
     def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scale: float,
+        variant: Variant | None = None,
     ) -> torch.Tensor:
         start = self.width + self.step * self.num_cells
         stop = start + self.num_cells
         keys, values = self._keys[layer], self._values[layer]
         keys[:, :, start:stop] = self._to_grid(key[:, :, 0]).transpose(1, 2)
         values[:, :, start:stop] = self._to_grid(value[:, :, 0]).transpose(1, 2)
+        if variant is not None and variant.matters(self.width + self.max_steps):
+            return self._attend_as(variant, query, keys[:, :, :stop], values[:, :, :stop], scale)
         key_heads, size = key.shape[1], key.shape[3]
         shared = query.shape[1] // key_heads
         grid = self._to_grid(query[:, :, 0]).view(
@@ -73,6 +82,24 @@ class DecodePlan:
         out = out.view(self.num_groups, key_heads, self.num_cells, shared, size).transpose(1, 2)
         flat = out.reshape(self.num_groups * self.num_cells, 1, key_heads * shared, size)
         return flat[self.cells]
+
+    def _attend_as(
+        self,
+        variant: Variant,
+        query: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        scale: float,
+    ) -> torch.Tensor:
+        """As `attend`, over all columns so far, as a layer attends that is no plain one."""
+        grid = self._to_grid(query[:, :, 0]).transpose(1, 2)  # [groups, heads, cells, size]
+        seen = self._mask(query.dtype, 1)[..., : keys.shape[2]] == 0
+        column = torch.arange(keys.shape[2], device=keys.device)
+        answered = self.lengths.unsqueeze(1) + (column - self.width) // self.num_cells
+        position = torch.where(column < self.width, column, answered)[:, None, None]
+        hidden = variant.hides((self.lengths + self.step).view(-1, 1, 1, 1), position)
+        out = attend(grid, keys, values, seen if hidden is None else seen & ~hidden, scale, variant)
+        return out.transpose(1, 2).flatten(0, 1).unsqueeze(1)[self.cells]
 
     def _to_grid(self, rows: torch.Tensor) -> torch.Tensor:
         """[rows, ...] -> [groups, cells of a group, ...]; idle cells are zero."""

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from selfplay.errors import PolicyError
-from selfplay.modeling.attention import hidden_states
 from selfplay.modeling.devices import device_of
+from selfplay.modeling.fit import fit_of, row_limit, states_of
 from selfplay.modeling.prefix_tree import BLOCK_TOKENS, build_tree, common_prefix
 from selfplay.modeling.row_attention import make_plan
 from selfplay.sampling import ScoreRequest, logprob_temperature
@@ -24,7 +24,7 @@ def answer_logprobs(
 ) -> list[tuple[float, ...]]:
     """Log-probability of each token of each request's answer, in order."""
     found: list[tuple[float, ...]] = [()] * len(requests)
-    for row in _rows(requests, min(row_tokens, ROW_TOKENS)):
+    for row in _rows(requests, row_limit(model, min(row_tokens, ROW_TOKENS))):
         values = _row_logprobs(model, [requests[index] for index in row])
         for index, value in zip(row, values, strict=True):
             found[index] = value
@@ -57,17 +57,17 @@ def _row_logprobs(model: Any, requests: Sequence[ScoreRequest]) -> list[tuple[fl
         [request.prompt_ids + request.answer_ids for request in requests],
         block_tokens=BLOCK_TOKENS if device.type == "cpu" else 0,
     )
-    states = hidden_states(
+    states = states_of(
         model,
         torch.tensor([tree.token_ids], device=device),
         torch.tensor([tree.position_ids], device=device),
         make_plan(tree, device),
     )[0]
-    head = model.get_output_embeddings()
+    head = fit_of(model).head
     found = []
     for place, request in enumerate(requests):
         rows = tree.rows(place)[len(request.prompt_ids) - 1 : -1]
-        logits = head(states[torch.tensor(rows, device=device)]).float()
+        logits = head.of(model, states[torch.tensor(rows, device=device)]).float()
         logprobs = torch.log_softmax(logits / logprob_temperature(request.temperature), dim=-1)
         targets = torch.tensor(request.answer_ids, device=device).unsqueeze(1)
         found.append(tuple(logprobs.gather(1, targets)[:, 0].tolist()))

@@ -11,6 +11,7 @@ Keys and values of a group of rows lie as in `decoding.py`:
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ from torch.nn import functional
 from selfplay.errors import PolicyError
 from selfplay.modeling.attention import hidden_states
 from selfplay.modeling.devices import device_of
+from selfplay.modeling.fit import fit_of
+from selfplay.modeling.variants import Variant
 from selfplay.policy.sampling import draw_static
 from selfplay.sampling import SampleRequest, end_of
 
@@ -79,7 +82,13 @@ class PromptPlan:
         self._keys, self._values = keys, values
 
     def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scale: float,
+        variant: Variant | None = None,
     ) -> torch.Tensor:
         self._keys[layer, :, :, : key.shape[2]] = key
         self._values[layer, :, :, : key.shape[2]] = value
@@ -99,7 +108,13 @@ class StepPlan:
         self._bias: torch.Tensor | None = None
 
     def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scale: float,
+        variant: Variant | None = None,
     ) -> torch.Tensor:
         state, shape = self._state, self._state.shape
         keys, values = state.keys[layer], state.values[layer]
@@ -179,12 +194,10 @@ class StaticSampler:
         """The state of this shape; a new one is recorded where that can be done."""
         if shape in self._states:
             return self._states[shape]
-        config = self._model.config.get_text_config()
-        heads = config.num_attention_heads
-        key_heads = getattr(config, "num_key_value_heads", None) or heads
-        size = getattr(config, "head_dim", None) or config.hidden_size // heads
-        layout = (2, config.num_hidden_layers, shape.groups, key_heads, shape.columns, size)
-        needed = 2 * config.num_hidden_layers * shape.groups * key_heads * shape.columns * size
+        layers = fit_of(self._model).shapes
+        _, key_heads, size = layers[0]
+        layout = (2, len(layers), shape.groups, key_heads, shape.columns, size)
+        needed = math.prod(layout)
         if self._arena is None or self._arena.numel() < needed or len(self._states) >= MAX_SHAPES:
             self._states.clear()
             if self._arena is None or self._arena.numel() < needed:
@@ -224,7 +237,7 @@ class StaticSampler:
 
     def _note(self, state: _State, states: torch.Tensor) -> None:
         """Draw one token for each row from its last state, and write it down."""
-        logits = self._model.get_output_embeddings()(states)
+        logits = fit_of(self._model).head.of(self._model, states)
         uniform = state.uniform.index_select(0, state.count)[0]
         top_p = state.top_p if state.shape.nucleus else None
         drawn, logprob = draw_static(logits, state.divisor, state.greedy, top_p, uniform)

@@ -14,9 +14,11 @@ import torch
 from selfplay.agent.renderer import TemplateRenderer
 from selfplay.agent.template import ChatTemplate
 from selfplay.errors import PolicyError, UserError
-from selfplay.modeling.attention import hidden_states, use_plans
+from selfplay.modeling.attention import hidden_states
 from selfplay.modeling.devices import device_of, memory_boundary
+from selfplay.modeling.fit import fit_of, use_plans
 from selfplay.policy.decoding import prefill
+from selfplay.policy.plain_decoding import PlainSampler
 from selfplay.policy.sampling import draw_tokens
 from selfplay.policy.scoring import answer_logprobs
 from selfplay.policy.static_decoding import StaticSampler
@@ -134,14 +136,16 @@ class TransformersPolicy:
         version: int = 0,
         batch_tokens: int | None = None,
     ) -> None:
-        use_plans(model)
+        self._fit = use_plans(model)
         self.model = model
         self.tokenizer: Tokenizer = tokenizer
         self.version = version
         self._batch_tokens = batch_tokens or default_batch_tokens(model)
+        end = tokenizer.end_of_turn_id
+        self._plain = None if self._fit.shares else PlainSampler(model, end)
         self._static: StaticSampler | None = None
-        if device_of(model).type != "cpu":
-            self._static = StaticSampler(model, tokenizer.end_of_turn_id)
+        if device_of(model).type != "cpu" and self._fit.is_plain(1):
+            self._static = StaticSampler(model, end)
 
     @torch.inference_mode()
     def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
@@ -180,12 +184,26 @@ class TransformersPolicy:
         rows = [row for group in batch for row in group.rows]
         asked = [requests[row.request] for row in rows]
         prompts, num_rows = [group.prompt for group in batch], [len(g.rows) for g in batch]
-        decode = self._decode if self._static is None else self._static.sample
-        tokens, logprobs = decode(prompts, num_rows, asked, _batch_seed(asked, rows))
+        tokens, logprobs = self._drawn(prompts, num_rows, asked, _batch_seed(asked, rows))
         return {
             row: self._completion(request, ids, values)
             for row, ids, values, request in zip(rows, tokens, logprobs, asked, strict=True)
         }
+
+    def _drawn(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        num_rows: Sequence[int],
+        asked: Sequence[SampleRequest],
+        seed: int,
+    ) -> tuple[list[list[int]], list[list[float]]]:
+        """Tokens and log-probabilities [row][step], the way that the model allows."""
+        if self._plain is not None:
+            return self._plain.sample(prompts, num_rows, asked, seed)
+        longest = max(map(len, prompts)) + max(request.max_new_tokens for request in asked)
+        if self._static is not None and self._fit.is_plain(longest):
+            return self._static.sample(prompts, num_rows, asked, seed)
+        return self._decode(prompts, num_rows, asked, seed)
 
     def _decode(
         self,
@@ -210,10 +228,10 @@ class TransformersPolicy:
         tokens = torch.zeros(len(asked), max_steps, dtype=torch.long, device=device)
         logprobs = torch.zeros(len(asked), max_steps, device=device)
         active = torch.arange(len(asked), device=device)
-        head = self.model.get_output_embeddings()
+        head = self._fit.head
         for step in range(max_steps):
             drawn, logprob = draw_tokens(
-                head(states), temperature[active], top_p[active], generator
+                head.of(self.model, states), temperature[active], top_p[active], generator
             )
             if not bool(torch.isfinite(logprob).all()):
                 raise PolicyError("the model's logits are not finite; are the weights sound?")
@@ -248,14 +266,11 @@ class TransformersPolicy:
 def default_batch_tokens(model: Any) -> int:
     """On a CPU 24,000 columns; on a GPU what a quarter of its free memory holds, at most 8 GiB."""
     device = device_of(model)
-    if device.type != "cuda":
+    shapes = fit_of(model).shapes
+    if device.type != "cuda" or not shapes:
         return 24_000
-    config = model.config.get_text_config()
-    heads = config.num_attention_heads
-    key_heads = getattr(config, "num_key_value_heads", None) or heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
     width = next(model.parameters()).element_size()
-    column = 2 * config.num_hidden_layers * key_heads * size * width
+    column = 2 * width * sum(key_heads * size for _, key_heads, size in shapes)
     room = min(8 * 2**30, torch.cuda.mem_get_info(device)[0] // 4)
     return max(24_000, int(room // column))
 

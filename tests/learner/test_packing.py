@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from selfplay.config import LossConfig
 from selfplay.errors import UserError
 from selfplay.learner.loss import LossStats, denominator, policy_loss, token_scores
 from selfplay.learner.packing import MicroBatch, num_trained_tokens, pack
-from selfplay.modeling.attention import TreePlan, hidden_states, use_plans
+from selfplay.modeling.attention import TreePlan, hidden_states
+from selfplay.modeling.fit import use_plans
 from selfplay.types import TrainingSample
 
 from .samples import ragged_groups, sample
@@ -77,9 +79,11 @@ def reference_gradients(
     return float(total.detach()), {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
-def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
+def assert_same(
+    left: dict[str, torch.Tensor], right: dict[str, torch.Tensor], atol: float = 1e-5
+) -> None:
     for name, grad in left.items():
-        torch.testing.assert_close(grad, right[name], rtol=1e-4, atol=1e-5, msg=name)
+        torch.testing.assert_close(grad, right[name], rtol=1e-4, atol=atol, msg=name)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
@@ -95,8 +99,10 @@ def test_loss_and_gradients_equal_the_unshared_reference(
     model = tiny_model(tied=tied)
     loss, grads, _ = packed_gradients(model, samples, max_tokens, block_tokens)
     want_loss, want_grads = reference_gradients(model, samples)
-    assert loss == pytest.approx(want_loss, abs=1e-5)
-    assert_same(grads, want_grads)
+    # What rounding does to a log-probability counts as often as its ratio exp(own - rollout's).
+    ratio = math.exp(-min(min(s.logprobs) for s in samples))
+    assert loss == pytest.approx(want_loss, abs=1e-5 * ratio)
+    assert_same(grads, want_grads, atol=1e-5 * ratio)
 
 
 @settings(max_examples=20, deadline=None)

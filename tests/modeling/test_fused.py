@@ -12,7 +12,7 @@ from torch._dynamo.utils import counters
 from selfplay.config import TrainerConfig
 from selfplay.learner.measures.device_check import random_samples
 from selfplay.learner.trainer import Trainer
-from selfplay.modeling import attention, compiled
+from selfplay.modeling import attention, compiled, variants
 from selfplay.modeling.fused import fuse_norms
 from tests.learner.tiny import VOCABULARY, tiny_model
 
@@ -69,7 +69,7 @@ def test_compiled_layers_give_the_same_step_and_are_compiled_once(
     finally:
         from transformers import AttentionInterface
 
-        AttentionInterface.register(attention.ATTENTION_NAME, attention.attention_function)
+        AttentionInterface.register(variants.ATTENTION_NAME, attention.attention_function)
         torch._dynamo.reset()
 
 

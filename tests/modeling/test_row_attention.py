@@ -52,7 +52,8 @@ def results(
         for heads in (6, key_heads, key_heads)
     ]
     with eager_flex():
-        out = plan.attend(0, *inputs, 0.3)
+        query, key, value = inputs
+        out = plan.attend(0, query, key, value, 0.3)
         out.backward(torch.randn(out.shape, generator=generator).to(dtype))  # type: ignore[no-untyped-call]
     return out.detach(), [tensor.grad for tensor in inputs if tensor.grad is not None]
 

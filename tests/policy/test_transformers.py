@@ -168,9 +168,9 @@ def test_impossible_requests(policy: TransformersPolicy, bad: SampleRequest) -> 
 
 def test_broken_weights_are_a_policy_error() -> None:
     model: Any = tiny_model()
+    policy = TransformersPolicy(model, PlainTokenizer())
     with torch.no_grad():
         model.model.norm.weight.fill_(float("nan"))
-    policy = TransformersPolicy(model, PlainTokenizer())
     with pytest.raises(PolicyError, match="not finite"):
         policy.sample([SampleRequest(prompt_ids=(4, 5))])
 

@@ -54,20 +54,28 @@ class ModelShape:
         linear = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
         num_linear = sum(m.weight.numel() for m in linear)
         total = sum(p.numel() for p in model.parameters())
-        heads = config.num_attention_heads
+        hidden, vocabulary = model.get_input_embeddings().weight.shape[::-1]
+        widest = max((max(m.in_features, m.out_features) for m in linear), default=4 * hidden)
+        heads = _number(config, "num_attention_heads") or 1  # none: layers of another kind
         return cls(
-            num_layers=config.num_hidden_layers,
-            hidden=config.hidden_size,
-            feed_forward=config.intermediate_size,
+            num_layers=_number(config, "num_hidden_layers") or 1,
+            hidden=hidden,
+            feed_forward=_number(config, "intermediate_size") or widest,
             heads=heads,
-            key_heads=getattr(config, "num_key_value_heads", None) or heads,
-            head_size=getattr(config, "head_dim", None) or config.hidden_size // heads,
-            vocabulary=config.vocab_size,
+            key_heads=_number(config, "num_key_value_heads") or heads,
+            head_size=_number(config, "head_dim") or hidden // heads,
+            vocabulary=vocabulary,
             linear_parameters=num_linear,
             other_parameters=total - num_linear,
             linear_sizes=sum(m.in_features + m.out_features for m in linear),
             width=next(model.parameters()).element_size(),
         )
+
+
+def _number(config: Any, name: str) -> int:
+    """A number of a model's configuration, the largest where it has one for each layer; 0: none."""
+    value = getattr(config, name, None)
+    return max(value, default=0) if isinstance(value, list | tuple) else int(value or 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

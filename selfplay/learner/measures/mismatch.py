@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from selfplay.learner.loss import token_scores
 from selfplay.learner.packing import pack
-from selfplay.learner.scoring import row_states
-from selfplay.modeling.attention import use_plans
+from selfplay.learner.scoring import row_scores
+from selfplay.modeling.devices import device_of
+from selfplay.modeling.fit import row_limit, use_plans
 from selfplay.types import TrainingSample, Trajectory
 
 
@@ -41,12 +41,10 @@ def measure_mismatch(model: Any, trajectories: Sequence[Trajectory]) -> Mismatch
         )
         for t in trajectories
     ]
-    head = model.get_output_embeddings().weight
     ratios = []
-    for batch in pack(samples, max_tokens=2048):
-        batch = batch.to(head.device)
-        states = row_states(model, batch)[batch.predictors]
-        logprobs, _ = token_scores(states, head, batch.targets, batch.temperatures)
+    for batch in pack(samples, max_tokens=row_limit(model, 2048)):
+        batch = batch.to(device_of(model))
+        logprobs, _ = row_scores(model, batch)
         ratios.append(logprobs - batch.rollout_logprobs)
     log_ratio = torch.cat(ratios).double()
     return Mismatch(

@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 from selfplay.learner.lora import lora_layers
 from selfplay.learner.ranks.distributed import World, local
 from selfplay.learner.scoring import TokenScorer
+from selfplay.modeling.attention import decoder_of
 
 
 def shard(scorer: TokenScorer, world: World) -> None:
@@ -30,7 +31,7 @@ def shard(scorer: TokenScorer, world: World) -> None:
         param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
     bases = {layer: layer.base for _, layer in lora_layers(model)}
-    for module in (*model.get_decoder().layers, scorer):  # type: ignore[operator]
+    for module in (*decoder_of(model).layers, scorer):
         for param in module.parameters():
             if param.requires_grad and not isinstance(param, DTensor):
                 param.data = param.data.float()
