@@ -11,7 +11,7 @@ import pytest
 from selfplay.bugs.test_runs.pytest_framework import pytest_script
 from selfplay.bugs.test_runs.runner import TestRunner
 from selfplay.bugs.test_runs.scripts import parser_source
-from selfplay.repo.dependencies.inside.django_tests import Runner, labels_of, runner_of
+from selfplay.repo.dependencies.inside.django_runner import Runner, labels_of, runner_of
 from selfplay.repo.prepare import prepare
 from selfplay.repo.spec import LocalSource, RepoSpec
 from selfplay.sandbox.base import Sandbox

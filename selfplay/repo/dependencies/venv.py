@@ -11,9 +11,14 @@ from pathlib import Path
 
 PACKAGES = "/opt/selfplay/packages"
 """Where it is mounted."""
-GUARD, DJANGO = "selfplay_guard", "selfplay_django"
+GUARD = "selfplay_guard"
+DJANGO = ("selfplay_django_runner", "selfplay_django")
 INSIDE = Path(__file__).parent / "inside"
-PLUGINS = {GUARD: INSIDE / "guard.py", DJANGO: INSIDE / "django_tests.py"}
+PLUGINS = {
+    GUARD: INSIDE / "guard.py",
+    DJANGO[0]: INSIDE / "django_runner.py",
+    DJANGO[1]: INSIDE / "django_tests.py",
+}
 """Plugins of pytest that lie among the packages, by their modules' names there."""
 STEADY = {
     "--hypothesis-profile=ci": ("hypothesis/_settings.py", 'register_profile("ci"'),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from selfplay.repo.dependencies.inside.django_tests import runner_of
+from selfplay.repo.dependencies.inside.django_runner import runner_of
 from selfplay.repo.dependencies.venv import DJANGO, GUARD
 from selfplay.repo.discovery.kept_options import STRICT, split_options, without_refused
 from selfplay.repo.discovery.pytest_config import PytestConfig, inner_configs, root_config
@@ -71,7 +71,7 @@ class PytestSettings:
         if words:
             text = f"{given.get('PYTEST_ADDOPTS', '')} {shlex.join(words)}"
             found["PYTEST_ADDOPTS"] = text.strip()
-        plugins = [GUARD] * self.guard + [DJANGO] * self.django
+        plugins = [GUARD] * self.guard + [*DJANGO] * self.django
         if plugins:
             found["PYTEST_PLUGINS"] = ",".join(plugins)
         return found

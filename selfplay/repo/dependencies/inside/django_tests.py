@@ -2,64 +2,27 @@
 projects that are tested by it: those with a `manage.py`, and Django itself (`tests/runtests.py`).
 
 Settings are chosen, applications set up and test databases made before the first conftest is read.
-Where no database can be made the tests that need none still run. `runner_of` reads text alone, so
-that discovery may ask it, too."""
+Where no database can be made the tests that need none still run."""
 
 from __future__ import annotations
 
 import importlib
 import os
-import re
 import sys
 import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-_SETTINGS = re.compile(r"""DJANGO_SETTINGS_MODULE["']\s*,\s*["']([\w.]+)["']""")
-_OWN = "tests/runtests.py"
-
-
-@dataclass(frozen=True)
-class Runner:
-    """Settings module, the folder from which it is imported, and whether it is Django's own."""
-
-    settings: str
-    folder: str
-    own: bool = False
-
-
-def runner_of(tree: Path) -> Runner | None:
-    """How Django's runner would be started in a tree; None where nothing says so."""
-    if "def setup_run_tests(" in _text(tree / _OWN):
-        return Runner(settings="test_sqlite", folder="tests", own=True)
-    for file in [tree / "manage.py", *sorted(tree.glob("*/manage.py"))]:
-        found = _SETTINGS.search(_text(file))
-        if found:
-            folder = file.parent.relative_to(tree).as_posix()
-            return Runner(settings=found[1], folder=folder)
-    return None
-
-
-def labels_of(files: Iterable[str]) -> list[str]:
-    """Django's own name for each application of its tests that a run names; [] for all of them."""
-    labels = set()
-    for file in files:
-        parts = PurePosixPath(file.partition("::")[0]).parts
-        if len(parts) < 2 or parts[0] != "tests":
-            return []
-        nested = parts[1] == "gis_tests" and len(parts) > 3
-        labels.add(".".join(parts[1:3]) if nested else parts[1])
-    return sorted(labels)
+RUNNER = "selfplay_django_runner"
+"""Module name under which `django_runner.py` lies beside this one."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: Any, parser: Any, args: list[str]) -> None:
-    tree = Path.cwd()
-    runner = runner_of(tree)
+    tree, told = Path.cwd(), importlib.import_module(RUNNER)
+    runner = told.runner_of(tree)
     if runner is None or early_config.pluginmanager.has_plugin("django"):  # pytest-django's
         return
     sys.path.insert(0, str(tree / runner.folder))
@@ -67,7 +30,8 @@ def pytest_load_initial_conftests(early_config: Any, parser: Any, args: list[str
     if runner.own:
         files = early_config.known_args_namespace.file_or_dir
         with warnings.catch_warnings():  # it makes errors of them, for good
-            importlib.import_module("runtests").setup_run_tests(0, None, None, labels_of(files))
+            labels = told.labels_of(files)
+            importlib.import_module("runtests").setup_run_tests(0, None, None, labels)
     else:
         importlib.import_module("django").setup()
     _make_databases()
@@ -104,10 +68,3 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
         return order[item.nodeid.partition("::")[0]], rank
 
     items.sort(key=key)
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
