@@ -189,10 +189,6 @@ def _masked_softmax(scores: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     return torch.softmax(scores, dim=-1, dtype=torch.float32).to(scores.dtype)
 
 
-class UnknownAttention(Exception):
-    """A layer's attention takes something that is not known here."""
-
-
 def attention_function(
     module: nn.Module,
     query: torch.Tensor,
@@ -206,10 +202,13 @@ def attention_function(
     s_aux: torch.Tensor | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """What a layer calls; `attention_mask` is a `Window`, or None where it sees all before."""
+    """What a layer calls; `attention_mask` is a `Window`, or None where it sees all before.
+
+    Raises `TypeError` for attention that takes what is not known here (`fit.py` asks first).
+    """
     unknown = [name for name in others if name not in _SAID and others[name] is not None]
     if unknown or not isinstance(attention_mask, Window | None):
-        raise UnknownAttention(", ".join(unknown) or "a mask of its own")
+        raise TypeError(", ".join(unknown) or "a mask of its own")
     layer = module.layer_idx
     assert isinstance(layer, int)
     variant = None

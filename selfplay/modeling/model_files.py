@@ -74,12 +74,11 @@ def _loader(config: Any) -> Any:
     one inside a model that reads images too (Mistral Small 3, Devstral, Qwen-VL)."""
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-    known: Any = AutoModelForImageTextToText
-    if type(config) in AutoModelForCausalLM._model_mapping:
-        known = AutoModelForCausalLM
-    elif type(config) not in known._model_mapping:
-        raise ValueError(f"transformers knows no language model of the type {config.model_type!r}")
-    return known
+    kinds: tuple[Any, ...] = (AutoModelForCausalLM, AutoModelForImageTextToText)
+    for kind in kinds:
+        if type(config) in kind._model_mapping:
+            return kind
+    raise ValueError(f"transformers knows no language model of the type {config.model_type!r}")
 
 
 def load_model(path: Path, *, dtype: Any = None, attn: str = "eager", device: Any = "cpu") -> Any:

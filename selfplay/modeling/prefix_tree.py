@@ -98,6 +98,12 @@ def build_tree(
     return forest.tree([forest.add([sequence])[0] for sequence in sequences])
 
 
+def visible(stops: torch.Tensor) -> torch.Tensor:
+    """Whether query q of a row sees key k, told from the keys' `stops`, bool [queries, keys]."""
+    rows = torch.arange(len(stops), device=stops.device)
+    return (rows.unsqueeze(1) >= rows) & (rows.unsqueeze(1) < stops)
+
+
 class _Forest:
     """Trees side by side in one row."""
 

@@ -22,7 +22,7 @@ import torch
 from torch.nn import functional
 
 from selfplay.modeling.attention import AttentionPlan, KeepKeys, TreePlan
-from selfplay.modeling.prefix_tree import Block
+from selfplay.modeling.prefix_tree import Block, visible
 from selfplay.modeling.variants import RowVariants, Variant
 
 log = logging.getLogger(__name__)
@@ -107,12 +107,6 @@ def choose_kernel(stops: Sequence[int], query: torch.Tensor, key: torch.Tensor) 
     shape = (heads, key.shape[1], size)
     works = query.device.type == "cuda" and flex_works(shape, query.dtype, query.device)
     return "flex" if works else "dense"
-
-
-def visible(stops: torch.Tensor) -> torch.Tensor:
-    """Whether query q sees key k, bool [queries, keys]."""
-    rows = torch.arange(len(stops), device=stops.device)
-    return (rows.unsqueeze(1) >= rows) & (rows.unsqueeze(1) < stops)
 
 
 class FlexKernel:

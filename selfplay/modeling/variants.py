@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from selfplay.modeling.prefix_tree import visible
+
 ATTENTION_NAME = "selfplay"
 PIECE = 256
 """Queries whose scores are held at a time."""
@@ -63,17 +65,17 @@ class RowVariants:
     def __init__(self, stops: Sequence[int]) -> None:
         self._stops = stops
         self._seen: torch.Tensor | None = None
+        self._positions: torch.Tensor | None = None
         self._longest = 0
 
-    def matters(self, variant: Variant | None, device: torch.device) -> bool:
+    def matters(self, variant: Variant, device: torch.device) -> bool:
         """Whether `variant` differs for the sequences of this row."""
-        if variant is None:
+        if not variant.matters(len(self._stops)):  # no sequence is longer than the row
             return False
         if self._seen is None:
-            rows = torch.arange(len(self._stops), device=device)
-            stops = torch.tensor(self._stops, device=device)
-            self._seen = (rows.unsqueeze(1) >= rows) & (rows.unsqueeze(1) < stops)
-            self._longest = int(self._seen.sum(1).max())
+            self._seen = visible(torch.tensor(self._stops, device=device))
+            self._positions = self._seen.sum(1) - 1  # a token sees its ancestors and itself
+            self._longest = int(self._positions.max()) + 1
         return variant.matters(self._longest)
 
     def attend(
@@ -85,10 +87,9 @@ class RowVariants:
         variant: Variant,
     ) -> torch.Tensor:
         """[1, heads, tokens, size] in, [1, tokens, heads, value size] out."""
-        assert self._seen is not None and query.shape[2] == key.shape[2]
-        seen = self._seen
-        position = seen.sum(1) - 1  # a token sees its ancestors and itself
-        hidden = variant.hides(position.unsqueeze(1), position)
+        seen, positions = self._seen, self._positions
+        assert seen is not None and positions is not None and query.shape[2] == key.shape[2]
+        hidden = variant.hides(positions.unsqueeze(1), positions)
         if hidden is not None:
             seen = seen & ~hidden
         parts = []

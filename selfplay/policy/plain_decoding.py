@@ -16,9 +16,9 @@ import torch
 from selfplay.errors import PolicyError
 from selfplay.modeling.devices import device_of
 from selfplay.modeling.fit import are_alike
-from selfplay.policy.sampling import draw_tokens
+from selfplay.policy.sampling import Asked, draw_tokens
 from selfplay.policy.scoring import answer_logprobs
-from selfplay.sampling import SampleRequest, ScoreRequest, end_of
+from selfplay.sampling import SampleRequest, ScoreRequest
 
 log = logging.getLogger(__name__)
 
@@ -121,26 +121,23 @@ class _Draw:
         generator: torch.Generator,
         device: torch.device,
     ) -> None:
-        limits = [request.max_new_tokens for request in asked]
-        self.max_steps = max(limits)
+        self.max_steps = max(request.max_new_tokens for request in asked)
         self.num_rows = len(asked)
         self._generator = generator
-        self._limit = torch.tensor(limits, device=device)
-        self._end = torch.tensor([end_of(r, end_of_turn_id) for r in asked], device=device)
-        self._temperature = torch.tensor([float(r.temperature) for r in asked], device=device)
-        self._top_p = torch.tensor([float(r.top_p) for r in asked], device=device)
+        self._asked = Asked.of(asked, end_of_turn_id, device)
         self._over = torch.zeros(len(asked), dtype=torch.bool, device=device)
         self.tokens: list[torch.Tensor] = []
         self.logprobs: list[torch.Tensor] = []
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores [rows, vocabulary] in which the drawn tokens alone are possible."""
-        drawn, logprob = draw_tokens(scores, self._temperature, self._top_p, self._generator)
+        asked = self._asked
+        drawn, logprob = draw_tokens(scores, asked.temperature, asked.top_p, self._generator)
         if not bool(torch.isfinite(logprob[~self._over]).all()):
             raise PolicyError("the model's logits are not finite; are the weights sound?")
         self.tokens.append(drawn)
         self.logprobs.append(logprob)
-        self._over = self._over | (drawn == self._end) | (len(self.tokens) >= self._limit)
+        self._over = self._over | (drawn == asked.end) | (len(self.tokens) >= asked.limit)
         chosen = torch.full_like(scores, float("-inf"))
         return chosen.scatter_(1, drawn.unsqueeze(1), 0.0)
 

@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch.nn import functional
 
+from selfplay.sampling import SampleRequest, end_of
+
 _BLOCK = 256
 _NUCLEUS_GUESS = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the rows of a batch were asked for, each [rows]: most tokens, id of the token that ends
+    an answer, temperature, top-p."""
+
+    limit: torch.Tensor
+    end: torch.Tensor
+    temperature: torch.Tensor
+    top_p: torch.Tensor
+
+    @classmethod
+    def of(
+        cls, requests: Sequence[SampleRequest], end_of_turn_id: int, device: torch.device
+    ) -> Asked:
+        """`requests`: of each row."""
+        return cls(
+            limit=torch.tensor([r.max_new_tokens for r in requests], device=device),
+            end=torch.tensor([end_of(r, end_of_turn_id) for r in requests], device=device),
+            temperature=torch.tensor([float(r.temperature) for r in requests], device=device),
+            top_p=torch.tensor([float(r.top_p) for r in requests], device=device),
+        )
 
 
 def draw_tokens(

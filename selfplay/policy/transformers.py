@@ -19,7 +19,7 @@ from selfplay.modeling.devices import device_of, memory_boundary
 from selfplay.modeling.fit import fit_of, use_plans
 from selfplay.policy.decoding import prefill
 from selfplay.policy.plain_decoding import PlainSampler
-from selfplay.policy.sampling import draw_tokens
+from selfplay.policy.sampling import Asked, draw_tokens
 from selfplay.policy.scoring import answer_logprobs
 from selfplay.policy.static_decoding import StaticSampler
 from selfplay.sampling import SampleRequest, ScoreRequest, Tokenizer, end_of
@@ -215,28 +215,23 @@ class TransformersPolicy:
         """Tokens and log-probabilities [row][step]; rows that have ended leave the batch."""
         generator = torch.Generator().manual_seed(seed)
         device = device_of(self.model)
-        limits = [request.max_new_tokens for request in asked]
-        limit = torch.tensor(limits, device=device)
-        temperature = torch.tensor([float(r.temperature) for r in asked], device=device)
-        top_p = torch.tensor([float(request.top_p) for request in asked], device=device)
+        wanted = Asked.of(asked, self.tokenizer.end_of_turn_id, device)
         length = torch.tensor([len(request.prompt_ids) for request in asked], device=device)
-        ends = torch.tensor(
-            [end_of(r, self.tokenizer.end_of_turn_id) for r in asked], device=device
-        )
-        max_steps = max(limits)
+        max_steps = max(request.max_new_tokens for request in asked)
         plan, states = prefill(self.model, prompts, num_rows, max_steps)
         tokens = torch.zeros(len(asked), max_steps, dtype=torch.long, device=device)
         logprobs = torch.zeros(len(asked), max_steps, device=device)
         active = torch.arange(len(asked), device=device)
         head = self._fit.head
         for step in range(max_steps):
+            logits = head.of(self.model, states)
             drawn, logprob = draw_tokens(
-                head.of(self.model, states), temperature[active], top_p[active], generator
+                logits, wanted.temperature[active], wanted.top_p[active], generator
             )
             if not bool(torch.isfinite(logprob).all()):
                 raise PolicyError("the model's logits are not finite; are the weights sound?")
             tokens[active, step], logprobs[active, step] = drawn, logprob
-            alive = (drawn != ends[active]) & (limit[active] > step + 1)
+            alive = (drawn != wanted.end[active]) & (wanted.limit[active] > step + 1)
             if not bool(alive.any()):
                 break
             if not bool(alive.all()):

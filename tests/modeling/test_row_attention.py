@@ -13,7 +13,7 @@ from torch.nn.attention import flex_attention as flex
 
 from selfplay.modeling import row_attention
 from selfplay.modeling.attention import TreePlan
-from selfplay.modeling.prefix_tree import PrefixTree, build_tree
+from selfplay.modeling.prefix_tree import PrefixTree, build_tree, visible
 from selfplay.modeling.row_attention import (
     BLOCK,
     FlexKernel,
@@ -22,7 +22,6 @@ from selfplay.modeling.row_attention import (
     choose_kernel,
     make_plan,
     padded_length,
-    visible,
 )
 from tests.policy.test_prefix_tree import seen, sequences
 
